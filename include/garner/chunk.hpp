@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What a chunk is: its block range, its files and where they come from, and what makes such a description
+// valid. Values only. The one check that is not here is whether a URL parses: that is the Downloader's, which
+// will use it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "garner/error.hpp"
+#include "garner/ids.hpp"
+
+namespace garner {
+
+/// A block's number within its dataset.
+using BlockNumber = std::uint64_t;
+
+/// A half-open range of blocks: [begin, end).
+struct BlockRange {
+  BlockNumber begin = 0;
+  BlockNumber end = 0;
+
+  [[nodiscard]] constexpr bool contains(BlockNumber block) const noexcept { return begin <= block && block < end; }
+  [[nodiscard]] constexpr bool meets(const BlockRange& other) const noexcept {
+    return begin < other.end && other.begin < end;
+  }
+  friend constexpr auto operator<=>(const BlockRange&, const BlockRange&) noexcept = default;
+};
+
+enum class DigestAlgorithm : std::uint8_t { md5, sha1, sha256, sha512 };
+
+constexpr std::string_view to_string(DigestAlgorithm algorithm) noexcept {
+  switch (algorithm) {
+    case DigestAlgorithm::md5: return "md5";
+    case DigestAlgorithm::sha1: return "sha1";
+    case DigestAlgorithm::sha256: return "sha256";
+    case DigestAlgorithm::sha512: return "sha512";
+  }
+  return "unknown";
+}
+
+/// A cryptographic digest that a file's bytes must have.
+class Digest {
+ public:
+  /// Reads "algorithm:hex" (`sha256:…`, `sha1:…`, `sha512:…`, `md5:…`; hex of either case).
+  /// Throws `Error` with `errc::invalid_digest`.
+  static Digest parse(std::string_view text) {
+    std::optional<Digest> digest = try_parse(text);
+    if (!digest) throw Error(errc::invalid_digest, std::string(text.substr(0, 160)));
+    return *digest;
+  }
+
+  /// As `parse`, with nothing where that throws.
+  static std::optional<Digest> try_parse(std::string_view text) noexcept {
+    const std::size_t colon = text.find(':');
+    if (colon == std::string_view::npos) return std::nullopt;
+    for (const auto algorithm :
+         {DigestAlgorithm::md5, DigestAlgorithm::sha1, DigestAlgorithm::sha256, DigestAlgorithm::sha512}) {
+      if (text.substr(0, colon) != garner::to_string(algorithm)) continue;
+      Digest digest(algorithm);
+      if (!detail::parse_hex(text.substr(colon + 1), digest.bytes_.data(), digest.size())) return std::nullopt;
+      return digest;
+    }
+    return std::nullopt;
+  }
+
+  /// "algorithm:hex", in lower case.
+  [[nodiscard]] std::string to_string() const {
+    return std::string(garner::to_string(algorithm_)) + ":" + detail::format_hex(bytes_.data(), size());
+  }
+
+  [[nodiscard]] DigestAlgorithm algorithm() const noexcept { return algorithm_; }
+  /// Length in bytes: 16, 20, 32 or 64.
+  [[nodiscard]] std::size_t size() const noexcept {
+    constexpr std::array<std::size_t, 4> sizes = {16, 20, 32, 64};
+    return sizes[static_cast<std::size_t>(algorithm_)];
+  }
+  /// `size()` bytes; valid while the digest lives.
+  [[nodiscard]] const std::uint8_t* data() const noexcept { return bytes_.data(); }
+
+  friend bool operator==(const Digest&, const Digest&) noexcept = default;
+
+ private:
+  explicit Digest(DigestAlgorithm algorithm) noexcept : algorithm_(algorithm) {}
+
+  DigestAlgorithm algorithm_;
+  std::array<std::uint8_t, 64> bytes_{};
+};
+
+/// Where one file comes from, and what is known about its bytes. Converts from one URL.
+struct FileSource {
+  FileSource() = default;
+  FileSource(std::string url) : urls{std::move(url)} {}  // NOLINT(google-explicit-constructor): a URL is a source
+  FileSource(const char* url) : urls{url} {}             // NOLINT(google-explicit-constructor)
+  FileSource(std::vector<std::string> mirrors, std::optional<std::uint64_t> bytes, std::optional<Digest> expected)
+      : urls(std::move(mirrors)), size(bytes), digest(expected) {}
+
+  std::vector<std::string> urls;      ///< mirrors, in order of preference
+  std::optional<std::uint64_t> size;  ///< bytes
+  std::optional<Digest> digest;
+
+  friend bool operator==(const FileSource&, const FileSource&) = default;
+};
+
+/// The description of one immutable chunk.
+struct DataChunk {
+  ChunkId id;
+  DatasetId dataset_id;
+  BlockRange block_range;
+  std::map<std::string, FileSource> files;  ///< file name -> where from
+
+  friend bool operator==(const DataChunk&, const DataChunk&) = default;
+};
+
+/// `url` without what must not be shown or stored: its user and password, and a query that carries a
+/// signature or a token. Works on text that is no valid URL too, and then removes rather too much.
+inline std::string redact_url(std::string_view url) {
+  std::string out(url);
+  std::size_t start = out.find("://");
+  const bool has_scheme = start < out.find_first_of("/?#\\@");
+  start = has_scheme ? start + 3 : 0;
+  const std::size_t authority = std::min(out.find_first_of("/?#\\", start), out.size());
+  // A password with an unescaped slash ends the authority early, at something that is no port number.
+  const std::size_t colon = out.find(':', start);
+  const bool cut_password = colon < authority && out.find_first_not_of("0123456789", colon + 1) < authority;
+  const bool is_odd = cut_password || !has_scheme || authority == start;
+  const std::size_t at = out.rfind('@', is_odd ? std::string::npos : authority);
+  if (at != std::string::npos && at >= start) out.erase(start, at + 1 - start);
+
+  const std::size_t query = std::min(out.find_first_of("?#", start), out.size());
+  std::string lower = out.substr(query);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  for (const std::string_view secret : {"sig", "token", "secret", "password", "credential", "key"}) {
+    if (lower.find(secret) == std::string::npos) continue;
+    out.replace(query, std::string::npos, "?redacted");
+    break;
+  }
+  return out;
+}
+
+/// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
+/// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
+/// tells them and one that does not may be of the same content (see `declared_bytes`).
+using ContentFingerprint = std::array<std::uint8_t, 16>;
+
+inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
+  detail::Sha256 hash;
+  const auto text = [&hash](std::string_view value) {
+    hash.update(std::uint64_t{value.size()});
+    hash.update(value);
+  };
+  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.id.bytes().data()), 32));
+  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.dataset_id.bytes().data()), 32));
+  hash.update(chunk.block_range.begin);
+  hash.update(chunk.block_range.end);
+  for (const auto& [name, source] : chunk.files) {
+    text(name);
+    if (source.digest) {
+      text(source.digest->to_string());
+      continue;
+    }
+    hash.update(std::uint64_t{source.urls.size()});
+    for (const std::string& url : source.urls) text(redact_url(url));
+  }
+  const auto full = hash.finish();
+  ContentFingerprint out{};
+  std::copy_n(full.begin(), out.size(), out.begin());
+  return out;
+}
+
+/// The chunk's size in bytes, where the description tells the size of each file. Of a valid description.
+inline std::optional<std::uint64_t> declared_bytes(const DataChunk& chunk) noexcept {
+  std::uint64_t total = 0;
+  for (const auto& [name, source] : chunk.files) {
+    if (!source.size) return std::nullopt;
+    total += *source.size;
+  }
+  return total;
+}
+
+/// The limits that `validate` holds a description to.
+struct ChunkLimits {
+  std::size_t max_files = 10;
+  std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< of all files whose size is declared, together
+};
+
+/// What is wrong with a description; `subject` names the chunk and the file or URL, redacted.
+struct Invalid {
+  std::error_code code;
+  std::string subject;
+};
+
+namespace detail {
+
+constexpr bool is_portable_file_name(std::string_view name) noexcept {
+  if (name.empty() || name.size() > 255 || name.front() == '.') return false;
+  return std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  });
+}
+
+inline std::string fold_case(std::string_view name) {
+  std::string out(name);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
+/// `text` with everything but printable ASCII as `\xNN`, and cut short: for naming hostile input in a
+/// message.
+inline std::string printable(std::string_view text) {
+  std::string out;
+  for (const char c : text.substr(0, 120)) {
+    if (c >= ' ' && c <= '~') {
+      out += c;
+    } else {
+      const auto byte = static_cast<std::uint8_t>(c);
+      out += "\\x" + format_hex(&byte, 1);
+    }
+  }
+  if (text.size() > 120) out += "...";
+  return out;
+}
+
+}  // namespace detail
+
+/// The first thing that is wrong with `chunk`, or nothing. Looks at everything but whether the URLs parse.
+inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits& limits = {}) {
+  const auto invalid = [&chunk](errc code, const std::string& detail) {
+    return Invalid{code, "chunk " + chunk.id.to_hex() + detail};
+  };
+  if (chunk.block_range.begin >= chunk.block_range.end) {
+    return invalid(errc::empty_block_range, ", blocks [" + std::to_string(chunk.block_range.begin) + ", " +
+                                                std::to_string(chunk.block_range.end) + ")");
+  }
+  if (chunk.files.empty()) return invalid(errc::no_files, "");
+  if (chunk.files.size() > limits.max_files) {
+    return invalid(errc::too_many_files, ", " + std::to_string(chunk.files.size()) + " files");
+  }
+  std::uint64_t total = 0;
+  std::set<std::string> folded;
+  for (const auto& [name, source] : chunk.files) {
+    const std::string file = ", file '" + detail::printable(name) + "'";
+    if (!detail::is_portable_file_name(name)) return invalid(errc::invalid_file_name, file);
+    const std::string lower = detail::fold_case(name);
+    if (lower == "chunk.json") return invalid(errc::reserved_file_name, file);
+    if (!folded.insert(lower).second) return invalid(errc::duplicate_file_name, file);
+    const std::uint64_t size = source.size.value_or(0);
+    if (size > limits.max_chunk_bytes || total > limits.max_chunk_bytes - size) {
+      return invalid(errc::chunk_too_large, file);
+    }
+    total += size;
+    if (source.urls.empty()) return invalid(errc::no_url, file);
+    for (const std::string& url : source.urls) {
+      const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
+      if (url.empty() || !clean) {
+        return invalid(errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'");
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace garner

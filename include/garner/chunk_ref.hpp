@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The pin: DataChunkRef keeps one generation of a chunk where it is and as it is. And what pins share with
+// the manager that gave them, which they may outlive.
+#pragma once
+
+#include <atomic>
+#include <concepts>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "garner/chunk.hpp"
+#include "garner/error.hpp"
+#include "garner/policies/storage.hpp"
+
+namespace garner {
+
+namespace detail {
+
+/// Is told that the last pin on a generation is gone.
+class DrainListener {
+ public:
+  /// `serial` tells apart the times that one generation was listed. Does not block on I/O.
+  virtual void drained(const Generation& generation, std::uint64_t serial) noexcept = 0;
+
+ protected:
+  ~DrainListener() = default;
+};
+
+/// The store, shared by the manager and all pins: it lives, and holds its lock, as long as any of them.
+template <Storage S>
+class PinHost {
+ public:
+  PinHost(S policy, DrainListener* listener) : storage(std::move(policy)), listener_(listener) {}
+
+  void drained(const Generation& generation, std::uint64_t serial) noexcept {
+    calls_.fetch_add(1);
+    if (DrainListener* listener = listener_.load()) listener->drained(generation, serial);
+    // Whoever detaches may end the listener as soon as this is zero, but not this object: the caller holds
+    // it.
+    calls_.fetch_sub(1);
+    calls_.notify_all();
+  }
+
+  /// No call of the listener begins after this, and none is running when it returns.
+  void detach() noexcept {
+    listener_.store(nullptr);
+    for (std::uint64_t calls = calls_.load(); calls != 0; calls = calls_.load()) calls_.wait(calls);
+  }
+
+  S storage;
+
+ private:
+  std::atomic<DrainListener*> listener_;
+  std::atomic<std::uint64_t> calls_{0};
+};
+
+/// One listing of one generation. The index holds it while the generation is listed, each pin as long as it
+/// lives.
+template <Storage S>
+class Pinned {
+ public:
+  Pinned(const Generation& generation, std::uint64_t serial, std::shared_ptr<PinHost<S>> host)
+      : generation_(generation), serial_(serial), host_(std::move(host)) {}
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  ~Pinned() {
+    delete description_.load(std::memory_order_acquire);
+    host_->drained(generation_, serial_);
+  }
+
+  [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
+  [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+
+  [[nodiscard]] const DataChunk& description() const {
+    if (const DataChunk* known = description_.load(std::memory_order_acquire)) return *known;
+    std::error_code error;
+    std::unique_ptr<const DataChunk> read;
+    try {
+      read = std::make_unique<const DataChunk>(host_->storage.describe(generation_, error));
+    } catch (const std::system_error& thrown) {
+      error = thrown.code();
+    } catch (const std::exception&) {
+      error = errc::policy_failed;
+    }
+    if (error || !read) throw Error(error, "chunk " + generation_.id.to_hex());
+    const DataChunk* expected = nullptr;
+    // Where another thread was faster, its description stays, as references to it may be out already.
+    if (!description_.compare_exchange_strong(expected, read.get(), std::memory_order_acq_rel)) return *expected;
+    return *read.release();
+  }
+
+ private:
+  Generation generation_;
+  std::uint64_t serial_;
+  std::shared_ptr<PinHost<S>> host_;
+  mutable std::atomic<const DataChunk*> description_{nullptr};
+};
+
+}  // namespace detail
+
+/// A pin on one generation of a chunk: until the last copy of it is dropped, the generation's files stay at
+/// the same place and unchanged, whatever is called meanwhile; after `close()` and after the manager's
+/// destruction too. The store's lock is held as long.
+///
+/// Cheap to copy (one atomic increment). Dropping it never blocks on I/O.
+/// Thread-safety: distinct objects may be used by distinct threads, whatever they pin; one object as an
+/// `int`.
+template <Storage S>
+class DataChunkRef {
+ public:
+  using Location = typename S::Location;
+
+  explicit DataChunkRef(std::shared_ptr<const detail::Pinned<S>> pin) noexcept : pin_(std::move(pin)) {}
+
+  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->generation().id; }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->generation().dataset_id; }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->generation().block_range; }
+  /// Of all files together.
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->generation().bytes; }
+  /// The number of this copy of the chunk; another copy of it has another.
+  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->generation().number; }
+
+  /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
+  /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
+  /// of this pin.
+  [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
+
+  /// Where the store has the chunk.
+  [[nodiscard]] Location location() const { return pin_->storage().location(pin_->generation()); }
+
+  /// The chunk's directory.
+  [[nodiscard]] std::filesystem::path path() const requires std::convertible_to<Location, std::filesystem::path> {
+    return location();
+  }
+
+ private:
+  std::shared_ptr<const detail::Pinned<S>> pin_;
+};
+
+}  // namespace garner

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// All that is known of one chunk: what is wanted of it, its generations in the store, and the one on its way
+// in. State and questions about it; the rules that change it are in `core/chunk_table.hpp`.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "garner/chunk.hpp"
+#include "garner/core/chunk_fetch.hpp"
+#include "garner/core/schedule.hpp"
+#include "garner/policies/storage.hpp"
+#include "garner/status.hpp"
+
+namespace garner::core {
+
+/// A published generation.
+struct Copy {
+  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
+
+  explicit Copy(const Generation& published) : generation(published) {}
+
+  Generation generation;
+  std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
+  bool listed = false;                        ///< served
+  bool doomed = false;                        ///< the store would not recover it
+  bool drained = false;                       ///< nobody has a pin on it
+  bool unfit = false;                     ///< not to be served again: its removal has begun, or it was found corrupt
+  Operation operation = Operation::none;  ///< in the store, under way: one at a time
+  std::uint64_t failures = 0;             ///< of the operation that is due
+  std::optional<Instant> retry_at;        ///< of it
+
+  /// Whether it is known to hold `wanted`.
+  [[nodiscard]] bool holds(const std::optional<ContentFingerprint>& wanted,
+                           const std::optional<std::uint64_t>& bytes) const {
+    return content && content == wanted && (!bytes || bytes == generation.bytes);
+  }
+};
+
+/// Of the attempts to fetch, since the chunk was wanted or last ready.
+struct Failures {
+  std::uint64_t attempts = 0;
+  std::uint64_t streak = 0;  ///< of them, those since the last file that came through
+  std::error_code error;
+  std::string subject;
+};
+
+struct ChunkEntry {
+  bool wanted = false;
+  bool queued = false;
+  bool parked = false;                        ///< the store was full
+  std::uint64_t asked = 0;                    ///< its place in the order of asking
+  Epoch assigned = 0;                         ///< the last assignment that named it
+  std::shared_ptr<const DataChunk> want;      ///< what is wanted, until a copy is known to hold it
+  std::optional<ContentFingerprint> content;  ///< of what is wanted, where that is known
+  std::vector<Copy> copies;
+  std::unique_ptr<ChunkFetch> fetch;
+  std::optional<Instant> retry_at;  ///< nothing is fetched before
+  std::unique_ptr<Failures> failures;
+  std::optional<Instant> alarm;  ///< as set in the alarms
+
+  [[nodiscard]] Copy* listed() {
+    const auto it = std::find_if(copies.begin(), copies.end(), [](const Copy& copy) { return copy.listed; });
+    return it == copies.end() ? nullptr : &*it;
+  }
+
+  [[nodiscard]] Copy* copy(const Generation& generation) {
+    const auto it =
+        std::find_if(copies.begin(), copies.end(), [&](const Copy& copy) { return copy.generation == generation; });
+    return it == copies.end() ? nullptr : &*it;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
+
+  /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
+  [[nodiscard]] bool settled() const {
+    if ((wanted && want) || fetch) return false;
+    return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
+      if (copy.operation == Copy::Operation::verify) return copy.listed;
+      if (copy.operation != Copy::Operation::none) return false;
+      return copy.listed ? !copy.doomed : copy.doomed && !copy.drained;
+    });
+  }
+
+  [[nodiscard]] ChunkState state() const {
+    if (!wanted) {
+      const bool pinned = std::any_of(copies.begin(), copies.end(), [](const Copy& copy) {
+        return !copy.drained && copy.operation != Copy::Operation::remove;
+      });
+      return pinned ? ChunkState::draining : ChunkState::removing;
+    }
+    if (!want) return ChunkState::ready;
+    if (queued) return parked ? ChunkState::parked : ChunkState::queued;
+    if (fetch && !fetch->stopping) {
+      if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
+        return ChunkState::downloading;
+      }
+      if (fetch->phase == ChunkFetch::Phase::publishing) return ChunkState::publishing;
+    }
+    if (parked) return ChunkState::parked;
+    return retry_at ? ChunkState::waiting : ChunkState::queued;
+  }
+};
+
+}  // namespace garner::core

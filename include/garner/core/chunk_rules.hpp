@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The rules: `step` compares what is wanted of one chunk with what there is of it, and asks for what is
+// missing; `pump` hands out the free places. The inputs that lead to them are in `core/chunk_table.hpp`.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "garner/chunk.hpp"
+#include "garner/core/actions.hpp"
+#include "garner/core/chunk_entry.hpp"
+#include "garner/core/chunk_fetch.hpp"
+#include "garner/core/schedule.hpp"
+#include "garner/core/tally.hpp"
+#include "garner/status.hpp"
+
+namespace garner::core {
+
+class ChunkRules : protected ActionList {
+ protected:
+  ChunkRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+
+  /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
+  template <class Change>
+  void touch(const ChunkId& id, Instant now, Change&& change) {
+    ChunkEntry& entry = entries_[id];
+    tally_.count(entry, -1);
+    if (entry.fetch) startable_.erase({entry.fetch->number(), id});
+    change(entry);
+    step(id, entry, now);
+    tally_.count(entry, +1);
+    if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
+    if (!entry.parked) parked_.erase(id);
+    set_alarm(id, entry);
+    if (entry.empty()) entries_.erase(id);
+  }
+
+  /// As `touch`, and then hands out what may have become free.
+  template <class Change>
+  void report(const ChunkId& id, Instant now, Change&& change) {
+    --unreported_;
+    touch(id, now, std::forward<Change>(change));
+    pump(now);
+  }
+
+  /// Starts what has its turn, within the limits.
+  void pump(Instant now) {
+    if (closed_) return;
+    if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
+    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
+      const std::optional<ChunkId> id = tally_.queue().front();
+      if (!id) break;
+      touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
+    }
+    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
+      const ChunkId id = startable_.begin()->second;
+      touch(id, now, [this](ChunkEntry& entry) {
+        ++moving_files_;
+        act(entry.fetch->start_next(++last_transfer_));
+      });
+    }
+    if (litter_ && !cleaning_ && !clean_up_at_) {
+      litter_ = false;
+      cleaning_ = true;
+      act(action::CleanUp{});
+    }
+    while (!verifying_ && !to_verify_.empty()) {
+      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [this](ChunkEntry& entry) {
+        Copy* copy = entry.listed();
+        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
+        verifying_ = true;
+        begin(*copy, Copy::Operation::verify);
+      });
+    }
+  }
+
+  // ---- what is wanted
+
+  void want(const Wish& wish, Instant now) {
+    touch(wish.chunk->id, now, [&](ChunkEntry& entry) {
+      const Copy* listed = entry.listed();
+      if (entry.wanted && entry.want && *entry.want == *wish.chunk) return;
+      if (entry.wanted && !entry.want && listed != nullptr && listed->holds(wish.content, wish.bytes)) return;
+      leave_queue(entry);
+      forget_failures(entry);
+      entry.wanted = true;
+      entry.want = wish.chunk;
+      entry.content = wish.content;
+      entry.asked = ++asked_;
+    });
+  }
+
+  void unwant(const ChunkId& id, Instant now) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end() || !it->second.wanted) return;
+    touch(id, now, [this](ChunkEntry& entry) {
+      leave_queue(entry);
+      forget_failures(entry);
+      entry.wanted = false;
+      entry.want.reset();
+      entry.content.reset();
+    });
+  }
+
+  // ---- what is done about it
+
+  void step(const ChunkId& id, ChunkEntry& entry, Instant now) {
+    if (!entry.wanted) {
+      if (Copy* copy = entry.listed()) unlist(*copy);
+      stop_fetch(entry);
+    } else if (entry.want && !closed_) {
+      find_or_fetch(entry);
+    }
+    if (entry.fetch) settle_fetch(id, entry, now);
+    for (Copy& copy : entry.copies) settle_copy(copy);
+  }
+
+  /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
+  void find_or_fetch(ChunkEntry& entry) {
+    Copy* match = nullptr;
+    bool comparing = false;
+    const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
+    for (Copy& copy : entry.copies) {
+      if (copy.unfit || (!copy.listed && !options_.revive)) continue;
+      if (copy.generation.dataset_id != entry.want->dataset_id) continue;
+      if (copy.generation.block_range != entry.want->block_range) continue;
+      if (!copy.content) {
+        comparing = true;
+        if (copy.operation == Copy::Operation::none) begin(copy, Copy::Operation::describe);
+      } else if (copy.holds(entry.content, bytes) && (match == nullptr || copy.listed)) {
+        match = &copy;
+      }
+    }
+    if (match != nullptr) return serve(entry, *match);
+    if (comparing) return;
+    if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
+    const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
+    if (can_queue && !entry.retry_at && !entry.queued) {
+      tally_.queue().push(entry.want->dataset_id, entry.asked, entry.want->id);
+      entry.queued = true;
+    }
+  }
+
+  void serve(ChunkEntry& entry, Copy& copy) {
+    if (!copy.listed) {
+      if (Copy* older = entry.listed()) unlist(*older);
+      list(copy, entry.asked);
+    }
+    leave_queue(entry);
+    forget_failures(entry);
+    entry.want.reset();
+    stop_fetch(entry);
+  }
+
+  void list(Copy& copy, std::uint64_t asked) {
+    copy.listed = true;
+    copy.drained = false;
+    act(action::List{copy.generation, asked});
+    notify(EventKind::chunk_ready, copy.generation.id, copy.generation.number);
+  }
+
+  void unlist(Copy& copy) {
+    copy.listed = false;
+    act(action::Unlist{copy.generation});
+    notify(EventKind::chunk_unlisted, copy.generation.id, copy.generation.number);
+  }
+
+  /// One operation at a time on each copy, and always the one that is due now: so a doom, the spare that
+  /// takes it back and a removal cannot overtake each other.
+  void settle_copy(Copy& copy) {
+    if (copy.operation != Copy::Operation::none || copy.retry_at) return;
+    if (copy.listed) {
+      if (copy.doomed) begin(copy, Copy::Operation::spare);
+    } else if (copy.drained && !closed_) {
+      begin(copy, Copy::Operation::remove);
+    } else if (!copy.doomed) {
+      begin(copy, Copy::Operation::doom);
+    }
+  }
+
+  void begin(Copy& copy, Copy::Operation operation) {
+    copy.operation = operation;
+    switch (operation) {
+      case Copy::Operation::none: break;
+      case Copy::Operation::doom: return act(action::Doom{copy.generation});
+      case Copy::Operation::spare: return act(action::Spare{copy.generation});
+      case Copy::Operation::remove:
+        copy.unfit = true;  // even where it fails: it may be half gone
+        return act(action::Remove{copy.generation});
+      case Copy::Operation::describe: return act(action::Describe{copy.generation});
+      case Copy::Operation::verify: return act(action::Verify{copy.generation});
+    }
+  }
+
+  /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
+  template <class Finish>
+  void operation_done(const Generation& generation, const Outcome& outcome, Instant now, Finish&& finish) {
+    report(generation.id, now, [&](ChunkEntry& entry) {
+      Copy& copy = *entry.copy(generation);
+      const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
+      if (outcome.ok()) {
+        copy.failures = 0;
+        finish(entry, copy);
+        return;
+      }
+      notify_failure(generation.id, generation.number, outcome);
+      // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
+      if (closed_ && operation == Copy::Operation::remove) return;
+      const Backoff backoff{options_.min_backoff, options_.max_backoff};
+      copy.retry_at = now + backoff.delay(copy.failures++, random_);
+    });
+  }
+
+  // ---- fetching
+
+  void begin_fetch(ChunkEntry& entry) {
+    leave_queue(entry);
+    entry.parked = false;
+    ++active_fetches_;
+    if (entry.fetch) {
+      entry.fetch->phase = ChunkFetch::Phase::transferring;
+      return;
+    }
+    entry.fetch = std::make_unique<ChunkFetch>(++last_generation_, entry.want, *entry.content);
+    act(action::Stage{last_generation_, entry.want});
+  }
+
+  void settle_fetch(const ChunkId& id, ChunkEntry& entry, Instant now) {
+    ChunkFetch& fetch = *entry.fetch;
+    const bool waiting = fetch.phase == ChunkFetch::Phase::waiting;
+    if (fetch.phase != ChunkFetch::Phase::transferring && !waiting) return;
+    if (fetch.stopping || fetch.spoiled || closed_) halt(fetch);
+    if (fetch.moving() > 0) return;
+    if (closed_) return drop_fetch(entry);
+    if (fetch.stopping || fetch.spoiled) {
+      if (!fetch.stopping) attempt_failed(entry, id, fetch.failure, now);
+      if (waiting) ++active_fetches_;
+      fetch.phase = ChunkFetch::Phase::discarding;
+      return act(action::Discard{id, fetch.number()});
+    }
+    if (waiting) return;
+    if (fetch.complete()) {
+      fetch.phase = ChunkFetch::Phase::publishing;
+      return act(action::Publish{id, fetch.number()});
+    }
+    if (fetch.has_pending()) return;
+    attempt_failed(entry, id, fetch.failure, now);
+    fetch.new_round();
+    fetch.phase = ChunkFetch::Phase::waiting;
+    --active_fetches_;
+  }
+
+  /// The fetch is not wanted any more; it goes once nothing moves.
+  static void stop_fetch(ChunkEntry& entry) {
+    if (entry.fetch) entry.fetch->stopping = true;
+  }
+
+  void halt(ChunkFetch& fetch) {
+    if (std::exchange(fetch.halted, true)) return;
+    for (const TransferId transfer : fetch.transfers()) act(action::StopFile{transfer});
+  }
+
+  void drop_fetch(ChunkEntry& entry) {
+    if (entry.fetch->phase != ChunkFetch::Phase::waiting) --active_fetches_;
+    entry.fetch.reset();
+  }
+
+  void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
+    if (!entry.wanted || entry.fetch->stopping) return;
+    if (!entry.failures) entry.failures = std::make_unique<Failures>();
+    Failures& failures = *entry.failures;
+    // What comes through and then cannot be kept is no progress.
+    if (entry.fetch->progressed() && !entry.fetch->spoiled) failures.streak = 0;
+    ++failures.attempts;
+    ++attempts_failed_;
+    failures.error = outcome.error;
+    failures.subject = outcome.subject;
+    entry.retry_at = now + delay_after(outcome, failures.streak++);
+    if (classify(outcome.error) == ErrorClass::no_space) {
+      entry.parked = true;
+      parked_.insert(id);
+      hold_until_ = entry.retry_at;
+    }
+    notify_failure(id, entry.fetch->number(), outcome);
+  }
+
+  std::chrono::nanoseconds delay_after(const Outcome& outcome, std::uint64_t streak) {
+    const Backoff backoff{options_.min_backoff, options_.max_backoff};
+    switch (classify(outcome.error)) {
+      case ErrorClass::gone:
+      case ErrorClass::credentials:
+      case ErrorClass::invalid: return backoff.slowest(random_);
+      case ErrorClass::no_space: return Backoff{{}, options_.no_space_retry}.slowest(random_);
+      case ErrorClass::none:
+      case ErrorClass::transient:
+      case ErrorClass::wrong_bytes:
+      case ErrorClass::local:
+      case ErrorClass::cancelled: break;
+    }
+    const auto delay = backoff.delay(streak, random_);
+    if (!outcome.retry_after) return delay;
+    // As the server asked, within our limits, and not all at the same moment.
+    return delay + std::max(std::chrono::nanoseconds{}, std::min(*outcome.retry_after, options_.max_backoff));
+  }
+
+  /// There may be room again: what is parked need not wait.
+  void end_parking(Instant now) {
+    hold_until_.reset();
+    const std::set<ChunkId> parked = std::exchange(parked_, {});
+    for (const ChunkId& id : parked) {
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [](ChunkEntry& entry) {
+        if (!std::exchange(entry.parked, false)) return;
+        entry.retry_at.reset();
+      });
+    }
+    pump(now);
+  }
+
+  // ---- small things
+
+  void leave_queue(ChunkEntry& entry) {
+    if (!std::exchange(entry.queued, false)) return;
+    tally_.queue().erase(entry.want->dataset_id, entry.asked);
+  }
+
+  static void forget_failures(ChunkEntry& entry) {
+    entry.failures.reset();
+    entry.retry_at.reset();
+    entry.parked = false;
+  }
+
+  static bool can_start(const ChunkFetch& fetch) {
+    return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
+  }
+
+  void set_alarm(const ChunkId& id, ChunkEntry& entry) {
+    std::optional<Instant> next = entry.retry_at;
+    for (const Copy& copy : entry.copies) {
+      if (copy.retry_at && (!next || *copy.retry_at < *next)) next = copy.retry_at;
+    }
+    if (next == entry.alarm) return;
+    if (entry.alarm) alarms_.cancel(*entry.alarm, id);
+    if (next) alarms_.set(*next, id);
+    entry.alarm = next;
+  }
+
+  Options options_;
+  Random random_;
+  std::unordered_map<ChunkId, ChunkEntry> entries_;
+  Tally tally_;
+  Alarms alarms_;
+  std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
+  std::set<ChunkId> parked_;
+  std::optional<Instant> hold_until_;  // the store is full: nothing starts
+  std::set<ChunkId> to_verify_;
+  bool verifying_ = false;
+  bool litter_ = false;  // something is left to be cleaned up
+  bool cleaning_ = false;
+  std::uint64_t failed_clean_ups_ = 0;
+  std::optional<Instant> clean_up_at_;  // not before
+  bool closed_ = false;
+  std::uint64_t asked_ = 0;
+  std::uint64_t last_generation_ = 0;
+  TransferId last_transfer_ = 0;
+  Epoch epoch_ = 0;
+  std::size_t active_fetches_ = 0;
+  std::size_t moving_files_ = 0;
+  std::uint64_t chunks_published_ = 0;
+  std::uint64_t chunks_removed_ = 0;
+  std::uint64_t attempts_failed_ = 0;
+};
+
+}  // namespace garner::core

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
+// clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
+// rules that every input ends in are in `core/chunk_rules.hpp`.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "garner/chunk.hpp"
+#include "garner/core/actions.hpp"
+#include "garner/core/chunk_entry.hpp"
+#include "garner/core/chunk_fetch.hpp"
+#include "garner/core/chunk_rules.hpp"
+#include "garner/core/schedule.hpp"
+#include "garner/status.hpp"
+
+namespace garner::core {
+
+/// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
+/// O(n).
+class ChunkTable : private ChunkRules {
+ public:
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRules(options, seed) {}
+
+  /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
+  std::vector<Action>& actions() noexcept { return actions_; }
+
+  // ---- before all else: what the store held
+
+  void recovered(const Generation& generation) {
+    last_generation_ = std::max(last_generation_, generation.number);
+    touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
+      const auto asked = ++asked_;
+      Copy* older = entry.listed();
+      if (older != nullptr && older->generation.number > generation.number) {
+        entry.copies.emplace_back(generation);
+        entry.copies.back().drained = true;
+        return;
+      }
+      if (older != nullptr) unlist(*older);
+      entry.wanted = true;
+      entry.asked = asked;
+      entry.copies.emplace_back(generation);
+      list(entry.copies.back(), asked);
+    });
+  }
+
+  /// New generations are numbered from above `last_generation`.
+  void recovery_done(std::uint64_t last_generation) {
+    last_generation_ = std::max(last_generation_, last_generation);
+    litter_ = true;
+    pump(Instant{});
+  }
+
+  // ---- calls
+
+  void download(const Wish& wish, Instant now) {
+    if (closed_) return;
+    want(wish, now);
+    pump(now);
+  }
+
+  void remove(const ChunkId& id, Instant now) {
+    if (closed_) return;
+    unwant(id, now);
+    pump(now);
+  }
+
+  /// Makes `wishes` what is wanted, and nothing else.
+  Epoch assign(const std::vector<Wish>& wishes, Instant now) {
+    if (closed_) return epoch_;
+    ++epoch_;
+    for (const Wish& wish : wishes) {
+      want(wish, now);
+      entries_[wish.chunk->id].assigned = epoch_;
+    }
+    std::vector<ChunkId> unwanted;
+    for (const auto& [id, entry] : entries_) {
+      if (entry.wanted && entry.assigned != epoch_) unwanted.push_back(id);
+    }
+    for (const ChunkId& id : unwanted) unwant(id, now);
+    pump(now);
+    return epoch_;
+  }
+
+  /// Re-reads these chunks, one after another.
+  void verify(const std::vector<ChunkId>& ids, Instant now) {
+    if (closed_) return;
+    to_verify_.insert(ids.begin(), ids.end());
+    pump(now);
+  }
+
+  void set_options(const Options& options, Instant now) {
+    options_ = options;
+    pump(now);
+  }
+
+  /// Stops what moves, keeps its staging, and asks for no more but the marks that make deletions outlive the
+  /// process.
+  void close(Instant now) {
+    if (closed_) return;
+    closed_ = true;
+    to_verify_.clear();
+    std::vector<ChunkId> all;
+    all.reserve(entries_.size());
+    for (const auto& [id, entry] : entries_) all.push_back(id);
+    // What waits to be tried again gets its last chance.
+    for (const ChunkId& id : all) {
+      touch(id, now, [](ChunkEntry& entry) {
+        for (Copy& copy : entry.copies) copy.retry_at.reset();
+      });
+    }
+  }
+
+  void woken(Instant now) {
+    if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
+      touch(*id, now, [now](ChunkEntry& entry) {
+        entry.alarm.reset();
+        if (entry.retry_at && *entry.retry_at <= now) entry.retry_at.reset();
+        for (Copy& copy : entry.copies) {
+          if (copy.retry_at && *copy.retry_at <= now) copy.retry_at.reset();
+        }
+      });
+    }
+    pump(now);
+  }
+
+  // ---- reports: one for each action that asks for one
+
+  void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    report(id, now, [&](ChunkEntry& entry) {
+      entry.fetch->phase = ChunkFetch::Phase::transferring;
+      if (!outcome.ok()) {
+        attempt_failed(entry, id, outcome, now);
+        drop_fetch(entry);
+      }
+    });
+  }
+
+  void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
+    --moving_files_;
+    report(id, now, [&](ChunkEntry& entry) {
+      ChunkFetch& fetch = *entry.fetch;
+      if (outcome.ok()) return fetch.file_done(transfer);
+      fetch.file_failed(transfer);
+      const ErrorClass cls = classify(outcome.error);
+      // Where the store failed, that is what counts, whatever else ends because of it.
+      if (fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
+      fetch.failure = outcome;
+      if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
+    });
+  }
+
+  void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    report(id, now, [&](ChunkEntry& entry) {
+      if (!outcome.ok()) {
+        entry.fetch->failure = outcome;
+        entry.fetch->spoiled = true;
+        entry.fetch->phase = ChunkFetch::Phase::transferring;
+        return;
+      }
+      ++chunks_published_;
+      entry.copies.emplace_back(generation);
+      Copy& copy = entry.copies.back();
+      copy.content = entry.fetch->content();
+      copy.drained = true;  // nobody has seen it yet
+      drop_fetch(entry);
+      if (entry.want && copy.holds(entry.content, declared_bytes(*entry.want))) serve(entry, copy);
+    });
+  }
+
+  /// With an error, something is left to be cleaned up.
+  void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
+  }
+
+  void cleaned_up(const Outcome& outcome, Instant now) {
+    --unreported_;
+    cleaning_ = false;
+    if (outcome.ok()) {
+      failed_clean_ups_ = 0;
+    } else {
+      litter_ = true;
+      clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
+    }
+    pump(now);
+  }
+
+  /// Nobody has a pin on this generation any more, and nobody can get one: it is not listed.
+  void drained(const Generation& generation, Instant now) {
+    touch(generation.id, now, [&](ChunkEntry& entry) {
+      Copy* copy = entry.copy(generation);
+      if (copy == nullptr || copy->listed) return;
+      copy->drained = true;
+      if (!closed_) copy->retry_at.reset();
+    });
+    pump(now);
+  }
+
+  void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = true; });
+  }
+
+  void spared(const Generation& generation, const Outcome& outcome, Instant now) {
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = false; });
+  }
+
+  void removed(const Generation& generation, const Outcome& outcome, Instant now) {
+    operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
+      entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+      ++chunks_removed_;
+      notify(EventKind::chunk_removed, generation.id, generation.number);
+    });
+    if (outcome.ok()) end_parking(now);
+  }
+
+  /// `chunk` is what the generation holds, or nothing where it cannot be told: then it is not what is wanted.
+  void described(const Generation& generation, const std::optional<DataChunk>& chunk, Instant now) {
+    operation_done(generation, {}, now, [&](ChunkEntry&, Copy& copy) {
+      copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
+    });
+  }
+
+  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read.
+  void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
+                Instant now) {
+    verifying_ = false;
+    operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
+      if (outcome.ok()) return;
+      notify_failure(generation.id, generation.number, outcome);
+      if (outcome.error != errc::corrupt_chunk) return;
+      copy.unfit = true;
+      if (copy.listed) unlist(copy);
+      if (!entry.wanted || entry.want) return;
+      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
+      // It comes from the disk, so it is as little trusted as that.
+      const bool fetchable =
+          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+      entry.wanted = fetchable;
+      if (fetchable) {
+        const Wish wish(*chunk);
+        entry.want = wish.chunk;
+        entry.content = wish.content;
+      }
+    });
+  }
+
+  // ---- questions
+
+  /// When to call `woken`.
+  [[nodiscard]] std::optional<Instant> next_wake() const {
+    std::optional<Instant> next = alarms_.next();
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_}) {
+      if (at && (!next || *at < *next)) next = at;
+    }
+    return next;
+  }
+  /// Whether what is wanted is served, and what is not wanted is only kept by pins.
+  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_; }
+  /// Whether every action has been reported on.
+  [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
+  [[nodiscard]] bool closed() const noexcept { return closed_; }
+  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
+
+  void fill(Status& status) const {
+    tally_.fill(status);
+    status.chunks_published = chunks_published_;
+    status.chunks_removed = chunks_removed_;
+    status.attempts_failed = attempts_failed_;
+    status.assigned_epoch = epoch_;
+    status.closed = closed_;
+  }
+
+  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id, Instant now) const {
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) return std::nullopt;
+    const ChunkEntry& entry = it->second;
+    ChunkStatus status;
+    status.state = entry.state();
+    status.wanted = entry.wanted;
+    status.served = std::any_of(entry.copies.begin(), entry.copies.end(), [](const Copy& copy) { return copy.listed; });
+    if (entry.failures) {
+      status.attempts = entry.failures->attempts;
+      status.last_error = entry.failures->error;
+      status.last_error_class = classify(entry.failures->error);
+      status.last_error_subject = entry.failures->subject;
+    }
+    if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
+    return status;
+  }
+};
+
+}  // namespace garner::core

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// When and in which order: the queue that chooses what to fetch next, backoff with full jitter, and the
+// alarms of chunks that wait. Decides only; it is told the time.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+
+#include "garner/ids.hpp"
+
+namespace garner::core {
+
+/// Nanoseconds since a moment of the caller's choosing; the same as an Executor's `Instant`.
+using Instant = std::chrono::nanoseconds;
+
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): small, and the same
+/// on every standard library, so that a seed replays.
+class Random {
+ public:
+  explicit constexpr Random(std::uint64_t seed) noexcept : state_(seed) {}
+
+  constexpr std::uint64_t next() noexcept {
+    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15U);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+    return z ^ (z >> 31);
+  }
+
+  /// Uniform in [0, 1).
+  constexpr double fraction() noexcept { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
+
+ private:
+  std::uint64_t state_;
+};
+
+/// Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015).
+struct Backoff {
+  std::chrono::nanoseconds min = std::chrono::milliseconds(100);
+  std::chrono::nanoseconds max = std::chrono::minutes(5);
+
+  /// Uniform in [0, min(max, min * 2^failures)).
+  [[nodiscard]] std::chrono::nanoseconds delay(std::uint64_t failures, Random& random) const {
+    const auto base = static_cast<double>(min.count());
+    const auto cap = static_cast<double>(max.count());
+    const double grown = base * static_cast<double>(std::uint64_t{1} << std::min<std::uint64_t>(failures, 40));
+    return std::chrono::nanoseconds(static_cast<std::int64_t>(std::min(cap, grown) * random.fraction()));
+  }
+
+  /// For what is unlikely to mend soon: uniform in [max / 2, max).
+  [[nodiscard]] std::chrono::nanoseconds slowest(Random& random) const {
+    return std::chrono::nanoseconds(
+        static_cast<std::int64_t>(static_cast<double>(max.count()) * (0.5 + random.fraction() / 2)));
+  }
+};
+
+/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole
+/// datasets become answerable early; then the order of asking. O(log n) each.
+class FetchQueue {
+ public:
+  /// Counts one more (`delta` = 1) or one less (-1) missing chunk of `dataset`, queued or not.
+  void count_missing(const DatasetId& dataset, int delta) {
+    Dataset& entry = datasets_[dataset];
+    unorder(dataset, entry);
+    entry.missing = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(entry.missing) + delta);
+    reorder(dataset, entry);
+  }
+
+  /// `asked` is the chunk's place in the order of asking, and its own.
+  void push(const DatasetId& dataset, std::uint64_t asked, const ChunkId& id) {
+    Dataset& entry = datasets_[dataset];
+    unorder(dataset, entry);
+    entry.queued.emplace(asked, id);
+    reorder(dataset, entry);
+  }
+
+  void erase(const DatasetId& dataset, std::uint64_t asked) {
+    Dataset& entry = datasets_[dataset];
+    unorder(dataset, entry);
+    entry.queued.erase(asked);
+    reorder(dataset, entry);
+  }
+
+  /// Whose turn it is; it stays queued.
+  [[nodiscard]] std::optional<ChunkId> front() const {
+    if (order_.empty()) return std::nullopt;
+    return datasets_.at(std::get<2>(*order_.begin())).queued.begin()->second;
+  }
+
+ private:
+  struct Dataset {
+    std::size_t missing = 0;
+    std::map<std::uint64_t, ChunkId> queued;  // by order of asking
+  };
+  using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
+
+  static Rank rank(const DatasetId& id, const Dataset& entry) {
+    return {entry.missing, entry.queued.begin()->first, id};
+  }
+  void unorder(const DatasetId& id, const Dataset& entry) {
+    if (!entry.queued.empty()) order_.erase(rank(id, entry));
+  }
+  void reorder(const DatasetId& id, const Dataset& entry) {
+    if (!entry.queued.empty()) {
+      order_.insert(rank(id, entry));
+    } else if (entry.missing == 0) {
+      datasets_.erase(id);
+    }
+  }
+
+  std::unordered_map<DatasetId, Dataset> datasets_;
+  std::set<Rank> order_;
+};
+
+/// The moments at which chunks are to be looked at again. O(log n) each.
+class Alarms {
+ public:
+  void set(Instant at, const ChunkId& id) { alarms_.emplace(at, id); }
+  void cancel(Instant at, const ChunkId& id) { alarms_.erase({at, id}); }
+
+  [[nodiscard]] std::optional<Instant> next() const {
+    if (alarms_.empty()) return std::nullopt;
+    return alarms_.begin()->first;
+  }
+
+  /// Takes out one that is due at `now`, the earliest first.
+  std::optional<ChunkId> pop_due(Instant now) {
+    if (alarms_.empty() || alarms_.begin()->first > now) return std::nullopt;
+    const ChunkId id = alarms_.begin()->second;
+    alarms_.erase(alarms_.begin());
+    return id;
+  }
+
+ private:
+  std::set<std::pair<Instant, ChunkId>> alarms_;
+};
+
+}  // namespace garner::core

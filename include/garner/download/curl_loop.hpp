@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// One thread that runs transfers: an io_context, a libcurl multi handle with its connections, and the orders that
+// other threads leave for it.
+#pragma once
+
+#include <curl/curl.h>
+#include <pthread.h>
+
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <atomic>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "garner/download/curl_driver.hpp"
+#include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_transfer.hpp"
+#include "garner/download/host_filter.hpp"
+#include "garner/error.hpp"
+#include "garner/policies/downloader.hpp"
+
+namespace garner::detail {
+
+/// Thread-safety: every member from any thread, but `join` from one. Idle, it does not wake.
+/// Object lifetimes: `settings` and `filter` outlive it. The destructor stops it and joins; not on its own thread.
+class CurlLoop {
+ public:
+  CurlLoop(const CurlSettings& settings, const HostFilter& filter)
+      : settings_(settings), filter_(filter), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
+    const auto share = [loops = settings.loops](std::size_t all) {
+      return static_cast<long>((all + loops - 1) / loops);
+    };
+    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(settings.connections_per_host));
+    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(settings.idle_connections));
+    curl_multi_setopt(driver_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    // The first one is made here, where an option that this libcurl does not have can still throw.
+    spare_.push_back(std::make_unique<CurlTransfer>(settings_, filter_, driver_));
+    thread_ = std::thread([this] { run(); });
+  }
+  CurlLoop(const CurlLoop&) = delete;
+  CurlLoop& operator=(const CurlLoop&) = delete;
+  ~CurlLoop() {
+    stop();
+    join();
+  }
+
+  /// Transfers that have not ended.
+  [[nodiscard]] std::size_t load() const noexcept { return load_.load(std::memory_order_relaxed); }
+
+  void start(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!stopped_) {
+        orders_.push_back({id, std::move(request), std::move(sink)});
+        load_.fetch_add(1, std::memory_order_relaxed);
+        return wake();
+      }
+    }
+    sink->done(cancelled());
+  }
+
+  void cancel(std::uint64_t id) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    orders_.push_back({id, {}, nullptr});
+    wake();
+  }
+
+  /// Ends all transfers soon, and the thread after their `done`.
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(stopped_, true)) return;
+    asio::post(io_, [this] { shut_down(); });
+  }
+
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  /// To start a transfer, or without a sink to cancel one.
+  struct Order {
+    std::uint64_t id;
+    FetchRequest request;
+    std::shared_ptr<FetchSink> sink;
+  };
+  using TransferPtr = std::unique_ptr<CurlTransfer>;
+
+  static FetchResult cancelled() {
+    FetchResult result;
+    result.error = errc::cancelled;
+    return result;
+  }
+
+  void run() {
+    // Signals are the program's business, and are handled on its own threads.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    io_.run();
+  }
+
+  /// With the lock held. One wake-up serves all orders that come before it is heard.
+  void wake() {
+    if (std::exchange(woken_, true)) return;
+    asio::post(io_, [this] { obey(); });
+  }
+
+  void obey() {
+    std::vector<Order> orders;
+    {
+      const std::lock_guard lock(mutex_);
+      woken_ = false;
+      orders.swap(orders_);
+    }
+    for (Order& order : orders) {
+      if (order.sink != nullptr) {
+        begin(std::move(order));
+      } else if (const auto found = running_.find(order.id); found != running_.end()) {
+        end(*found->second, errc::cancelled);
+      }
+    }
+    reap();
+  }
+
+  void begin(Order order) {
+    TransferPtr transfer;
+    if (!spare_.empty()) {
+      transfer = std::move(spare_.back());
+      spare_.pop_back();
+    }
+    FetchResult failed;
+    try {
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(settings_, filter_, driver_);
+      CurlTransfer& started = *transfer;
+      const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
+      running_.emplace(order.id, std::move(transfer));
+      if (error || !add(started)) end(started, errc::connection_failed);
+      return;
+    } catch (const std::exception& error) {
+      failed.error = std::make_error_code(std::errc::not_enough_memory);
+      failed.detail = error.what();
+    }
+    load_.fetch_sub(1, std::memory_order_relaxed);
+    order.sink->done(failed);
+  }
+
+  bool add(CurlTransfer& transfer) { return curl_multi_add_handle(driver_.multi(), transfer.easy()) == CURLM_OK; }
+
+  /// Delivers `done`, with `error` unless the transfer has one of its own; a transfer is spent after it.
+  void end(CurlTransfer& transfer, std::error_code error = {}) {
+    curl_multi_remove_handle(driver_.multi(), transfer.easy());
+    driver_.sweep();
+    if (error) transfer.fail(error);
+    const auto found = running_.find(transfer.id());
+    auto [sink, result] = transfer.take();
+    if (spare_.size() < most_spare) spare_.push_back(std::move(found->second));
+    running_.erase(found);
+    load_.fetch_sub(1, std::memory_order_relaxed);
+    sink->done(result);
+  }
+
+  /// Takes leave of the transfers that have ended.
+  void reap() {
+    int left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(driver_.multi(), &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      const CURLcode code = message->data.result;
+      CurlTransfer* transfer = nullptr;
+      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
+      driver_.keep_connection(transfer->easy());
+      curl_multi_remove_handle(driver_.multi(), transfer->easy());
+      if (transfer->finish(code)) {
+        end(*transfer);
+      } else if (!add(*transfer)) {
+        end(*transfer, errc::connection_failed);
+      }
+    }
+    if (running_.empty()) driver_.rest();
+  }
+
+  void shut_down() {
+    obey();
+    while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
+    spare_.clear();
+    driver_.shut_down();
+    guard_.reset();
+  }
+
+  /// Handles that are kept for the next transfers, with their buffers.
+  static constexpr std::size_t most_spare = 8;
+
+  const CurlSettings& settings_;
+  const HostFilter& filter_;
+  asio::io_context io_{1};
+  CurlDriver driver_;
+  asio::executor_work_guard<asio::io_context::executor_type> guard_;
+  std::unordered_map<std::uint64_t, TransferPtr> running_;
+  std::vector<TransferPtr> spare_;
+  std::atomic<std::size_t> load_{0};
+
+  std::mutex mutex_;
+  std::vector<Order> orders_;
+  bool woken_ = false;
+  bool stopped_ = false;
+
+  std::thread thread_;
+};
+
+}  // namespace garner::detail

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// One transfer on one reusable libcurl easy handle: the request it sends, what it does with each piece of the answer,
+// and how it ends. Redirects are followed here, hop by hop, so that each is held to the same rules.
+#pragma once
+
+#include <curl/curl.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <ctime>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "garner/chunk.hpp"
+#include "garner/download/curl_driver.hpp"
+#include "garner/download/curl_errors.hpp"
+#include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_url.hpp"
+#include "garner/download/gather_buffer.hpp"
+#include "garner/download/host_filter.hpp"
+#include "garner/download/http_response.hpp"
+#include "garner/error.hpp"
+#include "garner/policies/downloader.hpp"
+
+namespace garner::detail {
+
+/// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
+class CurlTransfer {
+ public:
+  CurlTransfer(const CurlSettings& settings, const HostFilter& filter, CurlDriver& driver)
+      : settings_(settings),
+        filter_(filter),
+        driver_(driver),
+        easy_(curl_easy_init()),
+        head_(settings.max_header_bytes),
+        buffer_(settings.write_bytes) {
+    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    set_up();
+  }
+  CurlTransfer(const CurlTransfer&) = delete;
+  CurlTransfer& operator=(const CurlTransfer&) = delete;
+
+  [[nodiscard]] CURL* easy() const { return easy_.get(); }
+  [[nodiscard]] std::uint64_t id() const { return id_; }
+
+  /// Prepares the handle. Where this is an error, the transfer is over, with that result.
+  std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    id_ = id;
+    request_ = std::move(request);
+    sink_ = std::move(sink);
+    redirects_ = 0;
+    error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
+    if (error_) reason_ = "not fetched";
+    if (!error_) prepare();
+    return error_;
+  }
+
+  /// libcurl is done with the handle. True: so is the transfer. False: it goes on at another URL.
+  bool finish(CURLcode code) {
+    if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
+    if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
+    if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
+    if (code == CURLE_OK && !answered_) code = CURLE_WEIRD_SERVER_REPLY;
+    if (answered_) error_ = buffer_.flush(*sink_);  // also before a failure: the transfer resumes from there
+    if (error_) return true;
+    error_ = code == CURLE_OK ? check_end() : connect_error_ ? connect_error_ : error_of_curl(code, answered_);
+    if (code != CURLE_OK && reason_.empty())
+      reason_ = error_text_[0] != '\0' ? error_text_.data() : curl_easy_strerror(code);
+    return true;
+  }
+
+  /// The end that somebody else decided on.
+  void fail(std::error_code error) {
+    if (!error_) error_ = error;
+  }
+
+  /// Leaves the transfer empty, for the next one.
+  std::pair<std::shared_ptr<FetchSink>, FetchResult> take() {
+    FetchResult result;
+    result.error = error_;
+    result.http_status = head_.status();
+    if (error_) {
+      const auto date = [](const std::string& text) { return std::int64_t{curl_getdate(text.c_str(), nullptr)}; };
+      result.retry_after = parse_retry_after(head_.retry_after, std::int64_t{std::time(nullptr)}, date);
+      result.detail = describe();
+    }
+    head_ = HttpHead(settings_.max_header_bytes);
+    buffer_.clear();
+    url_ = CurlUrl();
+    error_ = {};
+    reason_.clear();
+    long opened = 0;
+    curl_easy_getinfo(easy_.get(), CURLINFO_NUM_CONNECTS, &opened);
+    if (opened > 0) set_up();
+    return {std::exchange(sink_, nullptr), std::move(result)};
+  }
+
+ private:
+  struct Cleanup {
+    void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+    void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+  };
+
+  /// An option that libcurl refuses is a protection that is missing.
+  template <class Value>
+  void set(CURLoption option, Value value) {
+    const CURLcode code = curl_easy_setopt(easy_.get(), option, value);
+    if (code != CURLE_OK) throw Error(std::make_error_code(std::errc::not_supported), curl_easy_strerror(code));
+  }
+
+  /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
+  /// counts, gives up at the sixth, and forgets only here: the count is the handle's, not the transfer's.
+  void set_up() {
+    curl_easy_reset(easy_.get());
+    set(CURLOPT_PRIVATE, this);
+    set_network_options();
+    set_trust_options();
+  }
+
+  void set_network_options() {
+    set(CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
+#endif
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    set(CURLOPT_TCP_KEEPALIVE, 1L);
+    set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
+    set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
+    if (settings_.low_speed_time.count() > 0) {
+      set(CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(settings_.low_speed_bytes_per_second));
+      set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.low_speed_time.count()));
+    }
+    if (!settings_.user_agent.empty()) set(CURLOPT_USERAGENT, settings_.user_agent.c_str());
+    set(CURLOPT_ERRORBUFFER, error_text_.data());
+    set(CURLOPT_HEADERFUNCTION, &CurlTransfer::on_header);
+    set(CURLOPT_HEADERDATA, this);
+    set(CURLOPT_WRITEFUNCTION, &CurlTransfer::on_body);
+    set(CURLOPT_WRITEDATA, this);
+    set(CURLOPT_OPENSOCKETFUNCTION, &CurlTransfer::on_open);
+    set(CURLOPT_OPENSOCKETDATA, this);
+    set(CURLOPT_CLOSESOCKETFUNCTION, &CurlDriver::close_socket);
+    set(CURLOPT_CLOSESOCKETDATA, &driver_);
+  }
+
+  void set_trust_options() {
+#if LIBCURL_VERSION_NUM >= 0x075500
+    const char* schemes = settings_.require_https ? "https" : "http,https";
+    set(CURLOPT_PROTOCOLS_STR, schemes);
+    set(CURLOPT_REDIR_PROTOCOLS_STR, schemes);
+#else
+    const long schemes = settings_.require_https ? CURLPROTO_HTTPS : CURLPROTO_HTTP | CURLPROTO_HTTPS;
+    set(CURLOPT_PROTOCOLS, schemes);
+    set(CURLOPT_REDIR_PROTOCOLS, schemes);
+#endif
+    set(CURLOPT_FOLLOWLOCATION, 0L);
+    set(CURLOPT_UNRESTRICTED_AUTH, 0L);
+    set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
+    set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    set(CURLOPT_PROXY, "");
+    set(CURLOPT_NOPROXY, "*");
+    set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
+    set(CURLOPT_SSL_VERIFYPEER, 1L);
+    set(CURLOPT_SSL_VERIFYHOST, 2L);
+    set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  /// Sets up the handle for `url_`.
+  void prepare() {
+    head_ = HttpHead(settings_.max_header_bytes);
+    verdict_ = {};
+    answered_ = false;
+    ignored_ = 0;
+    connect_error_ = {};
+    error_text_[0] = '\0';
+    if (!filter_.allows_host(url_.host())) {
+      error_ = redirects_ == 0 ? errc::connection_failed : errc::redirect_not_allowed;
+      reason_ = "the host is not allowed";
+      return;
+    }
+    set(CURLOPT_CURLU, url_.handle());
+    const bool credentials = !url_.user().empty() || !url_.password().empty();
+    set(CURLOPT_USERNAME, credentials ? url_.user().c_str() : nullptr);
+    set(CURLOPT_PASSWORD, credentials ? url_.password().c_str() : nullptr);
+    headers_.reset(curl_slist_append(nullptr, "Accept-Encoding: identity"));
+    if (request_.offset == 0) {
+      set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
+    } else {
+      set(CURLOPT_RANGE, (std::to_string(request_.offset) + "-").c_str());
+      const std::string validator = if_range(request_.identity);
+      if (!validator.empty()) curl_slist_append(headers_.get(), ("If-Range: " + validator).c_str());
+    }
+    set(CURLOPT_HTTPHEADER, headers_.get());
+  }
+
+  /// False where the redirect may not be followed, or not begun.
+  bool follow() {
+    CurlUrl next;
+    if (++redirects_ > settings_.max_redirects) {
+      error_ = errc::redirect_not_allowed;
+      reason_ = "too many redirects";
+      return false;
+    }
+    error_ = url_.resolve(head_.location, settings_.require_https, next);
+    if (error_) return false;
+    url_ = std::move(next);
+    prepare();
+    return !error_;
+  }
+
+  static std::size_t on_header(char* data, std::size_t, std::size_t size, void* self) noexcept {
+    return static_cast<CurlTransfer*>(self)->take_header({data, size}) ? size : 0;
+  }
+
+  static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self) noexcept {
+    auto& transfer = *static_cast<CurlTransfer*>(self);
+    return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
+  }
+
+  static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
+    auto& transfer = *static_cast<CurlTransfer*>(self);
+    if (!transfer.filter_.allows_address(address_of(address->addr))) {
+      transfer.reason_ = "the host's address is not allowed";
+      return CURL_SOCKET_BAD;
+    }
+    const int fd = transfer.driver_.open_socket(address->family, address->socktype, address->protocol);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) transfer.connect_error_ = errc::too_many_open_files;
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+  }
+
+  bool take_header(std::string_view line) {
+    error_ = head_.add_line(line);
+    if (error_) return false;
+    if (answered_ || !head_.complete()) return true;
+    answered_ = true;
+    verdict_ = judge(request_, head_, settings_.max_file_bytes);
+    received_ = 0;
+    switch (verdict_.kind) {
+      case Verdict::Kind::redirect:
+      case Verdict::Kind::refused: return head_.content_length.value_or(0) <= most_ignored;
+      case Verdict::Kind::complete:
+      case Verdict::Kind::data: break;
+    }
+    limit_ = verdict_.body.value_or(request_.size.value_or(settings_.max_file_bytes));
+    error_ = sink_->begin(verdict_.offset, verdict_.identity);
+    return !error_;
+  }
+
+  bool take_body(std::span<const std::byte> piece) {
+    if (!answered_) {
+      error_ = errc::malformed_response;
+      return false;
+    }
+    if (verdict_.kind != Verdict::Kind::data) {
+      // A short one is read to its end for the sake of the connection.
+      ignored_ += piece.size();
+      return ignored_ <= most_ignored;
+    }
+    if (piece.size() > limit_ - received_) {
+      error_ = errc::body_too_long;
+      return false;
+    }
+    received_ += piece.size();
+    error_ = buffer_.add(piece, verdict_.body && received_ == limit_, *sink_);
+    return !error_;
+  }
+
+  [[nodiscard]] std::error_code check_end() const {
+    if (verdict_.body && received_ < *verdict_.body) return errc::body_too_short;
+    if (request_.size && verdict_.offset + received_ < *request_.size) return errc::body_too_short;
+    return {};
+  }
+
+  [[nodiscard]] std::string describe() const {
+    std::string text = redact_url(url_.handle() != nullptr ? url_.text() : request_.url);
+    if (redirects_ > 0) text += " (redirected from " + redact_url(request_.url) + ")";
+    text += ": " + error_.message();
+    if (head_.status() != 0) text += ", status " + std::to_string(head_.status());
+    if (!reason_.empty()) text += " (" + printable(reason_) + ")";
+    return text;
+  }
+
+  static asio::ip::address address_of(const sockaddr& address) {
+    if (address.sa_family == AF_INET6) {
+      asio::ip::address_v6::bytes_type bytes;
+      const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+      std::copy_n(v6.sin6_addr.s6_addr, bytes.size(), bytes.begin());
+      return asio::ip::address_v6(bytes);
+    }
+    return asio::ip::address_v4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
+  }
+
+  /// Of a body that is not data; more of it is not worth a connection.
+  static constexpr std::size_t most_ignored = 16 * 1024;
+
+  const CurlSettings& settings_;
+  const HostFilter& filter_;
+  CurlDriver& driver_;
+  std::array<char, CURL_ERROR_SIZE> error_text_{};
+  std::unique_ptr<curl_slist, Cleanup> headers_;
+  CurlUrl url_;
+  std::unique_ptr<CURL, Cleanup> easy_;
+
+  std::uint64_t id_ = 0;
+  FetchRequest request_;
+  std::shared_ptr<FetchSink> sink_;
+  unsigned redirects_ = 0;
+
+  HttpHead head_;
+  Verdict verdict_;
+  bool answered_ = false;       // the head was whole, and judged
+  std::uint64_t received_ = 0;  // of the body that is data
+  std::uint64_t limit_ = 0;     // the most that it may be
+  std::size_t ignored_ = 0;
+  GatherBuffer buffer_;
+
+  std::error_code error_;  // set where we ended it; else libcurl's result decides
+  std::error_code connect_error_;
+  std::string reason_;
+};
+
+}  // namespace garner::detail

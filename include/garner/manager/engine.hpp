@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The engine of a data manager: one lock around the state machine and the index, and everything that the
+// state machine asks for, done outside of it. Calls and reports become inputs; the actions that come back are
+// performed in their order by one task at a time, and what blocks gets a task of its own.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <system_error>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "garner/chunk_ref.hpp"
+#include "garner/core/chunk_index.hpp"
+#include "garner/core/chunk_table.hpp"
+#include "garner/manager/alarm.hpp"
+#include "garner/manager/guarded.hpp"
+#include "garner/manager/listing.hpp"
+#include "garner/manager/observers.hpp"
+#include "garner/manager/performer.hpp"
+#include "garner/policies.hpp"
+#include "garner/status.hpp"
+
+namespace garner::detail {
+
+template <Storage S, Downloader D, Executor E>
+class Engine final : public DrainListener {
+ public:
+  Engine(S storage, D downloader, E executor, const Options& options)
+      : options_(options),
+        executor_(std::move(executor)),
+        host_(std::make_shared<PinHost<S>>(std::move(storage), this)),
+        downloader_(std::move(downloader)),
+        table_(options, options.seed != 0 ? options.seed : random_seed()),
+        listing_(host_),
+        performer_(*this, host_->storage, downloader_),
+        alarm_(executor_) {
+    recover();
+  }
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  ~Engine() {
+    close();
+    host_->detach();
+  }
+
+  /// Gives the state machine an input, and sees to what comes of it. From any thread; waits for nothing but
+  /// the lock. `call(now)` runs under the lock.
+  template <class Call>
+  void input(Call&& call) {
+    const Instant now = executor_.now();
+    std::vector<core::Epochs::Garbage> garbage;
+    bool pump = false;
+    {
+      const std::scoped_lock lock(mutex_);
+      call(now);
+      take_actions();
+      listing_.publish(garbage);
+      if (!garbage.empty()) ++releasing_;
+      pump = note_progress();
+    }
+    if (pump) post_pump();
+    if (garbage.empty()) return;
+    // A pin that the index held may be the last on its generation: then this reports that it is drained.
+    garbage.clear();
+    {
+      const std::scoped_lock lock(mutex_);
+      --releasing_;
+      pump = note_progress();
+    }
+    if (pump) post_pump();
+  }
+
+  /// Runs `work()` on the executor. `close` waits for it.
+  template <class Work>
+  void spawn(Work work) {
+    {
+      const std::scoped_lock lock(mutex_);
+      ++tasks_;
+    }
+    executor_.post([this, work = std::move(work)]() mutable {
+      {
+        // What the work holds may refer to this object, so it goes before the task counts as done.
+        Work local = std::move(work);
+        local();
+      }
+      task_done();
+    });
+  }
+
+  /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock.
+  template <class Done>
+  bool wait(std::chrono::nanoseconds timeout, Done&& done) {
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    const std::chrono::nanoseconds limit = std::min(timeout, for_ever);
+    if constexpr (DrivenExecutor<E>) {
+      const Instant until = executor_.now() + limit;
+      while (true) {
+        {
+          const std::scoped_lock lock(mutex_);
+          if (done()) return true;
+        }
+        if (executor_.run_one_until(until)) continue;
+        const std::scoped_lock lock(mutex_);
+        return done();
+      }
+    } else {
+      std::unique_lock lock(mutex_);
+      return changed_.wait_until(lock, std::chrono::steady_clock::now() + limit, done);
+    }
+  }
+
+  bool wait_converged(std::chrono::nanoseconds timeout) {
+    bool converged = false;
+    wait(timeout, [this, &converged] {
+      converged = converged_;
+      return converged_ || table_.closed();
+    });
+    return converged;
+  }
+
+  void close() {
+    input([this](Instant now) { table_.close(now); });
+    // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
+    if (observers_.is_observing()) return;
+    wait(std::chrono::nanoseconds::max(), [this] { return closed_event_ && tasks_ == 0 && !pumping_; });
+    performer_.transfers().clear();
+  }
+
+  [[nodiscard]] Status status() const {
+    Status status;
+    const Instant now = executor_.now();
+    const Transfers<S, D>& transfers = performer_.transfers();
+    status.bytes_received = transfers.received().total();
+    status.bytes_per_second = transfers.received().per_second(now);
+    status.bytes_wasted = transfers.wasted();
+    const StoreUsage usage = performer_.usage();
+    status.store_bytes_used = usage.bytes_used;
+    status.store_bytes_free = usage.bytes_free;
+    const std::scoped_lock lock(mutex_);
+    table_.fill(status);
+    status.converged = converged_;
+    status.converged_epoch = converged_epoch_;
+    return status;
+  }
+
+  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id) const {
+    const Instant now = executor_.now();
+    const std::scoped_lock lock(mutex_);
+    return table_.chunk_status(id, now);
+  }
+
+  void set_options(const Options& options) {
+    input([&](Instant now) {
+      options_ = options;
+      table_.set_options(options, now);
+    });
+  }
+
+  [[nodiscard]] Options options() const {
+    const std::scoped_lock lock(mutex_);
+    return options_;
+  }
+
+  // Inside of `input`:
+  [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
+  void forget(const Generation& generation) { listing_.forget(generation); }
+
+  [[nodiscard]] const Listing<S>& listing() const noexcept { return listing_; }
+  [[nodiscard]] const D& downloader() const noexcept { return downloader_; }
+  [[nodiscard]] Instant now() const { return executor_.now(); }
+  [[nodiscard]] Observers& observers() noexcept { return observers_; }
+
+ private:
+  static std::uint64_t random_seed() {
+    std::random_device device;
+    return (std::uint64_t{device()} << 32) | device();
+  }
+
+  void recover() {
+    Recovery recovery;
+    const std::error_code thrown = guarded([&] {
+      recovery = host_->storage.recover([this](const Generation& generation) {
+        table_.recovered(generation);
+        take_actions();
+      });
+    });
+    if (thrown) recovery.error = thrown;
+    if (recovery.error) {
+      host_->detach();
+      throw Error(recovery.error, recovery.subject);
+    }
+    table_.recovery_done(recovery.last_generation);
+    input([](Instant) {});
+  }
+
+  // ---- under the lock
+
+  /// Serves, unserves and takes down events at once, and queues everything else.
+  void take_actions() {
+    for (core::Action& action : table_.actions()) {
+      if (auto* list = std::get_if<core::action::List>(&action)) {
+        listing_.list(list->generation, list->asked);
+      } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
+        listing_.unlist(unlist->generation);
+      } else if (auto* event = std::get_if<Event>(&action)) {
+        tell(*event);
+      } else {
+        actions_.push_back(std::move(action));
+      }
+    }
+    table_.actions().clear();
+  }
+
+  void tell(EventKind kind) {
+    Event event;
+    event.kind = kind;
+    event.epoch = kind == EventKind::converged ? converged_epoch_ : 0;
+    tell(event);
+  }
+
+  /// The observers keep it, and the pump posts the task that tells them. `closed` is the last.
+  void tell(const Event& event) {
+    if (!closed_event_ && observers_.push(event)) untold_ = true;
+  }
+
+  /// What follows from a change. True where a pump is to be posted.
+  bool note_progress() {
+    const bool converged = table_.settled() && !listing_.pending() && releasing_ == 0;
+    if (converged && (!converged_ || converged_epoch_ != table_.epoch())) {
+      converged_epoch_ = table_.epoch();
+      tell(EventKind::converged);
+    }
+    converged_ = converged;
+    const bool ended = table_.closed() && table_.idle() && releasing_ == 0;
+    if (ended && !closed_event_) {
+      tell(EventKind::closed);
+      closed_event_ = true;
+    }
+    changed_.notify_all();
+    if (actions_.empty() && !untold_ && !is_alarm_wrong(wake_at())) return false;
+    return !std::exchange(pumping_, true);
+  }
+
+  /// An alarm that comes early does no harm; one that comes late, or after `close`, does.
+  [[nodiscard]] bool is_alarm_wrong(const std::optional<Instant>& wake) const {
+    return wake ? !armed_at_ || *wake < *armed_at_ : armed_at_ && table_.closed();
+  }
+
+  [[nodiscard]] std::optional<Instant> wake_at() const {
+    if (table_.closed()) return std::nullopt;
+    std::optional<Instant> wake = table_.next_wake();
+    // A reader is inside the index: what was replaced can be freed once it has left, which is soon.
+    if (listing_.pending()) {
+      const Instant soon = executor_.now() + std::chrono::milliseconds(1);
+      if (!wake || soon < *wake) wake = soon;
+    }
+    return wake;
+  }
+
+  // ---- outside of the lock
+
+  void task_done() {
+    // Under the lock to the end: after it, `close` may return and this object end.
+    const std::scoped_lock lock(mutex_);
+    --tasks_;
+    changed_.notify_all();
+  }
+
+  void post_pump() {
+    spawn([this] { pump(); });
+  }
+
+  /// Performs what is queued, in its order. One at a time.
+  void pump() {
+    std::vector<core::Action> actions;
+    while (true) {
+      std::optional<Instant> wake;
+      bool rearm = false;
+      bool deliver = false;
+      {
+        const std::scoped_lock lock(mutex_);
+        actions.clear();
+        actions.swap(actions_);
+        wake = wake_at();
+        rearm = is_alarm_wrong(wake);
+        deliver = std::exchange(untold_, false);
+        if (actions.empty() && !rearm && !deliver) {
+          pumping_ = false;
+          return;
+        }
+      }
+      for (core::Action& action : actions) performer_.perform(action);
+      if (deliver) spawn([this] { observers_.deliver(); });
+      if (rearm) arm(wake);
+    }
+  }
+
+  /// By the pump only.
+  void arm(std::optional<Instant> wake) {
+    if (alarm_.put_away()) task_done();
+    {
+      const std::scoped_lock lock(mutex_);
+      armed_at_ = wake;
+      if (wake) ++tasks_;
+    }
+    if (!wake) return;
+    alarm_.set(*wake, [this, at = *wake] {
+      input([&](Instant now) {
+        if (armed_at_ == at) armed_at_.reset();
+        table_.woken(now);
+      });
+      task_done();
+    });
+  }
+
+  void drained(const Generation& generation, std::uint64_t serial) noexcept override {
+    input([&](Instant now) {
+      if (listing_.is_current(generation, serial)) table_.drained(generation, now);
+    });
+  }
+
+  Options options_;
+  E executor_;
+  std::shared_ptr<PinHost<S>> host_;
+  D downloader_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  core::ChunkTable table_;
+  Listing<S> listing_;
+  Performer<Engine, S, D> performer_;
+  Observers observers_;
+  std::vector<core::Action> actions_;  // to be performed
+  bool pumping_ = false;               // a pump is posted or running
+  bool untold_ = false;                // observers have events and no task that tells them
+  std::size_t tasks_ = 0;              // posted and not yet ended, an armed alarm among them
+  std::size_t releasing_ = 0;          // garbage that is being destroyed
+  bool converged_ = false;
+  bool closed_event_ = false;
+  Epoch converged_epoch_ = 0;
+  std::optional<Instant> armed_at_;
+  Alarm<E> alarm_;  // the pump's own
+};
+
+}  // namespace garner::detail

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What is served: the index of listed generations, and the pins that it hands out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "garner/chunk.hpp"
+#include "garner/chunk_ref.hpp"
+#include "garner/core/chunk_index.hpp"
+#include "garner/policies/storage.hpp"
+
+namespace garner::detail {
+
+/// Thread-safety: `find`, `find_all` and `ids` from any thread, without a lock; all else from one thread at a
+/// time.
+template <Storage S>
+class Listing {
+ public:
+  explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
+
+  void list(const Generation& generation, std::uint64_t asked) {
+    Record& record = records_[generation];
+    std::shared_ptr<const Pinned<S>> pin = record.pin.lock();
+    // Of a generation that is taken back the old pins may be gone, with the report of it on its way: that
+    // report is then of another serial, and not current.
+    if (!pin) pin = std::make_shared<const Pinned<S>>(generation, ++record.serial, host_);
+    record.pin = pin;
+    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, std::move(pin));
+    changed_ = true;
+  }
+
+  void unlist(const Generation& generation) {
+    index_.erase(records_.at(generation).key);
+    changed_ = true;
+  }
+
+  /// The generation is gone.
+  void forget(const Generation& generation) { records_.erase(generation); }
+
+  /// Lets readers see what has changed, and appends to `garbage` what none of them can see any more. To be
+  /// destroyed outside of every lock: among it are pins.
+  void publish(std::vector<core::Epochs::Garbage>& garbage) {
+    if (std::exchange(changed_, false)) index_.publish();
+    index_.collect(garbage);
+  }
+
+  /// Whether readers are still inside what was replaced.
+  [[nodiscard]] bool pending() const noexcept { return index_.pending(); }
+
+  /// Whether `serial` is the last listing of this generation.
+  [[nodiscard]] bool is_current(const Generation& generation, std::uint64_t serial) const {
+    const auto it = records_.find(generation);
+    return it != records_.end() && it->second.serial == serial;
+  }
+
+  // ---- readers
+
+  [[nodiscard]] std::optional<DataChunkRef<S>> find(const DatasetId& dataset, BlockNumber block) const {
+    std::optional<Pin> pin = index_.find(dataset, block);
+    if (!pin) return std::nullopt;
+    return DataChunkRef<S>(*std::move(pin));
+  }
+
+  [[nodiscard]] std::vector<DataChunkRef<S>> find_all(const DatasetId& dataset, const BlockRange& range) const {
+    std::vector<DataChunkRef<S>> out;
+    index_.visit(dataset, range, [&out](const Pin& pin) { out.emplace_back(pin); });
+    return out;
+  }
+
+  [[nodiscard]] std::vector<ChunkId> ids() const {
+    std::vector<ChunkId> out;
+    index_.visit_all([&out](const Pin& pin) { out.push_back(pin->generation().id); });
+    return out;
+  }
+
+ private:
+  using Pin = std::shared_ptr<const Pinned<S>>;
+  struct Record {
+    typename core::ChunkIndex<Pin>::Key key;
+    std::weak_ptr<const Pinned<S>> pin;
+    std::uint64_t serial = 0;
+  };
+
+  std::shared_ptr<PinHost<S>> host_;
+  core::ChunkIndex<Pin> index_;
+  /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
+  struct Hash {
+    std::size_t operator()(const Generation& generation) const noexcept {
+      return std::hash<ChunkId>()(generation.id) ^ static_cast<std::size_t>(generation.number);
+    }
+  };
+
+  std::unordered_map<Generation, Record, Hash> records_;
+  bool changed_ = false;
+};
+
+}  // namespace garner::detail

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The hands of the engine: performs the state machine's actions through the policies, and gives it the
+// reports. What blocks is done by a task of its own; nothing here is decided.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <utility>
+#include <variant>
+
+#include "garner/chunk.hpp"
+#include "garner/core/actions.hpp"
+#include "garner/core/chunk_table.hpp"
+#include "garner/manager/store_calls.hpp"
+#include "garner/manager/transfers.hpp"
+#include "garner/policies.hpp"
+#include "garner/status.hpp"
+
+namespace garner::detail {
+
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`; and, inside of `input`, `table()` and
+/// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
+/// any thread.
+template <class Engine, Storage S, Downloader D>
+class Performer {
+ public:
+  Performer(Engine& engine, S& storage, D& downloader)
+      : engine_(engine),
+        store_(storage),
+        transfers_(storage, downloader,
+                   {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
+                    [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
+                      report(&core::ChunkTable::file_done, id, transfer, outcome);
+                    }}) {}
+
+  /// Does not block.
+  void perform(core::Action& action) {
+    std::visit([this](auto& todo) { this->perform(todo); }, action);
+  }
+
+  [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
+  [[nodiscard]] const Transfers<S, D>& transfers() const noexcept { return transfers_; }
+
+  /// As the store last told.
+  [[nodiscard]] StoreUsage usage() const {
+    const std::scoped_lock lock(usage_mutex_);
+    return usage_;
+  }
+
+ private:
+  void perform(core::action::Stage& action) {
+    engine_.spawn([this, action] {
+      const core::Outcome outcome = transfers_.stage(action);
+      report(&core::ChunkTable::staged, action.chunk->id, outcome);
+    });
+  }
+
+  void perform(core::action::StartFile& action) { transfers_.start(action); }
+  void perform(core::action::StopFile& action) { transfers_.stop(action.transfer); }
+
+  void perform(core::action::Publish& action) {
+    engine_.spawn([this, action] {
+      Generation generation;
+      const core::Outcome outcome = transfers_.publish(action, generation);
+      refresh_usage();
+      report(&core::ChunkTable::published, action.id, generation, outcome);
+    });
+  }
+
+  void perform(core::action::Discard& action) {
+    engine_.spawn([this, action] {
+      const core::Outcome outcome = transfers_.discard(action);
+      report(&core::ChunkTable::discarded, action.id, outcome);
+    });
+  }
+
+  void perform(core::action::Doom& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.doom(generation);
+      report(&core::ChunkTable::doomed, generation, outcome);
+    });
+  }
+
+  void perform(core::action::Spare& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.spare(generation);
+      report(&core::ChunkTable::spared, generation, outcome);
+    });
+  }
+
+  void perform(core::action::Remove& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.remove(generation);
+      refresh_usage();
+      engine_.input([&](core::Instant now) {
+        if (outcome.ok()) engine_.forget(generation);
+        engine_.table().removed(generation, outcome, now);
+      });
+    });
+  }
+
+  void perform(core::action::Describe& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const std::optional<DataChunk> chunk = store_.describe(generation);
+      report(&core::ChunkTable::described, generation, chunk);
+    });
+  }
+
+  void perform(core::action::Verify& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.verify(generation);
+      const std::optional<DataChunk> chunk = outcome.ok() ? std::nullopt : store_.describe(generation);
+      report(&core::ChunkTable::verified, generation, outcome, chunk);
+    });
+  }
+
+  void perform(core::action::CleanUp& /*action*/) {
+    engine_.spawn([this] {
+      const core::Outcome outcome = store_.clean_up();
+      refresh_usage();
+      report(&core::ChunkTable::cleaned_up, outcome);
+    });
+  }
+
+  // The engine performed these when they were decided.
+  void perform(const core::action::List&) {}
+  void perform(const core::action::Unlist&) {}
+  void perform(const Event&) {}
+
+  template <class Report, class... Args>
+  void report(Report input, const Args&... args) {
+    engine_.input([&](core::Instant now) { (engine_.table().*input)(args..., now); });
+  }
+
+  void refresh_usage() {
+    const std::optional<StoreUsage> usage = store_.usage();
+    const std::scoped_lock lock(usage_mutex_);
+    if (usage) usage_ = *usage;
+  }
+
+  Engine& engine_;
+  StoreCalls<S> store_;
+  Transfers<S, D> transfers_;
+  mutable std::mutex usage_mutex_;
+  StoreUsage usage_;
+};
+
+}  // namespace garner::detail

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The chunks that are being fetched, as the policies see them: staging areas, staged files, and the transfers
+// that fill them. Does what it is told and reports; decides only whether a file can go on where it stopped.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <system_error>
+#include <unordered_map>
+#include <utility>
+
+#include "garner/chunk.hpp"
+#include "garner/core/actions.hpp"
+#include "garner/manager/guarded.hpp"
+#include "garner/manager/rate_meter.hpp"
+#include "garner/policies/downloader.hpp"
+#include "garner/policies/executor.hpp"
+#include "garner/policies/storage.hpp"
+
+namespace garner::detail {
+
+/// Thread-safety: every member from any thread; the calls about one generation come in the order of the
+/// protocol.
+template <Storage S, Downloader D>
+class Transfers {
+ public:
+  /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer.
+  struct Hooks {
+    std::function<void(Task)> spawn;
+    std::function<Instant()> now;
+    std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
+  };
+
+  Transfers(S& storage, D& downloader, Hooks hooks)
+      : storage_(storage), downloader_(downloader), hooks_(std::move(hooks)) {}
+  Transfers(const Transfers&) = delete;
+  Transfers& operator=(const Transfers&) = delete;
+
+  /// Opens the staging area of a generation. Blocks.
+  core::Outcome stage(const core::action::Stage& action) {
+    std::optional<typename S::Staging> staging;
+    const std::error_code error = guarded([&] {
+      std::error_code ec;
+      staging.emplace(storage_.stage(*action.chunk, action.number, ec));
+      return ec;
+    });
+    if (error) return about_chunk(action.chunk->id, error);
+    auto fetch = std::make_shared<Fetch>(std::move(*staging));
+    for (const auto& [name, source] : action.chunk->files) fetch->files[name];
+    const std::scoped_lock lock(mutex_);
+    fetches_[action.number] = std::move(fetch);
+    return {};
+  }
+
+  /// Makes a transfer known, so that `stop` can reach it from now on; the executor starts it.
+  void start(const core::action::StartFile& action) {
+    auto transfer = std::make_shared<Transfer>(*this, action);
+    {
+      const std::scoped_lock lock(mutex_);
+      const std::shared_ptr<Fetch>& fetch = fetches_.at(action.number);
+      transfer->fetch = fetch;
+      transfer->file = &fetch->files.at(*action.name);
+      transfers_[action.transfer] = transfer;
+    }
+    hooks_.spawn([this, transfer] { begin(transfer); });
+  }
+
+  /// Ends a transfer early. Its report comes all the same.
+  void stop(core::TransferId id) {
+    std::optional<typename D::Transfer> handle;
+    {
+      const std::scoped_lock lock(mutex_);
+      const auto it = transfers_.find(id);
+      if (it == transfers_.end()) return;
+      it->second->stopped = true;
+      handle = it->second->handle;
+    }
+    if (handle) cancel(*handle);
+  }
+
+  /// Blocks.
+  core::Outcome publish(const core::action::Publish& action, Generation& generation) {
+    const std::shared_ptr<Fetch> fetch = find(action.number);
+    const std::error_code error = guarded([&] {
+      std::error_code ec;
+      generation = storage_.publish(fetch->staging, ec);
+      return ec;
+    });
+    if (error) return about_chunk(action.id, error);
+    forget(action.number);
+    return {};
+  }
+
+  /// Takes a staging area away. What fails here is left for the store's `clean_up`. Blocks.
+  core::Outcome discard(const core::action::Discard& action) {
+    const std::shared_ptr<Fetch> fetch = find(action.number);
+    for (auto& entry : fetch->files) {
+      File& file = entry.second;
+      guarded([&] {
+        if (file.staged) wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+      });
+      file.staged.reset();
+    }
+    const std::error_code error = guarded([&] { return storage_.discard(fetch->staging); });
+    forget(action.number);
+    return error ? about_chunk(action.id, error) : core::Outcome();
+  }
+
+  /// Lets go of all staging areas; the store keeps what is in them.
+  void clear() {
+    const std::scoped_lock lock(mutex_);
+    fetches_.clear();
+  }
+
+  [[nodiscard]] const RateMeter& received() const noexcept { return received_; }
+  [[nodiscard]] std::uint64_t wasted() const noexcept { return wasted_.load(std::memory_order_relaxed); }
+
+ private:
+  using StagedFile = typename S::StagedFile;
+
+  struct File {
+    std::optional<StagedFile> staged;
+    SourceIdentity identity;  // of the bytes that are there
+    std::size_t url = 0;      // that they came from
+  };
+
+  struct Fetch {
+    explicit Fetch(typename S::Staging area) : staging(std::move(area)) {}
+    typename S::Staging staging;
+    std::map<std::string, File> files;  // all of them, from the start
+  };
+
+  class Transfer final : public FetchSink, public std::enable_shared_from_this<Transfer> {
+   public:
+    Transfer(Transfers& transfers, core::action::StartFile start) : action(std::move(start)), transfers_(transfers) {}
+
+    std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
+      return guarded([&]() -> std::error_code {
+        if (offset != file->staged->size()) {
+          if (offset != 0) return errc::range_mismatch;
+          if (const std::error_code error = transfers_.restart(*file)) return error;
+        }
+        file->identity = identity;
+        file->url = action.url;
+        return {};
+      });
+    }
+
+    std::error_code write(std::span<const std::byte> bytes) override {
+      transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
+      return guarded([&] { return file->staged->write(bytes); });
+    }
+
+    void done(const FetchResult& result) override {
+      // Finishing syncs, and the thread that moves bytes is not to wait for that.
+      transfers_.hooks_.spawn([self = this->shared_from_this(), result] { self->transfers_.finish(self, result); });
+    }
+
+    core::action::StartFile action;
+    std::shared_ptr<Fetch> fetch;
+    File* file = nullptr;                        // in `fetch`
+    std::optional<typename D::Transfer> handle;  // guarded by the mutex of `Transfers`
+    bool stopped = false;                        // likewise
+
+   private:
+    Transfers& transfers_;
+  };
+
+  /// On the executor.
+  void begin(const std::shared_ptr<Transfer>& transfer) {
+    FetchResult failed;
+    failed.error = guarded([&] { return open(*transfer); });
+    if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
+    if (failed.error) return finish(transfer, failed);
+
+    std::optional<typename D::Transfer> handle;
+    failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
+    if (failed.error) return finish(transfer, failed);
+    bool stopped = false;
+    {
+      const std::scoped_lock lock(mutex_);
+      transfer->handle = handle;
+      stopped = transfer->stopped;
+    }
+    // `stop` came before there was a handle to stop.
+    if (stopped) cancel(*handle);
+  }
+
+  void cancel(const typename D::Transfer& handle) {
+    guarded([&] { downloader_.cancel(handle); });
+  }
+
+  std::error_code open(Transfer& transfer) {
+    File& file = *transfer.file;
+    if (!file.staged) {
+      std::error_code error;
+      StagedFile opened = transfer.fetch->staging.open(*transfer.action.name, error);
+      if (error) return error;
+      file.staged.emplace(std::move(opened));
+    }
+    return file.staged->size() != 0 && !can_resume(transfer) ? restart(file) : std::error_code();
+  }
+
+  /// Whether what is there and what comes are certain to be parts of the same bytes, or a digest will tell.
+  static bool can_resume(const Transfer& transfer) {
+    const File& file = *transfer.file;
+    if (transfer.action.source->digest) return true;
+    return file.url == transfer.action.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
+  }
+
+  static FetchRequest request_of(const Transfer& transfer) {
+    const File& file = *transfer.file;
+    FetchRequest request;
+    request.url = transfer.action.source->urls[transfer.action.url];
+    request.offset = file.staged->size();
+    if (request.offset > 0) {
+      // Another mirror's validators mean nothing to this one.
+      if (file.url == transfer.action.url) request.identity = file.identity;
+      request.identity.length = file.identity.length;
+    }
+    request.size = transfer.action.source->size;
+    return request;
+  }
+
+  /// On the executor, after the downloader has let go of the sink.
+  void finish(const std::shared_ptr<Transfer>& transfer, const FetchResult& result) {
+    File& file = *transfer->file;
+    core::Outcome outcome;
+    outcome.error = result.error;
+    if (!outcome.error) outcome.error = guarded([&] { return file.staged->finish(); });
+    if (classify(outcome.error) == ErrorClass::wrong_bytes) {
+      if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
+    }
+    if (outcome.error) {
+      const core::action::StartFile& action = transfer->action;
+      outcome.subject = "file '" + *action.name + "' from " + redact_url(action.source->urls[action.url]);
+      if (!result.detail.empty()) outcome.subject += ": " + result.detail;
+      outcome.retry_after = result.retry_after;
+    }
+    {
+      const std::scoped_lock lock(mutex_);
+      transfers_.erase(transfer->action.transfer);
+    }
+    hooks_.report(transfer->action.chunk->id, transfer->action.transfer, outcome);
+  }
+
+  std::error_code restart(File& file) {
+    if (!file.staged) return {};
+    wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+    file.identity = {};
+    return file.staged->restart();
+  }
+
+  bool is_stopped(const Transfer& transfer) {
+    const std::scoped_lock lock(mutex_);
+    return transfer.stopped;
+  }
+
+  std::shared_ptr<Fetch> find(std::uint64_t number) {
+    const std::scoped_lock lock(mutex_);
+    return fetches_.at(number);
+  }
+
+  void forget(std::uint64_t number) {
+    const std::scoped_lock lock(mutex_);
+    fetches_.erase(number);
+  }
+
+  static core::Outcome about_chunk(const ChunkId& id, std::error_code error) {
+    return {error, "chunk " + id.to_hex(), std::nullopt};
+  }
+
+  S& storage_;
+  D& downloader_;
+  Hooks hooks_;
+  RateMeter received_;
+  std::atomic<std::uint64_t> wasted_{0};
+  std::mutex mutex_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<Fetch>> fetches_;
+  std::unordered_map<core::TransferId, std::shared_ptr<Transfer>> transfers_;
+};
+
+}  // namespace garner::detail

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The Storage policy: its requirement table, the concept made of one named fragment a row, and a diagnosis
+// with one sentence a fragment.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <system_error>
+
+#include "garner/chunk.hpp"
+
+namespace garner {
+
+/// Names one published generation of a chunk: all that a store must tell of it without opening a file.
+struct Generation {
+  ChunkId id;
+  DatasetId dataset_id;
+  BlockRange block_range;
+  std::uint64_t bytes = 0;   ///< of all its files
+  std::uint64_t number = 0;  ///< its own: no other generation in this store has it
+
+  friend bool operator==(const Generation&, const Generation&) = default;
+};
+
+/// What `recover` found.
+struct Recovery {
+  std::error_code error;
+  std::string subject;                ///< with an error: the path that it is about
+  std::uint64_t last_generation = 0;  ///< the greatest number that is in use anywhere, leftovers included
+};
+
+struct StoreUsage {
+  std::uint64_t bytes_used = 0;  ///< by published generations
+  std::uint64_t bytes_free = 0;  ///< left for more
+};
+
+/// Storage
+/// =======
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.recover(found)`           | `Recovery`        | called first and once; calls `found(generation)` for each that |
+/// |                              |                   | is published and not doomed. Opens none of them                |
+/// | `s.clean_up()`               | `std::error_code` | takes away what an earlier run left half-done (staging,        |
+/// |                              |                   | doomed, half removed) and what could not be discarded since;   |
+/// |                              |                   | after an error it is called again, later                       |
+/// | `s.stage(chunk, number, ec)` | `S::Staging`      | an empty staging area for this generation; with an error,      |
+/// |                              |                   | nothing, or what the next `clean_up` takes away                |
+/// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name, empty                            |
+/// | `file.size()`                | `std::uint64_t`   | the bytes that it has                                          |
+/// | `file.write(bytes)`          | `std::error_code` | appends all of them                                            |
+/// | `file.restart()`             | `std::error_code` | empties it                                                     |
+/// | `file.finish()`              | `std::error_code` | it is whole: its size and digest are as the description says   |
+/// |                              |                   | (or an error), and it is durable                               |
+/// | `s.publish(staging, ec)`     | `Generation`      | all of it, durable, or nothing. Every file was finished        |
+/// | `s.discard(staging)`         | `std::error_code` | the staging area is gone, or is the next `clean_up`'s          |
+/// | `s.location(generation)`     | `S::Location`     | where it is; const, does not block                             |
+/// | `s.describe(generation, ec)` | `DataChunk`       | the description it was staged with, sizes and digests as       |
+/// |                              |                   | found, URLs redacted; const                                    |
+/// | `s.doom(generation)`         | `std::error_code` | from now on the next start does not recover it; durable        |
+/// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back; durable                                   |
+/// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
+/// |                              |                   | error, and then goes on where it stopped                       |
+/// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |
+/// |                              |                   | what was published; const                                      |
+/// | `s.usage()`                  | `StoreUsage`      | const                                                          |
+///
+/// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
+/// after another, except that its staged files are opened and written at the same time, each by one thread.
+/// Throws: may throw; a `std::system_error`'s code counts as returned, anything else as `errc::policy_failed`.
+/// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write` and `restart`,
+/// which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
+/// Ends: the store outlives the manager where pins do. Dropping a `Staging` or a `StagedFile` keeps what is on disk.
+/// In return: only generations that `recover` or `publish` gave are named, and none after its `remove`. A generation is
+/// removed when nobody holds a pin on it.
+// clang-format off
+namespace fragments {
+template <class S>
+concept storage_moves = std::move_constructible<S>;
+template <class S>
+concept storage_recovers = requires(S& s, const std::function<void(const Generation&)>& found) {
+  { s.recover(found) } -> std::same_as<Recovery>;
+};
+template <class S>
+concept storage_cleans_up = requires(S& s) {
+  { s.clean_up() } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_has_staging = requires { typename S::Staging; } && std::movable<typename S::Staging>;
+template <class S>
+concept storage_stages =
+    !storage_has_staging<S> || requires(S& s, const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
+      { s.stage(chunk, number, ec) } -> std::same_as<typename S::Staging>;
+    };
+template <class S>
+concept storage_has_staged_file = requires { typename S::StagedFile; } && std::movable<typename S::StagedFile>;
+template <class S>
+concept storage_opens_files =
+    !storage_has_staging<S> || !storage_has_staged_file<S> ||
+    requires(typename S::Staging& staging, const std::string& name, std::error_code& ec) {
+      { staging.open(name, ec) } -> std::same_as<typename S::StagedFile>;
+    };
+template <class S>
+concept storage_writes_files =
+    !storage_has_staged_file<S> || requires(typename S::StagedFile& file, std::span<const std::byte> bytes) {
+      { file.size() } -> std::convertible_to<std::uint64_t>;
+      { file.write(bytes) } -> std::same_as<std::error_code>;
+      { file.restart() } -> std::same_as<std::error_code>;
+      { file.finish() } -> std::same_as<std::error_code>;
+    };
+template <class S>
+concept storage_publishes =
+    !storage_has_staging<S> || requires(S& s, typename S::Staging& staging, std::error_code& ec) {
+      { s.publish(staging, ec) } -> std::same_as<Generation>;
+    };
+template <class S>
+concept storage_discards = !storage_has_staging<S> || requires(S& s, typename S::Staging& staging) {
+  { s.discard(staging) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_locates =
+    requires { typename S::Location; } && requires(const S& s, const Generation& generation) {
+      { s.location(generation) } -> std::same_as<typename S::Location>;
+    };
+template <class S>
+concept storage_describes = requires(const S& s, const Generation& generation, std::error_code& ec) {
+  { s.describe(generation, ec) } -> std::same_as<DataChunk>;
+};
+template <class S>
+concept storage_dooms = requires(S& s, const Generation& generation) {
+  { s.doom(generation) } -> std::same_as<std::error_code>;
+  { s.spare(generation) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_removes = requires(S& s, const Generation& generation) {
+  { s.remove(generation) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_verifies = requires(const S& s, const Generation& generation) {
+  { s.verify(generation) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_tells_usage = requires(const S& s) {
+  { s.usage() } -> std::same_as<StoreUsage>;
+};
+}  // namespace fragments
+
+template <class S>
+concept Storage =
+    fragments::storage_moves<S> && fragments::storage_recovers<S> && fragments::storage_cleans_up<S> &&
+    fragments::storage_has_staging<S> && fragments::storage_stages<S> && fragments::storage_has_staged_file<S> &&
+    fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_publishes<S> &&
+    fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
+    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
+    fragments::storage_tells_usage<S>;
+// clang-format on
+
+/// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
+template <class S>
+constexpr bool diagnose_storage() {
+  static_assert(fragments::storage_moves<S>, "garner: a Storage must be move-constructible.");
+  static_assert(fragments::storage_recovers<S>,
+                "garner: a Storage must have recover(const std::function<void(const garner::Generation&)>&) that "
+                "returns a garner::Recovery.");
+  static_assert(fragments::storage_cleans_up<S>,
+                "garner: a Storage must have clean_up() that returns a std::error_code.");
+  static_assert(fragments::storage_has_staging<S>, "garner: a Storage must have a movable type Staging.");
+  static_assert(fragments::storage_stages<S>,
+                "garner: a Storage must have stage(const garner::DataChunk&, std::uint64_t, std::error_code&) that "
+                "returns its Staging.");
+  static_assert(fragments::storage_has_staged_file<S>, "garner: a Storage must have a movable type StagedFile.");
+  static_assert(fragments::storage_opens_files<S>,
+                "garner: a Storage's Staging must have open(const std::string&, std::error_code&) that returns a "
+                "StagedFile.");
+  static_assert(fragments::storage_writes_files<S>,
+                "garner: a Storage's StagedFile must have size(), and write(std::span<const std::byte>), restart() "
+                "and finish() that return a std::error_code.");
+  static_assert(fragments::storage_publishes<S>,
+                "garner: a Storage must have publish(Staging&, std::error_code&) that returns a garner::Generation.");
+  static_assert(fragments::storage_discards<S>,
+                "garner: a Storage must have discard(Staging&) that returns a std::error_code.");
+  static_assert(fragments::storage_locates<S>,
+                "garner: a Storage must have a type Location, and location(const garner::Generation&) const that "
+                "returns it.");
+  static_assert(fragments::storage_describes<S>,
+                "garner: a Storage must have describe(const garner::Generation&, std::error_code&) const that returns "
+                "a garner::DataChunk.");
+  static_assert(fragments::storage_dooms<S>,
+                "garner: a Storage must have doom(const garner::Generation&) and spare(const garner::Generation&) "
+                "that return a std::error_code.");
+  static_assert(fragments::storage_removes<S>,
+                "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
+  static_assert(fragments::storage_verifies<S>,
+                "garner: a Storage must have verify(const garner::Generation&) const that returns a std::error_code.");
+  static_assert(fragments::storage_tells_usage<S>,
+                "garner: a Storage must have usage() const that returns a garner::StoreUsage.");
+  return Storage<S>;
+}
+
+}  // namespace garner

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What a data manager is told and what it tells: options, the status of the whole and of one chunk, and
+// events. Plain values, copied out; nothing here refers back to the manager.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "garner/chunk.hpp"
+#include "garner/error.hpp"
+
+namespace garner {
+
+/// How much of the publish protocol's syncing is done.
+enum class Durability : std::uint8_t {
+  full,     ///< ready means durable: what was found once is there after a power cut
+  relaxed,  ///< nothing is synced: after a power cut (not after a mere crash of the process) chunks may be
+            ///< missing, empty or partly zero, and the store has to be thrown away. For caches, and for
+            ///< comparing.
+};
+
+/// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
+/// not.
+struct Options {
+  // What a description may hold.
+  std::size_t max_files = 10;                              ///< files a chunk
+  std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
+  bool require_https = false;                              ///< reject `http`; fixed at construction
+
+  // How much happens at once.
+  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+
+  // What is done about failures. Delays are full jitter: uniform in [0, min(max_backoff, min_backoff *
+  // 2^attempt)].
+  std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
+  std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
+  std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed
+
+  /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
+  /// moves).
+  bool revive = true;
+
+  Durability durability = Durability::full;  ///< fixed at construction
+
+  /// Seeds the jitter; fixed at construction. 0: a different one each time.
+  std::uint64_t seed = 0;
+};
+
+/// Counts assignments (`set_assignment`), from 1.
+using Epoch = std::uint64_t;
+
+/// Where a chunk is in its life.
+enum class ChunkState : std::uint8_t {
+  queued,       ///< wanted, waiting for its turn
+  downloading,  ///< wanted, bytes are moving
+  publishing,   ///< wanted, whole, being made durable
+  waiting,      ///< wanted, waiting to be tried again
+  parked,       ///< wanted, waiting for space
+  ready,        ///< whole, durable and served
+  draining,     ///< not wanted, still pinned
+  removing,     ///< not wanted, being taken away
+};
+
+constexpr std::string_view to_string(ChunkState state) noexcept {
+  switch (state) {
+    case ChunkState::queued: return "queued";
+    case ChunkState::downloading: return "downloading";
+    case ChunkState::publishing: return "publishing";
+    case ChunkState::waiting: return "waiting";
+    case ChunkState::parked: return "parked";
+    case ChunkState::ready: return "ready";
+    case ChunkState::draining: return "draining";
+    case ChunkState::removing: return "removing";
+  }
+  return "unknown";
+}
+
+/// One chunk, at the moment of asking.
+struct ChunkStatus {
+  ChunkState state = ChunkState::queued;
+  bool wanted = false;
+  bool served = false;         ///< `find_chunk` can return it now (perhaps an older generation of it)
+  std::uint64_t attempts = 0;  ///< failed attempts since it was wanted or last ready
+  std::error_code last_error;  ///< of the last failed attempt
+  ErrorClass last_error_class = ErrorClass::none;
+  std::string last_error_subject;  ///< the file and the redacted URL that failed, or the store's path
+  std::optional<std::chrono::nanoseconds> next_try_in;  ///< from now; where the state is waiting or parked
+};
+
+/// The whole, at the moment of asking.
+struct Status {
+  // Wanted chunks; their sum is what is wanted.
+  std::size_t ready = 0;  ///< served, and as they are wanted
+  std::size_t queued = 0;
+  std::size_t downloading = 0;  ///< includes publishing
+  std::size_t waiting = 0;      ///< to be tried again
+  std::size_t parked = 0;       ///< for space
+  // Generations that are not wanted any more.
+  std::size_t draining = 0;  ///< still pinned
+  std::size_t removing = 0;
+
+  std::uint64_t bytes_ready = 0;       ///< of all generations that are served
+  std::uint64_t bytes_received = 0;    ///< over the network, since construction
+  std::uint64_t bytes_wasted = 0;      ///< of those, thrown away
+  double bytes_per_second = 0;         ///< received, over the last few seconds
+  std::uint64_t chunks_published = 0;  ///< since construction
+  std::uint64_t chunks_removed = 0;
+  std::uint64_t attempts_failed = 0;
+  std::uint64_t store_bytes_used = 0;  ///< as the store last told
+  std::uint64_t store_bytes_free = 0;
+
+  Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
+  Epoch converged_epoch = 0;  ///< the last one that the store had converged to
+  bool converged = false;     ///< nothing wanted is missing, nothing unwanted is left unpinned
+  bool closed = false;
+};
+
+enum class EventKind : std::uint8_t {
+  chunk_ready,     ///< served from now on
+  chunk_unlisted,  ///< not found from now on; `generation` may still be pinned
+  chunk_removed,   ///< a generation is gone from the store
+  chunk_failed,    ///< an attempt failed; it will be tried again
+  converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
+  events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
+  closed,          ///< the last event
+};
+
+constexpr std::string_view to_string(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::chunk_ready: return "ready";
+    case EventKind::chunk_unlisted: return "unlisted";
+    case EventKind::chunk_removed: return "removed";
+    case EventKind::chunk_failed: return "failed";
+    case EventKind::converged: return "converged";
+    case EventKind::events_dropped: return "events dropped";
+    case EventKind::closed: return "closed";
+  }
+  return "unknown";
+}
+
+/// Something that happened. Events about one chunk arrive in the order in which they happened.
+struct Event {
+  EventKind kind = EventKind::converged;
+  ChunkId id;                    ///< of the `chunk_…` kinds
+  std::uint64_t generation = 0;  ///< likewise
+  std::error_code error;         ///< `chunk_failed`
+  std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path
+  Epoch epoch = 0;               ///< `converged`: the assignment converged to
+};
+
+/// Keeps an observer subscribed; dropping it unsubscribes. After that no new call of the observer begins; one
+/// that is running on another thread may still finish. May be dropped inside the observer, and after the
+/// manager is gone.
+class Subscription {
+ public:
+  Subscription() = default;
+  explicit Subscription(std::function<void()> unsubscribe) : unsubscribe_(std::move(unsubscribe)) {}
+  Subscription(Subscription&& other) noexcept : unsubscribe_(std::exchange(other.unsubscribe_, nullptr)) {}
+  Subscription& operator=(Subscription&& other) noexcept {
+    if (this != &other) {
+      reset();
+      unsubscribe_ = std::exchange(other.unsubscribe_, nullptr);
+    }
+    return *this;
+  }
+  Subscription(const Subscription&) = delete;
+  Subscription& operator=(const Subscription&) = delete;
+  ~Subscription() { reset(); }
+
+  void reset() noexcept {
+    if (auto unsubscribe = std::exchange(unsubscribe_, nullptr)) unsubscribe();
+  }
+
+ private:
+  std::function<void()> unsubscribe_;
+};
+
+}  // namespace garner

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The store's protocol: in which order things are written, synced and renamed so that a power cut at any moment leaves
+// whole generations or none. It is a Storage over any FileSystem; `FilesystemStorage` is it on a real one.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "garner/chunk.hpp"
+#include "garner/error.hpp"
+#include "garner/policies/storage.hpp"
+#include "garner/status.hpp"
+#include "garner/storage/chunk_descriptor.hpp"
+#include "garner/storage/digest_stream.hpp"
+#include "garner/storage/file_system.hpp"
+#include "garner/storage/staging.hpp"
+#include "garner/storage/store_layout.hpp"
+#include "garner/storage/store_recovery.hpp"
+#include "garner/storage/store_remover.hpp"
+#include "garner/storage/store_root.hpp"
+
+namespace garner {
+
+/// A Storage that keeps each generation as a directory. See `Storage` for what each member promises; here stands how.
+///
+/// A sync that failed means that bytes are lost (the kernel forgets that they were dirty, and the next sync succeeds).
+/// So none is ever repeated on what it failed for, and nothing is renamed after it.
+///
+/// Thread-safety: as `Storage` asks. Lifetime: a `Staging` and its files keep the directory's lock; the store may be
+/// moved meanwhile, and a moved-from store can only be destroyed.
+template <FileSystem F>
+class BasicStore {
+ public:
+  using Location = std::filesystem::path;  ///< absolute, of the generation's directory
+  using Staging = BasicStaging<F>;
+  using StagedFile = BasicStagedFile<F>;
+
+  /// Opens the store in the root of `fs`. Throws `Error` as `StoreRoot` does.
+  explicit BasicStore(F fs, Durability durability = Durability::full)
+      : state_(std::make_unique<State>(std::move(fs), durability)) {}
+
+  /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
+  Recovery recover(const std::function<void(const Generation&)>& found) {
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
+    state_->bytes_used += scan.bytes;
+    state_->remover.leave(scan.leftovers);
+    const std::lock_guard lock(state_->mutex);
+    state_->unrecognised = std::move(scan.unrecognised);
+    return std::move(scan.recovery);
+  }
+
+  /// What `recover` found that garner did not make: paths below the data directory. Left alone.
+  [[nodiscard]] std::vector<std::string> unrecognised() const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->unrecognised;
+  }
+
+  /// As `StoreRemover` says.
+  std::error_code clean_up() {
+    std::uint64_t freed = 0;
+    const std::error_code ec = state_->remover.clean_up(freed);
+    state_->bytes_used -= freed;
+    return ec;
+  }
+  std::error_code doom(const Generation& generation) { return state_->remover.doom(generation); }
+  std::error_code spare(const Generation& generation) { return state_->remover.spare(generation); }
+  std::error_code remove(const Generation& generation) {
+    bool left = false;
+    const std::error_code ec = state_->remover.remove(generation, left);
+    if (left) state_->bytes_used -= generation.bytes;
+    return ec;
+  }
+
+  /// `errc::chunk_too_large` where the description would not fit into `chunk.json`.
+  Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
+    ec.clear();
+    if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
+    if (ec) return {};
+    auto area = std::make_shared<detail::StagingArea<F>>();
+    area->root = state_->root;
+    area->chunk = chunk;
+    area->number = number;
+    area->name = store_layout::staging_name({chunk.id, number});
+    ec = fs().make_directory(root().staging(), area->name);
+    if (ec) return {};
+    area->directory = fs().open_directory(root().staging(), area->name, ec);
+    Staging staging(std::move(area));
+    if (!ec) return staging;
+    discard(staging);
+    return {};
+  }
+
+  /// Its files are synced (`StagedFile::finish`); then `chunk.json`, written and synced; the staging directory synced;
+  /// renamed; its new parent synced. Only then is it published. `errc::body_too_short` where a file is not finished,
+  /// `errc::sync_failed` where any of the syncs failed: then the staging can only be discarded.
+  Generation publish(Staging& staging, std::error_code& ec) {
+    if (!staging.area_) {
+      ec = std::make_error_code(std::errc::bad_file_descriptor);
+      return {};
+    }
+    detail::StagingArea<F>& area = *staging.area_;
+    Generation generation;
+    ec = seal(area, generation);
+    typename F::Directory dataset;
+    if (!ec) dataset = open_dataset(generation.dataset_id, ec);
+    if (!ec) ec = enter(area, generation, dataset);
+    if (ec) {
+      const std::lock_guard lock(area.mutex);
+      area.sync_failed = area.sync_failed || ec == errc::sync_failed;
+      return {};
+    }
+    state_->bytes_used += generation.bytes;
+    return generation;
+  }
+
+  std::error_code discard(Staging& staging) {
+    if (!staging.area_) return {};
+    if (std::exchange(staging.area_->left_staging, true)) return {};
+    const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
+    if (!ec) return {};
+    detail::Leftovers leftovers;
+    leftovers.staging.push_back(staging.area_->name);
+    state_->remover.leave(leftovers);
+    return ec;
+  }
+
+  /// Computed from the name; the disk is not asked.
+  [[nodiscard]] Location location(const Generation& generation) const {
+    return root().path() / store_layout::chunks_directory / store_layout::dataset_name(generation.dataset_id) /
+           store_layout::chunk_name(generation);
+  }
+
+  /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const typename F::Directory directory = open_generation(generation, ec);
+    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
+    return ec ? DataChunk() : descriptor.described();
+  }
+
+  /// Compares sizes and XXH3-128 with what `chunk.json` says, and the directory's entries with its names.
+  /// `errc::io_error` where the disk does not give the bytes.
+  [[nodiscard]] std::error_code verify(const Generation& generation) const {
+    std::error_code ec;
+    const typename F::Directory directory = open_generation(generation, ec);
+    if (ec) return ec;
+    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
+    if (ec) return ec;
+    bool as_published = true;
+    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
+      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
+      as_published = as_published && known && kind == EntryKind::file;
+    });
+    if (!ec && !as_published) ec = errc::corrupt_chunk;
+    for (const auto& [name, found] : descriptor.found) {
+      if (ec) break;
+      ec = verify_file(directory, name, found);
+    }
+    return ec;
+  }
+
+  [[nodiscard]] StoreUsage usage() const {
+    std::error_code ec;
+    const std::uint64_t free = fs().free_space(ec);
+    return {state_->bytes_used.load(), ec ? 0 : free};
+  }
+
+ private:
+  struct State {
+    State(F fs, Durability durability)
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root) {}
+
+    std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
+    std::atomic<std::uint64_t> bytes_used{0};
+    detail::StoreRemover<F> remover;
+    std::mutex mutex;  ///< guards the next one
+    std::vector<std::string> unrecognised;
+    typename F::Mutex datasets_mutex;  ///< held while a dataset's directory is made durable; guards the next one
+    std::set<std::string> lost_datasets;
+  };
+
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
+  [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
+
+  /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
+  std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
+    if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
+    ChunkDescriptor descriptor{area.chunk, area.number, {}};
+    {
+      const std::lock_guard lock(area.mutex);
+      if (area.sync_failed) return errc::sync_failed;
+      if (area.found.size() != area.chunk.files.size()) return errc::body_too_short;
+      descriptor.found = area.found;
+    }
+    const auto bytes = descriptor.bytes();
+    if (!bytes) return errc::chunk_too_large;
+    generation = {area.chunk.id, area.chunk.dataset_id, area.chunk.block_range, *bytes, area.number};
+    const std::string text = encode_descriptor(descriptor);
+    // Of an earlier attempt, which may have run out of space here.
+    std::error_code ec = root().unless_missing(fs().remove_file(area.directory, store_layout::descriptor_file));
+    if (!ec) ec = root().write_small_file(area.directory, store_layout::descriptor_file, text);
+    return ec ? ec : root().sync_directory(area.directory);
+  }
+
+  /// Renames what was sealed into its dataset, and makes that durable.
+  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation,
+                        const typename F::Directory& dataset) {
+    const std::string name = store_layout::chunk_name(generation);
+    std::error_code ec = fs().rename(root().staging(), area.name, dataset, name);
+    if (ec) return ec;
+    area.left_staging = true;
+    ec = root().sync_directory(dataset);
+    if (!ec) return {};
+    // A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
+    detail::Leftovers leftovers;
+    if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
+      leftovers.doomed.push_back(generation);
+      state_->remover.leave(leftovers);
+    }
+    state_->remover.doom(generation);
+    return ec;
+  }
+
+  /// The dataset's directory, made and durable.
+  typename F::Directory open_dataset(const DatasetId& id, std::error_code& ec) {
+    const std::string name = store_layout::dataset_name(id);
+    {
+      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
+      // synced and then could not be removed. That is still to be removed, and made anew.
+      const std::lock_guard lock(state_->datasets_mutex);
+      if (state_->lost_datasets.contains(name)) remove_lost_dataset(name, ec);
+      if (!ec) ec = fs().make_directory(root().chunks(), name);
+      if (!ec) {
+        ec = root().sync_directory(root().chunks());
+        std::error_code ignored;
+        if (ec) remove_lost_dataset(name, ignored);
+      } else if (ec == std::errc::file_exists) {
+        ec.clear();
+      }
+    }
+    return ec ? typename F::Directory() : fs().open_directory(root().chunks(), name, ec);
+  }
+
+  void remove_lost_dataset(const std::string& name, std::error_code& ec) {
+    ec = root().unless_missing(fs().remove_directory(root().chunks(), name));
+    if (ec) {
+      state_->lost_datasets.insert(name);
+    } else {
+      state_->lost_datasets.erase(name);
+    }
+  }
+
+  typename F::Directory open_existing_dataset(const Generation& generation, std::error_code& ec) const {
+    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+  }
+
+  typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
+    const typename F::Directory dataset = open_existing_dataset(generation, ec);
+    if (!ec) {
+      typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
+      if (!ec) return directory;
+    }
+    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
+    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
+    return {};
+  }
+
+  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
+  static std::error_code as_corruption(std::error_code ec) {
+    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
+                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
+      if (ec == wrong) return errc::corrupt_chunk;
+    }
+    return ec;
+  }
+
+  ChunkDescriptor read_descriptor(const typename F::Directory& directory, const Generation& generation,
+                                  std::error_code& ec) const {
+    const std::string text =
+        root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+    ec = as_corruption(ec);
+    if (ec) return {};
+    ChunkDescriptor descriptor = decode_descriptor(text, ec);
+    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
+    return descriptor;
+  }
+
+  std::error_code verify_file(const typename F::Directory& directory, const std::string& name,
+                              const FoundFile& published) const {
+    std::error_code ec;
+    typename F::File file = fs().open_file(directory, name, Access::read, ec);
+    if (ec) return as_corruption(ec);
+    std::vector<std::byte> buffer(std::size_t{256} << 10);
+    DigestStream digests;
+    std::uint64_t size = 0;
+    for (std::size_t count = buffer.size(); count == buffer.size();) {
+      count = fs().read(file, size, buffer, ec);
+      if (ec) return ec;
+      digests.update(std::span(buffer).first(count));
+      size += count;
+      if (size > published.size) return errc::corrupt_chunk;
+    }
+    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
+    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace garner

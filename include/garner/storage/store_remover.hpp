@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// How a store takes things away: generations that are doomed, spared and removed, staging areas that are discarded, and
+// what was left half-done. The other half of the protocol, how things come in, is in store_protocol.hpp.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "garner/error.hpp"
+#include "garner/ids.hpp"
+#include "garner/policies/storage.hpp"
+#include "garner/storage/file_system.hpp"
+#include "garner/storage/store_layout.hpp"
+#include "garner/storage/store_recovery.hpp"
+#include "garner/storage/store_root.hpp"
+
+namespace garner::detail {
+
+/// Thread-safety: as `Storage` asks.
+template <FileSystem F>
+class StoreRemover {
+ public:
+  explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
+
+  /// Leaves `leftovers` to the next `clean_up`.
+  void leave(const Leftovers& leftovers) {
+    const std::lock_guard lock(mutex_);
+    leftovers_.append(leftovers);
+  }
+
+  /// Takes away what `recover` found half-done, and what could not be discarded since. Goes on where something fails,
+  /// keeps it for the next call, and returns the first error. `freed`: bytes that have left `chunks/`.
+  std::error_code clean_up(std::uint64_t& freed) {
+    Leftovers leftovers;
+    {
+      const std::lock_guard lock(mutex_);
+      leftovers = std::exchange(leftovers_, {});
+    }
+    Leftovers left;
+    std::error_code first;
+    freed = 0;
+    const auto failed = [&first](std::error_code ec) {
+      first = first ? first : ec;
+      return static_cast<bool>(ec);
+    };
+    for (const Generation& generation : leftovers.doomed) {
+      bool has_left = false;
+      if (failed(remove(generation, has_left))) left.doomed.push_back(generation);
+      freed += has_left ? generation.bytes : 0;
+    }
+    for (const std::string& name : leftovers.staging) {
+      if (failed(root().remove_tree(root().staging(), name))) left.staging.push_back(name);
+    }
+    left.trash = clean_trash(leftovers.trash, failed);
+    // Last: while a power cut may bring a doomed generation back, its marker stays.
+    if (first || failed(remove_markers(leftovers.markers))) left.markers = leftovers.markers;
+    const std::lock_guard lock(mutex_);
+    leftovers_.append(left);
+    return first;
+  }
+
+  /// An empty file in `doomed/`, of the generation's name, and a sync of `doomed/`.
+  std::error_code doom(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    typename F::File marker = fs().create_file(root().doomed(), name, ec);
+    if (ec == std::errc::file_exists) return {};
+    if (!ec) ec = fs().close(marker);
+    if (!ec) ec = root().sync_directory(root().doomed());
+    // Otherwise the next try would find it here and take it for durable.
+    if (ec) fs().remove_file(root().doomed(), name);
+    return ec;
+  }
+
+  std::error_code spare(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec = fs().remove_file(root().doomed(), name);
+    if (ec) return root().unless_missing(ec);
+    ec = root().sync_directory(root().doomed());
+    if (ec) {
+      // As in `doom`: as long as it may still be on the disk it must be seen here.
+      std::error_code ignored;
+      fs().create_file(root().doomed(), name, ignored);
+    }
+    return ec;
+  }
+
+  /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
+  /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
+  /// have it served. After any error it can be called again, and goes on where it stopped. `left`: in this call it has
+  /// left `chunks/`.
+  std::error_code remove(const Generation& generation, bool& left) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    left = false;
+    const typename F::Directory dataset = open_dataset(generation, ec);
+    Removal removal = removal_of(name);
+    if (!ec && removal == Removal::none) {
+      ec = throw_away(dataset, store_layout::chunk_name(generation), name);
+      left = !ec;
+      if (left) removal = note_removal(name, Removal::thrown_away);
+    }
+    if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
+    if (ec) return ec;
+    if (removal == Removal::thrown_away) {
+      const bool synced = !root().sync_directory(dataset);
+      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
+    }
+    if (removal == Removal::lost) {
+      ec = doom(generation);
+    } else {
+      // Its marker goes when it cannot come back any more, or it might come back undoomed.
+      ec = spare(generation);
+      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    }
+    if (!ec) note_removal(name, Removal::none);
+    return ec;
+  }
+
+  /// Renames a generation into `trash/`. What stands there under its name, whose number is its alone, is a leftover.
+  std::error_code throw_away(const typename F::Directory& dataset, const std::string& name,
+                             const std::string& trash_name) {
+    std::error_code ec = fs().rename(dataset, name, root().trash(), trash_name);
+    if (ec != std::errc::file_exists) return ec;
+    ec = root().remove_tree(root().trash(), trash_name);
+    return ec ? ec : fs().rename(dataset, name, root().trash(), trash_name);
+  }
+
+ private:
+  /// How far the removal of a generation has come.
+  enum class Removal : std::uint8_t { none, thrown_away, durable, lost };
+
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
+  [[nodiscard]] F& fs() const noexcept { return root_->fs(); }
+
+  typename F::Directory open_dataset(const Generation& generation, std::error_code& ec) const {
+    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+  }
+
+  [[nodiscard]] Removal removal_of(const std::string& name) const {
+    const std::lock_guard lock(mutex_);
+    const auto at = removals_.find(name);
+    return at == removals_.end() ? Removal::none : at->second;
+  }
+
+  Removal note_removal(const std::string& name, Removal removal) {
+    const std::lock_guard lock(mutex_);
+    if (removal == Removal::none) {
+      removals_.erase(name);
+    } else {
+      removals_.insert_or_assign(name, removal);
+    }
+    return removal;
+  }
+
+  /// Syncs each dataset before what was removed from it is unlinked: an earlier process may have been killed between.
+  /// Returns what it could not remove.
+  template <class Failed>
+  std::vector<std::string> clean_trash(const std::vector<std::string>& names, const Failed& failed) {
+    std::map<DatasetId, std::error_code> synced;
+    std::vector<std::string> left;
+    for (const std::string& name : names) {
+      const Generation generation = *store_layout::parse_qualified_name(name);
+      const auto [at, is_new] = synced.try_emplace(generation.dataset_id);
+      if (is_new) {
+        const typename F::Directory dataset = open_dataset(generation, at->second);
+        at->second = at->second ? root().unless_missing(at->second) : root().sync_directory(dataset);
+      }
+      if (failed(at->second ? at->second : root().remove_tree(root().trash(), name))) left.push_back(name);
+    }
+    return left;
+  }
+
+  std::error_code remove_markers(const std::vector<std::string>& names) {
+    std::error_code ec;
+    for (const std::string& name : names) {
+      if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    }
+    return ec || names.empty() ? ec : root().sync_directory(root().doomed());
+  }
+
+  std::shared_ptr<StoreRoot<F>> root_;
+  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  Leftovers leftovers_;
+  std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
+};
+
+}  // namespace garner::detail

@@ -1,0 +1,8749 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// garner 0.1.0 in a single header. Generated from include/garner by single_include/generate:
+// what is to change changes there.
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/associated_executor.hpp>
+#include <asio/async_result.hpp>
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/address.hpp>
+#include <asio/ip/network_v4.hpp>
+#include <asio/ip/network_v6.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/system_executor.hpp>
+#include <asio/thread_pool.hpp>
+#include <curl/curl.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/openat2.h>
+#include <nlohmann/json.hpp>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <compare>
+#include <concepts>
+#include <condition_variable>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <deque>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <random>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <tuple>
+#include <type_traits>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <variant>
+#include <vector>
+
+// garner/garner.hpp -----------------------------------------------------------------------------------------
+// All of garner, in the order in which to read it: a header includes only what stands above it here, or in
+// its own folder. This is also the one place where the default policies are named.
+
+// Not sorted: the order is the point.
+// clang-format off
+// The vocabulary.
+
+// garner/version.hpp ----------------------------------------------------------------------------------------
+// The version of garner, and its only copy: CMake, Meson and the single header read it from here.
+
+#define GARNER_VERSION_MAJOR 0
+#define GARNER_VERSION_MINOR 1
+#define GARNER_VERSION_PATCH 0
+
+// garner/error.hpp ------------------------------------------------------------------------------------------
+// What can go wrong: the error codes with their category, the classes that decide what is done about each,
+// and the exception that names the chunk, the file or the URL. Not here: the checks that produce the codes.
+
+namespace garner {
+
+/// Every error that garner itself reports. What a policy reports in another category is classified by its
+/// `std::errc` condition where it has one (see `classify`).
+enum class errc : std::uint8_t {
+  // A description that is invalid: rejected before any I/O, nothing changed.
+  invalid_id = 1,       ///< an id is not 64 hexadecimal digits
+  empty_block_range,    ///< the block range is empty or reversed
+  no_files,             ///< the chunk has no file
+  too_many_files,       ///< the chunk has more than `Options::max_files` files
+  invalid_file_name,    ///< not a plain portable file name: `[A-Za-z0-9._-]`, 1 to 255 bytes, no leading dot
+  duplicate_file_name,  ///< two names are equal but for case
+  reserved_file_name,   ///< the store uses this name itself (`chunk.json`)
+  chunk_too_large,      ///< sizes overflow, or are above `Options::max_chunk_bytes`
+  invalid_digest,       ///< unknown algorithm, wrong length, or not hexadecimal
+  no_url,               ///< a file has no URL
+  invalid_url,          ///< a URL that does not parse, or has control bytes or spaces in it
+  scheme_not_allowed,   ///< a URL's scheme is not `http` or `https` (or not `https`, where so configured)
+
+  // A call that cannot be served.
+  closed,  ///< the manager was closed
+
+  // A transfer that failed.
+  cancelled,             ///< it was no longer wanted
+  resolve_failed,        ///< the host's name did not resolve
+  connection_failed,     ///< no connection, or it was reset
+  timed_out,             ///< no connection in time, or the transfer was too slow for too long
+  server_unavailable,    ///< 408, 425, 429 or 5xx: worth another try
+  credentials_rejected,  ///< 401 or 403
+  not_found,             ///< 404 or 410
+  unexpected_status,     ///< any other status that carries no data
+  body_too_long,         ///< more bytes than were declared
+  body_too_short,        ///< fewer bytes than were declared
+  digest_mismatch,       ///< right length, wrong bytes
+  range_mismatch,        ///< the server answered another range than was asked for
+  source_changed,        ///< the source's validator changed between two parts
+  redirect_not_allowed,  ///< to another scheme, from https to http, to a host that is not allowed, or too
+                         ///< many
+  encoding_not_allowed,  ///< a Content-Encoding that was not asked for
+  malformed_response,    ///< headers too long, or a response that is not HTTP
+  tls_failed,            ///< no trusted TLS connection
+
+  // A store that failed.
+  no_space,             ///< the disk or the quota is full
+  read_only,            ///< the file system is read-only
+  io_error,             ///< the disk failed a read or a write
+  sync_failed,          ///< bytes may be lost: a sync failed, and is never retried
+  too_many_open_files,  ///< out of descriptors
+  permission_denied,    ///< the store may not touch its own files
+  directory_in_use,     ///< another manager holds the data directory's lock
+  not_a_directory,      ///< the data directory, or a part of it, is not a directory of its own
+  unknown_format,       ///< the data directory's FORMAT is not one that this version reads
+  no_such_generation,   ///< the store does not hold this generation
+  corrupt_chunk,        ///< a stored chunk disagrees with its descriptor or its name
+
+  policy_failed,  ///< a policy threw something that is not a `std::system_error`
+};
+
+/// What kind of failure an error is, which decides what is done about it (DESIGN: failure).
+enum class ErrorClass : std::uint8_t {
+  none,         ///< no error
+  invalid,      ///< the caller's description, or a call at the wrong time: not retried
+  transient,    ///< the network or the server, for a while: the next mirror, then backoff
+  credentials,  ///< the source must be refreshed; until then the slowest pace
+  wrong_bytes,  ///< drop those bytes, take the next mirror
+  gone,         ///< the next mirror, then the slowest pace
+  no_space,     ///< downloads are parked until there is room
+  local,        ///< the store: throw the staging away, fetch into new files
+  cancelled,    ///< not wanted any more
+};
+
+namespace detail {
+
+struct ErrorInfo {
+  errc code;
+  ErrorClass cls;
+  const char* text;
+};
+
+inline constexpr ErrorInfo error_table[] = {
+    {errc::invalid_id, ErrorClass::invalid, "an id is 64 hexadecimal digits"},
+    {errc::empty_block_range, ErrorClass::invalid, "the block range is empty or reversed"},
+    {errc::no_files, ErrorClass::invalid, "the chunk has no files"},
+    {errc::too_many_files, ErrorClass::invalid, "the chunk has too many files"},
+    {errc::invalid_file_name, ErrorClass::invalid,
+     "not a portable file name ([A-Za-z0-9._-], 1 to 255 bytes, no leading dot)"},
+    {errc::duplicate_file_name, ErrorClass::invalid, "two file names are equal but for case"},
+    {errc::reserved_file_name, ErrorClass::invalid, "the file name is reserved for the store"},
+    {errc::chunk_too_large, ErrorClass::invalid, "the chunk's sizes overflow or are above the limit"},
+    {errc::invalid_digest, ErrorClass::invalid, "not a digest (algorithm:hex, of sha256, sha1, sha512 or md5)"},
+    {errc::no_url, ErrorClass::invalid, "the file has no URL"},
+    {errc::invalid_url, ErrorClass::invalid, "not a valid URL"},
+    {errc::scheme_not_allowed, ErrorClass::invalid, "the URL's scheme is not allowed"},
+    {errc::closed, ErrorClass::invalid, "the data manager is closed"},
+    {errc::cancelled, ErrorClass::cancelled, "cancelled"},
+    {errc::resolve_failed, ErrorClass::transient, "the host's name does not resolve"},
+    {errc::connection_failed, ErrorClass::transient, "the connection failed or was reset"},
+    {errc::timed_out, ErrorClass::transient, "the transfer was too slow for too long"},
+    {errc::server_unavailable, ErrorClass::transient, "the server cannot answer at the moment"},
+    {errc::credentials_rejected, ErrorClass::credentials, "the server rejected the credentials"},
+    {errc::not_found, ErrorClass::gone, "the server does not have the file"},
+    {errc::unexpected_status, ErrorClass::gone, "the server answered with a status that carries no data"},
+    {errc::body_too_long, ErrorClass::wrong_bytes, "the body is longer than was declared"},
+    {errc::body_too_short, ErrorClass::transient, "the body is shorter than was declared"},
+    {errc::digest_mismatch, ErrorClass::wrong_bytes, "the bytes do not match their digest"},
+    {errc::range_mismatch, ErrorClass::wrong_bytes, "the server answered another range than was asked for"},
+    {errc::source_changed, ErrorClass::wrong_bytes, "the source changed while it was being fetched"},
+    {errc::redirect_not_allowed, ErrorClass::wrong_bytes, "the redirect is not allowed"},
+    {errc::encoding_not_allowed, ErrorClass::wrong_bytes, "the body has an encoding that was not asked for"},
+    {errc::malformed_response, ErrorClass::wrong_bytes, "the response is malformed or its headers are too long"},
+    {errc::tls_failed, ErrorClass::transient, "no trusted TLS connection"},
+    {errc::no_space, ErrorClass::no_space, "the store is full"},
+    {errc::read_only, ErrorClass::local, "the store is read-only"},
+    {errc::io_error, ErrorClass::local, "the store failed to read or write"},
+    {errc::sync_failed, ErrorClass::local, "the store failed to make bytes durable"},
+    {errc::too_many_open_files, ErrorClass::local, "too many open files"},
+    {errc::permission_denied, ErrorClass::local, "the store may not touch its files"},
+    {errc::directory_in_use, ErrorClass::local, "another manager holds the data directory"},
+    {errc::not_a_directory, ErrorClass::local, "not a directory"},
+    {errc::unknown_format, ErrorClass::local, "the data directory has a format that this version does not read"},
+    {errc::no_such_generation, ErrorClass::local, "the store does not hold this generation"},
+    {errc::corrupt_chunk, ErrorClass::local, "the stored chunk is corrupt"},
+    {errc::policy_failed, ErrorClass::local, "a policy threw an exception"},
+};
+
+constexpr const ErrorInfo* find_error(int value) noexcept {
+  for (const ErrorInfo& info : error_table) {
+    if (static_cast<int>(info.code) == value) return &info;
+  }
+  return nullptr;
+}
+
+class ErrorCategory final : public std::error_category {
+ public:
+  [[nodiscard]] const char* name() const noexcept override { return "garner"; }
+  [[nodiscard]] std::string message(int value) const override {
+    const ErrorInfo* info = find_error(value);
+    return info != nullptr ? info->text : "unknown error";
+  }
+};
+
+}  // namespace detail
+
+/// The category of `errc`. One object for the whole program.
+inline const std::error_category& error_category() noexcept {
+  static const detail::ErrorCategory category;
+  return category;
+}
+
+inline std::error_code make_error_code(errc code) noexcept { return {static_cast<int>(code), error_category()}; }
+
+}  // namespace garner
+
+template <>
+struct std::is_error_code_enum<garner::errc> : std::true_type {};
+
+namespace garner {
+
+/// The class of `code`: of ours by its table; of another category by the `std::errc` condition it is
+/// equivalent to; what is neither is `ErrorClass::local`.
+inline ErrorClass classify(const std::error_code& code) noexcept {
+  if (!code) return ErrorClass::none;
+  if (code.category() == error_category()) {
+    const detail::ErrorInfo* info = detail::find_error(code.value());
+    return info != nullptr ? info->cls : ErrorClass::local;
+  }
+  if (code == std::errc::no_space_on_device) return ErrorClass::no_space;
+#ifdef EDQUOT
+  // POSIX, and not among std::errc.
+  const bool is_errno = code.category() == std::generic_category() || code.category() == std::system_category();
+  if (is_errno && code.value() == EDQUOT) return ErrorClass::no_space;
+#endif
+  if (code == std::errc::operation_canceled) return ErrorClass::cancelled;
+  for (const std::errc network :
+       {std::errc::connection_refused, std::errc::connection_reset, std::errc::connection_aborted, std::errc::timed_out,
+        std::errc::host_unreachable, std::errc::network_unreachable, std::errc::network_down, std::errc::network_reset,
+        std::errc::broken_pipe}) {
+    if (code == network) return ErrorClass::transient;
+  }
+  return ErrorClass::local;
+}
+
+constexpr std::string_view to_string(ErrorClass cls) noexcept {
+  switch (cls) {
+    case ErrorClass::none: return "none";
+    case ErrorClass::invalid: return "invalid";
+    case ErrorClass::transient: return "transient";
+    case ErrorClass::credentials: return "credentials";
+    case ErrorClass::wrong_bytes: return "wrong bytes";
+    case ErrorClass::gone: return "gone";
+    case ErrorClass::no_space: return "no space";
+    case ErrorClass::local: return "local";
+    case ErrorClass::cancelled: return "cancelled";
+  }
+  return "unknown";
+}
+
+/// Thrown by constructors, and by the throwing twins of calls that validate their input.
+/// `subject()` names what it is about: a chunk, a file, a URL or a path, with its secrets redacted.
+class Error : public std::system_error {
+ public:
+  Error(std::error_code code, std::string subject) : std::system_error(code, subject), subject_(std::move(subject)) {}
+
+  [[nodiscard]] const std::string& subject() const noexcept { return subject_; }
+
+ private:
+  std::string subject_;
+};
+
+}  // namespace garner
+
+// garner/ids.hpp --------------------------------------------------------------------------------------------
+// ChunkId and DatasetId: 32 bytes each, two types that do not mix. Also the SHA-256 that turns a lake's text
+// ids into them; it stands here, and not in libcrypto, because what includes this builds with the standard
+// library alone.
+
+namespace garner {
+
+namespace detail {
+
+/// SHA-256 (FIPS 180-4) of bytes given in one or more pieces. For names and fingerprints, tens of bytes at a
+/// time; files are digested by libcrypto in `storage/`.
+class Sha256 {
+ public:
+  using Result = std::array<std::uint8_t, 32>;
+
+  constexpr void update(std::string_view text) noexcept {
+    for (const char c : text) {
+      block_[used_++] = static_cast<std::uint8_t>(c);
+      if (used_ == block_.size()) flush();
+    }
+    length_ += text.size();
+  }
+
+  constexpr void update(std::uint64_t number) noexcept {
+    for (int shift = 56; shift >= 0; shift -= 8) {
+      const char byte = static_cast<char>(static_cast<std::uint8_t>(number >> shift));
+      update(std::string_view(&byte, 1));
+    }
+  }
+
+  [[nodiscard]] constexpr Result finish() noexcept {
+    const std::uint64_t bits = length_ * 8;
+    update(std::string_view("\x80", 1));
+    while (used_ != 56) update(std::string_view("\0", 1));
+    update(bits);
+    Result out{};
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] = static_cast<std::uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
+    }
+    return out;
+  }
+
+ private:
+  static constexpr std::array<std::uint32_t, 64> k = {
+      0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+      0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+      0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+      0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+      0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+      0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+      0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+      0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+  constexpr void flush() noexcept {
+    std::array<std::uint32_t, 64> w{};
+    for (std::size_t i = 0; i < 16; ++i) {
+      w[i] = (std::uint32_t{block_[4 * i]} << 24) | (std::uint32_t{block_[4 * i + 1]} << 16) |
+             (std::uint32_t{block_[4 * i + 2]} << 8) | std::uint32_t{block_[4 * i + 3]};
+    }
+    for (std::size_t i = 16; i < 64; ++i) {
+      const std::uint32_t a = w[i - 15];
+      const std::uint32_t b = w[i - 2];
+      w[i] = w[i - 16] + (std::rotr(a, 7) ^ std::rotr(a, 18) ^ (a >> 3)) + w[i - 7] +
+             (std::rotr(b, 17) ^ std::rotr(b, 19) ^ (b >> 10));
+    }
+    auto [a, b, c, d, e, f, g, h] = state_;
+    for (std::size_t i = 0; i < 64; ++i) {
+      const std::uint32_t t1 =
+          h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+      const std::uint32_t t2 = (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+      h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
+    }
+    const std::array<std::uint32_t, 8> add = {a, b, c, d, e, f, g, h};
+    for (std::size_t i = 0; i < 8; ++i) state_[i] += add[i];
+    used_ = 0;
+  }
+
+  std::array<std::uint32_t, 8> state_ = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::array<std::uint8_t, 64> block_{};
+  std::size_t used_ = 0;
+  std::uint64_t length_ = 0;
+};
+
+constexpr std::optional<std::uint8_t> hex_value(char c) noexcept {
+  if (c >= '0' && c <= '9') return static_cast<std::uint8_t>(c - '0');
+  if (c >= 'a' && c <= 'f') return static_cast<std::uint8_t>(c - 'a' + 10);
+  if (c >= 'A' && c <= 'F') return static_cast<std::uint8_t>(c - 'A' + 10);
+  return std::nullopt;
+}
+
+/// Reads exactly `size` bytes of hexadecimal digits into `out`; false where there are more, fewer or others.
+constexpr bool parse_hex(std::string_view hex, std::uint8_t* out, std::size_t size) noexcept {
+  if (hex.size() != 2 * size) return false;
+  for (std::size_t i = 0; i < size; ++i) {
+    const auto high = hex_value(hex[2 * i]);
+    const auto low = hex_value(hex[2 * i + 1]);
+    if (!high || !low) return false;
+    out[i] = static_cast<std::uint8_t>(*high << 4 | *low);
+  }
+  return true;
+}
+
+inline std::string format_hex(const std::uint8_t* bytes, std::size_t size) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string out(2 * size, '0');
+  for (std::size_t i = 0; i < size; ++i) {
+    out[2 * i] = digits[bytes[i] >> 4];
+    out[2 * i + 1] = digits[bytes[i] & 15];
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// A 32-byte identifier; `Tag` makes ids of different things different types. A value: ordered by its bytes,
+/// hashable with `std::hash`, formattable with fmt (`garner/format.hpp`) as 64 hexadecimal digits.
+template <class Tag>
+class BasicId {
+ public:
+  constexpr BasicId() noexcept = default;
+  constexpr explicit BasicId(std::array<std::uint8_t, 32> bytes) noexcept : bytes_(bytes) {}
+
+  /// The id that `hex`, 64 hexadecimal digits of either case, stands for. Throws `Error` with
+  /// `errc::invalid_id`.
+  static BasicId from_hex(std::string_view hex) {
+    std::optional<BasicId> id = try_from_hex(hex);
+    if (!id) throw Error(errc::invalid_id, std::string(hex.substr(0, 80)));
+    return *id;
+  }
+
+  /// As `from_hex`, with nothing where that throws.
+  static constexpr std::optional<BasicId> try_from_hex(std::string_view hex) noexcept {
+    BasicId id;
+    if (!detail::parse_hex(hex, id.bytes_.data(), id.bytes_.size())) return std::nullopt;
+    return id;
+  }
+
+  /// SHA-256 of the bytes of `name`: for lakes whose ids are text.
+  static constexpr BasicId from_name(std::string_view name) noexcept {
+    detail::Sha256 hash;
+    hash.update(name);
+    return BasicId(hash.finish());
+  }
+
+  [[nodiscard]] std::string to_hex() const { return detail::format_hex(bytes_.data(), bytes_.size()); }
+  [[nodiscard]] constexpr const std::array<std::uint8_t, 32>& bytes() const noexcept { return bytes_; }
+
+  friend constexpr bool operator==(const BasicId&, const BasicId&) noexcept = default;
+  friend constexpr auto operator<=>(const BasicId&, const BasicId&) noexcept = default;
+
+ private:
+  std::array<std::uint8_t, 32> bytes_{};
+};
+
+/// Names one immutable chunk of a data lake.
+using ChunkId = BasicId<struct ChunkTag>;
+/// Names one dataset, the space in which block numbers are counted.
+using DatasetId = BasicId<struct DatasetTag>;
+
+}  // namespace garner
+
+/// Ids are digests or random, so any eight bytes of one are a hash. All four words are folded in all the
+/// same: a lake may count its ids up in the last byte.
+template <class Tag>
+struct std::hash<garner::BasicId<Tag>> {
+  std::size_t operator()(const garner::BasicId<Tag>& id) const noexcept {
+    std::array<std::uint64_t, 4> words{};
+    std::memcpy(words.data(), id.bytes().data(), sizeof(words));
+    std::uint64_t mixed = 0;
+    for (const std::uint64_t word : words) mixed = (std::rotl(mixed, 23) ^ word) * 0x9e3779b97f4a7c15U;
+    return static_cast<std::size_t>(mixed ^ (mixed >> 32));
+  }
+};
+
+// garner/chunk.hpp ------------------------------------------------------------------------------------------
+// What a chunk is: its block range, its files and where they come from, and what makes such a description
+// valid. Values only. The one check that is not here is whether a URL parses: that is the Downloader's, which
+// will use it.
+
+namespace garner {
+
+/// A block's number within its dataset.
+using BlockNumber = std::uint64_t;
+
+/// A half-open range of blocks: [begin, end).
+struct BlockRange {
+  BlockNumber begin = 0;
+  BlockNumber end = 0;
+
+  [[nodiscard]] constexpr bool contains(BlockNumber block) const noexcept { return begin <= block && block < end; }
+  [[nodiscard]] constexpr bool meets(const BlockRange& other) const noexcept {
+    return begin < other.end && other.begin < end;
+  }
+  friend constexpr auto operator<=>(const BlockRange&, const BlockRange&) noexcept = default;
+};
+
+enum class DigestAlgorithm : std::uint8_t { md5, sha1, sha256, sha512 };
+
+constexpr std::string_view to_string(DigestAlgorithm algorithm) noexcept {
+  switch (algorithm) {
+    case DigestAlgorithm::md5: return "md5";
+    case DigestAlgorithm::sha1: return "sha1";
+    case DigestAlgorithm::sha256: return "sha256";
+    case DigestAlgorithm::sha512: return "sha512";
+  }
+  return "unknown";
+}
+
+/// A cryptographic digest that a file's bytes must have.
+class Digest {
+ public:
+  /// Reads "algorithm:hex" (`sha256:…`, `sha1:…`, `sha512:…`, `md5:…`; hex of either case).
+  /// Throws `Error` with `errc::invalid_digest`.
+  static Digest parse(std::string_view text) {
+    std::optional<Digest> digest = try_parse(text);
+    if (!digest) throw Error(errc::invalid_digest, std::string(text.substr(0, 160)));
+    return *digest;
+  }
+
+  /// As `parse`, with nothing where that throws.
+  static std::optional<Digest> try_parse(std::string_view text) noexcept {
+    const std::size_t colon = text.find(':');
+    if (colon == std::string_view::npos) return std::nullopt;
+    for (const auto algorithm :
+         {DigestAlgorithm::md5, DigestAlgorithm::sha1, DigestAlgorithm::sha256, DigestAlgorithm::sha512}) {
+      if (text.substr(0, colon) != garner::to_string(algorithm)) continue;
+      Digest digest(algorithm);
+      if (!detail::parse_hex(text.substr(colon + 1), digest.bytes_.data(), digest.size())) return std::nullopt;
+      return digest;
+    }
+    return std::nullopt;
+  }
+
+  /// "algorithm:hex", in lower case.
+  [[nodiscard]] std::string to_string() const {
+    return std::string(garner::to_string(algorithm_)) + ":" + detail::format_hex(bytes_.data(), size());
+  }
+
+  [[nodiscard]] DigestAlgorithm algorithm() const noexcept { return algorithm_; }
+  /// Length in bytes: 16, 20, 32 or 64.
+  [[nodiscard]] std::size_t size() const noexcept {
+    constexpr std::array<std::size_t, 4> sizes = {16, 20, 32, 64};
+    return sizes[static_cast<std::size_t>(algorithm_)];
+  }
+  /// `size()` bytes; valid while the digest lives.
+  [[nodiscard]] const std::uint8_t* data() const noexcept { return bytes_.data(); }
+
+  friend bool operator==(const Digest&, const Digest&) noexcept = default;
+
+ private:
+  explicit Digest(DigestAlgorithm algorithm) noexcept : algorithm_(algorithm) {}
+
+  DigestAlgorithm algorithm_;
+  std::array<std::uint8_t, 64> bytes_{};
+};
+
+/// Where one file comes from, and what is known about its bytes. Converts from one URL.
+struct FileSource {
+  FileSource() = default;
+  FileSource(std::string url) : urls{std::move(url)} {}  // NOLINT(google-explicit-constructor): a URL is a source
+  FileSource(const char* url) : urls{url} {}             // NOLINT(google-explicit-constructor)
+  FileSource(std::vector<std::string> mirrors, std::optional<std::uint64_t> bytes, std::optional<Digest> expected)
+      : urls(std::move(mirrors)), size(bytes), digest(expected) {}
+
+  std::vector<std::string> urls;      ///< mirrors, in order of preference
+  std::optional<std::uint64_t> size;  ///< bytes
+  std::optional<Digest> digest;
+
+  friend bool operator==(const FileSource&, const FileSource&) = default;
+};
+
+/// The description of one immutable chunk.
+struct DataChunk {
+  ChunkId id;
+  DatasetId dataset_id;
+  BlockRange block_range;
+  std::map<std::string, FileSource> files;  ///< file name -> where from
+
+  friend bool operator==(const DataChunk&, const DataChunk&) = default;
+};
+
+/// `url` without what must not be shown or stored: its user and password, and a query that carries a
+/// signature or a token. Works on text that is no valid URL too, and then removes rather too much.
+inline std::string redact_url(std::string_view url) {
+  std::string out(url);
+  std::size_t start = out.find("://");
+  const bool has_scheme = start < out.find_first_of("/?#\\@");
+  start = has_scheme ? start + 3 : 0;
+  const std::size_t authority = std::min(out.find_first_of("/?#\\", start), out.size());
+  // A password with an unescaped slash ends the authority early, at something that is no port number.
+  const std::size_t colon = out.find(':', start);
+  const bool cut_password = colon < authority && out.find_first_not_of("0123456789", colon + 1) < authority;
+  const bool is_odd = cut_password || !has_scheme || authority == start;
+  const std::size_t at = out.rfind('@', is_odd ? std::string::npos : authority);
+  if (at != std::string::npos && at >= start) out.erase(start, at + 1 - start);
+
+  const std::size_t query = std::min(out.find_first_of("?#", start), out.size());
+  std::string lower = out.substr(query);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  for (const std::string_view secret : {"sig", "token", "secret", "password", "credential", "key"}) {
+    if (lower.find(secret) == std::string::npos) continue;
+    out.replace(query, std::string::npos, "?redacted");
+    break;
+  }
+  return out;
+}
+
+/// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
+/// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
+/// tells them and one that does not may be of the same content (see `declared_bytes`).
+using ContentFingerprint = std::array<std::uint8_t, 16>;
+
+inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
+  detail::Sha256 hash;
+  const auto text = [&hash](std::string_view value) {
+    hash.update(std::uint64_t{value.size()});
+    hash.update(value);
+  };
+  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.id.bytes().data()), 32));
+  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.dataset_id.bytes().data()), 32));
+  hash.update(chunk.block_range.begin);
+  hash.update(chunk.block_range.end);
+  for (const auto& [name, source] : chunk.files) {
+    text(name);
+    if (source.digest) {
+      text(source.digest->to_string());
+      continue;
+    }
+    hash.update(std::uint64_t{source.urls.size()});
+    for (const std::string& url : source.urls) text(redact_url(url));
+  }
+  const auto full = hash.finish();
+  ContentFingerprint out{};
+  std::copy_n(full.begin(), out.size(), out.begin());
+  return out;
+}
+
+/// The chunk's size in bytes, where the description tells the size of each file. Of a valid description.
+inline std::optional<std::uint64_t> declared_bytes(const DataChunk& chunk) noexcept {
+  std::uint64_t total = 0;
+  for (const auto& [name, source] : chunk.files) {
+    if (!source.size) return std::nullopt;
+    total += *source.size;
+  }
+  return total;
+}
+
+/// The limits that `validate` holds a description to.
+struct ChunkLimits {
+  std::size_t max_files = 10;
+  std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< of all files whose size is declared, together
+};
+
+/// What is wrong with a description; `subject` names the chunk and the file or URL, redacted.
+struct Invalid {
+  std::error_code code;
+  std::string subject;
+};
+
+namespace detail {
+
+constexpr bool is_portable_file_name(std::string_view name) noexcept {
+  if (name.empty() || name.size() > 255 || name.front() == '.') return false;
+  return std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  });
+}
+
+inline std::string fold_case(std::string_view name) {
+  std::string out(name);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
+/// `text` with everything but printable ASCII as `\xNN`, and cut short: for naming hostile input in a
+/// message.
+inline std::string printable(std::string_view text) {
+  std::string out;
+  for (const char c : text.substr(0, 120)) {
+    if (c >= ' ' && c <= '~') {
+      out += c;
+    } else {
+      const auto byte = static_cast<std::uint8_t>(c);
+      out += "\\x" + format_hex(&byte, 1);
+    }
+  }
+  if (text.size() > 120) out += "...";
+  return out;
+}
+
+}  // namespace detail
+
+/// The first thing that is wrong with `chunk`, or nothing. Looks at everything but whether the URLs parse.
+inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits& limits = {}) {
+  const auto invalid = [&chunk](errc code, const std::string& detail) {
+    return Invalid{code, "chunk " + chunk.id.to_hex() + detail};
+  };
+  if (chunk.block_range.begin >= chunk.block_range.end) {
+    return invalid(errc::empty_block_range, ", blocks [" + std::to_string(chunk.block_range.begin) + ", " +
+                                                std::to_string(chunk.block_range.end) + ")");
+  }
+  if (chunk.files.empty()) return invalid(errc::no_files, "");
+  if (chunk.files.size() > limits.max_files) {
+    return invalid(errc::too_many_files, ", " + std::to_string(chunk.files.size()) + " files");
+  }
+  std::uint64_t total = 0;
+  std::set<std::string> folded;
+  for (const auto& [name, source] : chunk.files) {
+    const std::string file = ", file '" + detail::printable(name) + "'";
+    if (!detail::is_portable_file_name(name)) return invalid(errc::invalid_file_name, file);
+    const std::string lower = detail::fold_case(name);
+    if (lower == "chunk.json") return invalid(errc::reserved_file_name, file);
+    if (!folded.insert(lower).second) return invalid(errc::duplicate_file_name, file);
+    const std::uint64_t size = source.size.value_or(0);
+    if (size > limits.max_chunk_bytes || total > limits.max_chunk_bytes - size) {
+      return invalid(errc::chunk_too_large, file);
+    }
+    total += size;
+    if (source.urls.empty()) return invalid(errc::no_url, file);
+    for (const std::string& url : source.urls) {
+      const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
+      if (url.empty() || !clean) {
+        return invalid(errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'");
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace garner
+
+// garner/policies.hpp ---------------------------------------------------------------------------------------
+// The three policies of a data manager: what each must offer, what it must promise, and what it is promised
+// in return. One header each, with its requirement table, its concept and its diagnosis; and the smallest
+// model of each.
+
+// garner/policies/downloader.hpp ----------------------------------------------------------------------------
+// The Downloader policy: its requirement table, the concept made of one named fragment a row, a diagnosis
+// with one sentence a fragment, and what passes between a downloader and whoever takes the bytes.
+
+namespace garner {
+
+/// What identifies the bytes that a server has, so that a transfer can go on with the same ones.
+struct SourceIdentity {
+  std::optional<std::uint64_t> length;  ///< of the whole file, bytes
+  std::string etag;                     ///< empty where the server gave none
+  std::string last_modified;            ///< likewise
+
+  friend bool operator==(const SourceIdentity&, const SourceIdentity&) = default;
+};
+
+/// One file's bytes, from one URL.
+struct FetchRequest {
+  std::string url;
+  std::uint64_t offset = 0;           ///< the first byte that is wanted
+  SourceIdentity identity;            ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
+  std::optional<std::uint64_t> size;  ///< of the whole file, where it is known: no more is accepted
+};
+
+/// How a transfer ended.
+struct FetchResult {
+  std::error_code error;                                ///< none: the source's last byte was given to the sink
+  int http_status = 0;                                  ///< 0 where there was none
+  std::optional<std::chrono::nanoseconds> retry_after;  ///< as the server asked, not yet clamped
+  std::string detail;                                   ///< for people; no secrets
+};
+
+/// Takes the bytes of one transfer. `begin`, `write` and `done` are called by one thread at a time, in this
+/// order: `begin` at most once, `write` any number of times after it, `done` exactly once and last. Where
+/// `begin` or `write` returns an error, the transfer stops and `done` reports that error.
+class FetchSink {
+ public:
+  FetchSink() = default;
+  FetchSink(const FetchSink&) = delete;
+  FetchSink& operator=(const FetchSink&) = delete;
+  virtual ~FetchSink() = default;
+
+  /// The server answered with bytes from `offset` on: the one that was asked for, or 0 where it starts over.
+  virtual std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) = 0;
+  /// The next bytes. They are only lent.
+  virtual std::error_code write(std::span<const std::byte> bytes) = 0;
+  /// The transfer is over, and the sink is not touched again.
+  virtual void done(const FetchResult& result) = 0;
+};
+
+/// Downloader
+/// ==========
+/// | expression               | result            | must promise                                                        |
+/// |--------------------------|-------------------|---------------------------------------------------------------------|
+/// | `d.check_url(text)`      | `std::error_code` | none where `start` would take it; `errc::invalid_url` or            |
+/// |                          |                   | `errc::scheme_not_allowed`; by the parser that `start` uses         |
+/// | `d.start(request, sink)` | `D::Transfer`     | moves the bytes of `request` into `sink` and reports by its `done`, |
+/// |                          |                   | exactly once. Does not wait for the network                         |
+/// | `d.cancel(transfer)`     |                   | the transfer ends soon: its `done` comes with `errc::cancelled`, or |
+/// |                          |                   | with what had happened before. Does not wait for it. Nothing        |
+/// |                          |                   | happens where the transfer has ended                                |
+///
+/// Thread-safety: every member from any thread. The sink of one transfer is called by one thread at a time.
+/// Throws: `start` may throw; then the sink is not touched. The others throw nothing.
+/// Body: only a success (200, 206) is data. More bytes than `request.size` or than the server declared, or fewer, are an
+/// error. A downloader does not retry, and does not know about chunks or mirrors.
+/// Ends: its destructor stops all transfers, and returns after their `done`. The sink may be called before `start`
+/// returns.
+/// In return: sinks do not throw, and block at most for a write to a disk. The manager keeps the sink alive until its
+/// `done`.
+// clang-format off
+namespace fragments {
+template <class D>
+concept downloader_moves = std::move_constructible<D>;
+template <class D>
+concept downloader_checks_urls = requires(const D& d, std::string_view url) {
+  { d.check_url(url) } -> std::same_as<std::error_code>;
+};
+template <class D>
+concept downloader_has_transfer = requires { typename D::Transfer; } && std::copyable<typename D::Transfer>;
+template <class D>
+concept downloader_starts =
+    !downloader_has_transfer<D> || requires(D& d, FetchRequest request, std::shared_ptr<FetchSink> sink) {
+      { d.start(std::move(request), std::move(sink)) } -> std::same_as<typename D::Transfer>;
+    };
+template <class D>
+concept downloader_cancels =
+    !downloader_has_transfer<D> || requires(D& d, const typename D::Transfer& transfer) { d.cancel(transfer); };
+}  // namespace fragments
+
+template <class D>
+concept Downloader =
+    fragments::downloader_moves<D> && fragments::downloader_checks_urls<D> && fragments::downloader_has_transfer<D> &&
+    fragments::downloader_starts<D> && fragments::downloader_cancels<D>;
+// clang-format on
+
+/// Compiles where `D` is a Downloader; otherwise each requirement that it misses is one sentence.
+template <class D>
+constexpr bool diagnose_downloader() {
+  static_assert(fragments::downloader_moves<D>, "garner: a Downloader must be move-constructible.");
+  static_assert(fragments::downloader_checks_urls<D>,
+                "garner: a Downloader must have check_url(std::string_view) const that returns a std::error_code.");
+  static_assert(fragments::downloader_has_transfer<D>, "garner: a Downloader must have a copyable type Transfer.");
+  static_assert(fragments::downloader_starts<D>,
+                "garner: a Downloader must have start(garner::FetchRequest, std::shared_ptr<garner::FetchSink>) that "
+                "returns its Transfer.");
+  static_assert(fragments::downloader_cancels<D>, "garner: a Downloader must have cancel(const Transfer&).");
+  return Downloader<D>;
+}
+
+}  // namespace garner
+
+// garner/policies/executor.hpp ------------------------------------------------------------------------------
+// The Executor policy: its requirement table, the concept made of one named fragment a row, and a diagnosis
+// with one sentence a fragment.
+
+namespace garner {
+
+/// A unit of work. Runs once, or never where its executor ends first.
+using Task = std::function<void()>;
+
+/// A moment on an executor's own clock: nanoseconds since a moment of its choosing. Never runs backwards.
+using Instant = std::chrono::nanoseconds;
+
+/// Executor
+/// ========
+/// | expression                 | result     | must promise                                                      |
+/// |----------------------------|------------|-------------------------------------------------------------------|
+/// | `e.post(task)`             |            | runs `task` soon, once, never inside `post` itself                |
+/// | `e.post_at(instant, task)` | `E::Timer` | runs `task` once, not before `instant`, never inside `post_at`    |
+/// | `e.cancel(timer)`          |            | a task that has not begun will not run; otherwise nothing happens |
+/// | `e.now()`                  | `Instant`  | the clock that `post_at` goes by                                  |
+/// | `e.run_one_until(instant)` | `bool`     | *optional*, for an executor that its callers drive: runs one task |
+/// |                            |            | on this thread, waiting for one until `instant`; false: none ran  |
+///
+/// Thread-safety: every member from any thread at any time. Tasks may run at the same time and in any order.
+/// Throws: `post` and `post_at` may throw `std::bad_alloc`; the others throw nothing.
+/// In return: tasks do not throw, and may block on I/O (those that a Storage makes them do). The manager posts nothing
+/// after its `close()` has returned, and outlives each task that it has posted. Tasks still queued when the executor is
+/// destroyed may be dropped.
+// clang-format off
+namespace fragments {
+template <class E>
+concept executor_moves = std::move_constructible<E>;
+template <class E>
+concept executor_posts = requires(E& e, Task task) { e.post(std::move(task)); };
+template <class E>
+concept executor_has_timer = requires { typename E::Timer; } && std::movable<typename E::Timer>;
+template <class E>
+concept executor_posts_at = !executor_has_timer<E> || requires(E& e, Instant at, Task task) {
+  { e.post_at(at, std::move(task)) } -> std::same_as<typename E::Timer>;
+};
+template <class E>
+concept executor_cancels = !executor_has_timer<E> || requires(E& e, typename E::Timer& timer) { e.cancel(timer); };
+template <class E>
+concept executor_tells_time = requires(const E& e) {
+  { e.now() } -> std::convertible_to<Instant>;
+};
+}  // namespace fragments
+
+template <class E>
+concept Executor = fragments::executor_moves<E> && fragments::executor_posts<E> && fragments::executor_has_timer<E> &&
+                   fragments::executor_posts_at<E> && fragments::executor_cancels<E> &&
+                   fragments::executor_tells_time<E>;
+
+/// An executor that runs nothing unless its callers drive it.
+template <class E>
+concept DrivenExecutor = Executor<E> && requires(E& e, Instant until) {
+  { e.run_one_until(until) } -> std::same_as<bool>;
+};
+// clang-format on
+
+/// Compiles where `E` is an Executor; otherwise each requirement that it misses is one sentence.
+template <class E>
+constexpr bool diagnose_executor() {
+  static_assert(fragments::executor_moves<E>, "garner: an Executor must be move-constructible.");
+  static_assert(fragments::executor_posts<E>, "garner: an Executor must have post(garner::Task).");
+  static_assert(fragments::executor_has_timer<E>, "garner: an Executor must have a movable type Timer.");
+  static_assert(fragments::executor_posts_at<E>,
+                "garner: an Executor must have post_at(garner::Instant, garner::Task) that returns its Timer.");
+  static_assert(fragments::executor_cancels<E>, "garner: an Executor must have cancel(Timer&).");
+  static_assert(fragments::executor_tells_time<E>,
+                "garner: an Executor must have now() const that returns a garner::Instant.");
+  return Executor<E>;
+}
+
+}  // namespace garner
+
+// garner/policies/minimal.hpp -------------------------------------------------------------------------------
+// The smallest class that conforms to each policy: what to copy when writing one of one's own.
+
+// garner/policies/storage.hpp -------------------------------------------------------------------------------
+// The Storage policy: its requirement table, the concept made of one named fragment a row, and a diagnosis
+// with one sentence a fragment.
+
+namespace garner {
+
+/// Names one published generation of a chunk: all that a store must tell of it without opening a file.
+struct Generation {
+  ChunkId id;
+  DatasetId dataset_id;
+  BlockRange block_range;
+  std::uint64_t bytes = 0;   ///< of all its files
+  std::uint64_t number = 0;  ///< its own: no other generation in this store has it
+
+  friend bool operator==(const Generation&, const Generation&) = default;
+};
+
+/// What `recover` found.
+struct Recovery {
+  std::error_code error;
+  std::string subject;                ///< with an error: the path that it is about
+  std::uint64_t last_generation = 0;  ///< the greatest number that is in use anywhere, leftovers included
+};
+
+struct StoreUsage {
+  std::uint64_t bytes_used = 0;  ///< by published generations
+  std::uint64_t bytes_free = 0;  ///< left for more
+};
+
+/// Storage
+/// =======
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.recover(found)`           | `Recovery`        | called first and once; calls `found(generation)` for each that |
+/// |                              |                   | is published and not doomed. Opens none of them                |
+/// | `s.clean_up()`               | `std::error_code` | takes away what an earlier run left half-done (staging,        |
+/// |                              |                   | doomed, half removed) and what could not be discarded since;   |
+/// |                              |                   | after an error it is called again, later                       |
+/// | `s.stage(chunk, number, ec)` | `S::Staging`      | an empty staging area for this generation; with an error,      |
+/// |                              |                   | nothing, or what the next `clean_up` takes away                |
+/// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name, empty                            |
+/// | `file.size()`                | `std::uint64_t`   | the bytes that it has                                          |
+/// | `file.write(bytes)`          | `std::error_code` | appends all of them                                            |
+/// | `file.restart()`             | `std::error_code` | empties it                                                     |
+/// | `file.finish()`              | `std::error_code` | it is whole: its size and digest are as the description says   |
+/// |                              |                   | (or an error), and it is durable                               |
+/// | `s.publish(staging, ec)`     | `Generation`      | all of it, durable, or nothing. Every file was finished        |
+/// | `s.discard(staging)`         | `std::error_code` | the staging area is gone, or is the next `clean_up`'s          |
+/// | `s.location(generation)`     | `S::Location`     | where it is; const, does not block                             |
+/// | `s.describe(generation, ec)` | `DataChunk`       | the description it was staged with, sizes and digests as       |
+/// |                              |                   | found, URLs redacted; const                                    |
+/// | `s.doom(generation)`         | `std::error_code` | from now on the next start does not recover it; durable        |
+/// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back; durable                                   |
+/// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
+/// |                              |                   | error, and then goes on where it stopped                       |
+/// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |
+/// |                              |                   | what was published; const                                      |
+/// | `s.usage()`                  | `StoreUsage`      | const                                                          |
+///
+/// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
+/// after another, except that its staged files are opened and written at the same time, each by one thread.
+/// Throws: may throw; a `std::system_error`'s code counts as returned, anything else as `errc::policy_failed`.
+/// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write` and `restart`,
+/// which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
+/// Ends: the store outlives the manager where pins do. Dropping a `Staging` or a `StagedFile` keeps what is on disk.
+/// In return: only generations that `recover` or `publish` gave are named, and none after its `remove`. A generation is
+/// removed when nobody holds a pin on it.
+// clang-format off
+namespace fragments {
+template <class S>
+concept storage_moves = std::move_constructible<S>;
+template <class S>
+concept storage_recovers = requires(S& s, const std::function<void(const Generation&)>& found) {
+  { s.recover(found) } -> std::same_as<Recovery>;
+};
+template <class S>
+concept storage_cleans_up = requires(S& s) {
+  { s.clean_up() } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_has_staging = requires { typename S::Staging; } && std::movable<typename S::Staging>;
+template <class S>
+concept storage_stages =
+    !storage_has_staging<S> || requires(S& s, const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
+      { s.stage(chunk, number, ec) } -> std::same_as<typename S::Staging>;
+    };
+template <class S>
+concept storage_has_staged_file = requires { typename S::StagedFile; } && std::movable<typename S::StagedFile>;
+template <class S>
+concept storage_opens_files =
+    !storage_has_staging<S> || !storage_has_staged_file<S> ||
+    requires(typename S::Staging& staging, const std::string& name, std::error_code& ec) {
+      { staging.open(name, ec) } -> std::same_as<typename S::StagedFile>;
+    };
+template <class S>
+concept storage_writes_files =
+    !storage_has_staged_file<S> || requires(typename S::StagedFile& file, std::span<const std::byte> bytes) {
+      { file.size() } -> std::convertible_to<std::uint64_t>;
+      { file.write(bytes) } -> std::same_as<std::error_code>;
+      { file.restart() } -> std::same_as<std::error_code>;
+      { file.finish() } -> std::same_as<std::error_code>;
+    };
+template <class S>
+concept storage_publishes =
+    !storage_has_staging<S> || requires(S& s, typename S::Staging& staging, std::error_code& ec) {
+      { s.publish(staging, ec) } -> std::same_as<Generation>;
+    };
+template <class S>
+concept storage_discards = !storage_has_staging<S> || requires(S& s, typename S::Staging& staging) {
+  { s.discard(staging) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_locates =
+    requires { typename S::Location; } && requires(const S& s, const Generation& generation) {
+      { s.location(generation) } -> std::same_as<typename S::Location>;
+    };
+template <class S>
+concept storage_describes = requires(const S& s, const Generation& generation, std::error_code& ec) {
+  { s.describe(generation, ec) } -> std::same_as<DataChunk>;
+};
+template <class S>
+concept storage_dooms = requires(S& s, const Generation& generation) {
+  { s.doom(generation) } -> std::same_as<std::error_code>;
+  { s.spare(generation) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_removes = requires(S& s, const Generation& generation) {
+  { s.remove(generation) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_verifies = requires(const S& s, const Generation& generation) {
+  { s.verify(generation) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_tells_usage = requires(const S& s) {
+  { s.usage() } -> std::same_as<StoreUsage>;
+};
+}  // namespace fragments
+
+template <class S>
+concept Storage =
+    fragments::storage_moves<S> && fragments::storage_recovers<S> && fragments::storage_cleans_up<S> &&
+    fragments::storage_has_staging<S> && fragments::storage_stages<S> && fragments::storage_has_staged_file<S> &&
+    fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_publishes<S> &&
+    fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
+    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
+    fragments::storage_tells_usage<S>;
+// clang-format on
+
+/// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
+template <class S>
+constexpr bool diagnose_storage() {
+  static_assert(fragments::storage_moves<S>, "garner: a Storage must be move-constructible.");
+  static_assert(fragments::storage_recovers<S>,
+                "garner: a Storage must have recover(const std::function<void(const garner::Generation&)>&) that "
+                "returns a garner::Recovery.");
+  static_assert(fragments::storage_cleans_up<S>,
+                "garner: a Storage must have clean_up() that returns a std::error_code.");
+  static_assert(fragments::storage_has_staging<S>, "garner: a Storage must have a movable type Staging.");
+  static_assert(fragments::storage_stages<S>,
+                "garner: a Storage must have stage(const garner::DataChunk&, std::uint64_t, std::error_code&) that "
+                "returns its Staging.");
+  static_assert(fragments::storage_has_staged_file<S>, "garner: a Storage must have a movable type StagedFile.");
+  static_assert(fragments::storage_opens_files<S>,
+                "garner: a Storage's Staging must have open(const std::string&, std::error_code&) that returns a "
+                "StagedFile.");
+  static_assert(fragments::storage_writes_files<S>,
+                "garner: a Storage's StagedFile must have size(), and write(std::span<const std::byte>), restart() "
+                "and finish() that return a std::error_code.");
+  static_assert(fragments::storage_publishes<S>,
+                "garner: a Storage must have publish(Staging&, std::error_code&) that returns a garner::Generation.");
+  static_assert(fragments::storage_discards<S>,
+                "garner: a Storage must have discard(Staging&) that returns a std::error_code.");
+  static_assert(fragments::storage_locates<S>,
+                "garner: a Storage must have a type Location, and location(const garner::Generation&) const that "
+                "returns it.");
+  static_assert(fragments::storage_describes<S>,
+                "garner: a Storage must have describe(const garner::Generation&, std::error_code&) const that returns "
+                "a garner::DataChunk.");
+  static_assert(fragments::storage_dooms<S>,
+                "garner: a Storage must have doom(const garner::Generation&) and spare(const garner::Generation&) "
+                "that return a std::error_code.");
+  static_assert(fragments::storage_removes<S>,
+                "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
+  static_assert(fragments::storage_verifies<S>,
+                "garner: a Storage must have verify(const garner::Generation&) const that returns a std::error_code.");
+  static_assert(fragments::storage_tells_usage<S>,
+                "garner: a Storage must have usage() const that returns a garner::StoreUsage.");
+  return Storage<S>;
+}
+
+}  // namespace garner
+
+namespace garner {
+
+/// Compiled here, run in the tests, and good for nothing else.
+namespace minimal {
+
+/// Runs tasks when its caller says so, and keeps no time of its own: timers are due at once. One thread only.
+class Executor {
+ public:
+  using Timer = std::shared_ptr<Task>;
+
+  void post(Task task) { tasks_->push_back(std::make_shared<Task>(std::move(task))); }
+  Timer post_at(Instant, Task task) {
+    post(std::move(task));
+    return tasks_->back();
+  }
+  void cancel(Timer& timer) {
+    if (timer) *timer = nullptr;
+  }
+  [[nodiscard]] Instant now() const { return {}; }
+  bool run_one_until(Instant) {
+    if (tasks_->empty()) return false;
+    const Timer task = std::move(tasks_->front());
+    tasks_->pop_front();
+    if (*task) (*task)();
+    return true;
+  }
+
+ private:
+  std::shared_ptr<std::deque<Timer>> tasks_ = std::make_shared<std::deque<Timer>>();
+};
+
+/// Every URL's bytes are the URL itself.
+class Downloader {
+ public:
+  using Transfer = int;
+
+  [[nodiscard]] std::error_code check_url(std::string_view) const { return {}; }
+  Transfer start(const FetchRequest& request, const std::shared_ptr<FetchSink>& sink) {
+    FetchResult result;
+    result.error = sink->begin(0, {});
+    if (!result.error) result.error = sink->write(std::as_bytes(std::span(request.url)));
+    sink->done(result);
+    return 0;
+  }
+  void cancel(Transfer) {}
+};
+
+/// Swallows every byte and remembers only what it was told to hold.
+class Storage {
+ public:
+  using Location = std::uint64_t;
+  struct StagedFile {
+    std::uint64_t bytes = 0;
+    [[nodiscard]] std::uint64_t size() const { return bytes; }
+    std::error_code write(std::span<const std::byte> more) { return bytes += more.size(), std::error_code(); }
+    std::error_code restart() { return bytes = 0, std::error_code(); }
+    std::error_code finish() { return {}; }
+  };
+  struct Staging {
+    DataChunk chunk;
+    std::uint64_t number = 0;
+    StagedFile open(const std::string&, std::error_code&) { return {}; }
+  };
+
+  Recovery recover(const std::function<void(const Generation&)>&) { return {}; }
+  std::error_code clean_up() { return {}; }
+  Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code&) { return {chunk, number}; }
+  Generation publish(Staging& staging, std::error_code&) {
+    held_[staging.number] = staging.chunk;
+    return {staging.chunk.id, staging.chunk.dataset_id, staging.chunk.block_range, 0, staging.number};
+  }
+  std::error_code discard(Staging&) { return {}; }
+  [[nodiscard]] Location location(const Generation& generation) const { return generation.number; }
+  DataChunk describe(const Generation& generation, std::error_code&) const { return held_.at(generation.number); }
+  std::error_code doom(const Generation&) { return {}; }
+  std::error_code spare(const Generation&) { return {}; }
+  std::error_code remove(const Generation& generation) { return held_.erase(generation.number), std::error_code(); }
+  [[nodiscard]] std::error_code verify(const Generation&) const { return {}; }
+  [[nodiscard]] StoreUsage usage() const { return {}; }
+
+ private:
+  std::map<std::uint64_t, DataChunk> held_;
+};
+
+static_assert(garner::Executor<Executor> && garner::Downloader<Downloader> && garner::Storage<Storage>);
+
+}  // namespace minimal
+
+}  // namespace garner
+
+// garner/status.hpp -----------------------------------------------------------------------------------------
+// What a data manager is told and what it tells: options, the status of the whole and of one chunk, and
+// events. Plain values, copied out; nothing here refers back to the manager.
+
+namespace garner {
+
+/// How much of the publish protocol's syncing is done.
+enum class Durability : std::uint8_t {
+  full,     ///< ready means durable: what was found once is there after a power cut
+  relaxed,  ///< nothing is synced: after a power cut (not after a mere crash of the process) chunks may be
+            ///< missing, empty or partly zero, and the store has to be thrown away. For caches, and for
+            ///< comparing.
+};
+
+/// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
+/// not.
+struct Options {
+  // What a description may hold.
+  std::size_t max_files = 10;                              ///< files a chunk
+  std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
+  bool require_https = false;                              ///< reject `http`; fixed at construction
+
+  // How much happens at once.
+  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+
+  // What is done about failures. Delays are full jitter: uniform in [0, min(max_backoff, min_backoff *
+  // 2^attempt)].
+  std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
+  std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
+  std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed
+
+  /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
+  /// moves).
+  bool revive = true;
+
+  Durability durability = Durability::full;  ///< fixed at construction
+
+  /// Seeds the jitter; fixed at construction. 0: a different one each time.
+  std::uint64_t seed = 0;
+};
+
+/// Counts assignments (`set_assignment`), from 1.
+using Epoch = std::uint64_t;
+
+/// Where a chunk is in its life.
+enum class ChunkState : std::uint8_t {
+  queued,       ///< wanted, waiting for its turn
+  downloading,  ///< wanted, bytes are moving
+  publishing,   ///< wanted, whole, being made durable
+  waiting,      ///< wanted, waiting to be tried again
+  parked,       ///< wanted, waiting for space
+  ready,        ///< whole, durable and served
+  draining,     ///< not wanted, still pinned
+  removing,     ///< not wanted, being taken away
+};
+
+constexpr std::string_view to_string(ChunkState state) noexcept {
+  switch (state) {
+    case ChunkState::queued: return "queued";
+    case ChunkState::downloading: return "downloading";
+    case ChunkState::publishing: return "publishing";
+    case ChunkState::waiting: return "waiting";
+    case ChunkState::parked: return "parked";
+    case ChunkState::ready: return "ready";
+    case ChunkState::draining: return "draining";
+    case ChunkState::removing: return "removing";
+  }
+  return "unknown";
+}
+
+/// One chunk, at the moment of asking.
+struct ChunkStatus {
+  ChunkState state = ChunkState::queued;
+  bool wanted = false;
+  bool served = false;         ///< `find_chunk` can return it now (perhaps an older generation of it)
+  std::uint64_t attempts = 0;  ///< failed attempts since it was wanted or last ready
+  std::error_code last_error;  ///< of the last failed attempt
+  ErrorClass last_error_class = ErrorClass::none;
+  std::string last_error_subject;  ///< the file and the redacted URL that failed, or the store's path
+  std::optional<std::chrono::nanoseconds> next_try_in;  ///< from now; where the state is waiting or parked
+};
+
+/// The whole, at the moment of asking.
+struct Status {
+  // Wanted chunks; their sum is what is wanted.
+  std::size_t ready = 0;  ///< served, and as they are wanted
+  std::size_t queued = 0;
+  std::size_t downloading = 0;  ///< includes publishing
+  std::size_t waiting = 0;      ///< to be tried again
+  std::size_t parked = 0;       ///< for space
+  // Generations that are not wanted any more.
+  std::size_t draining = 0;  ///< still pinned
+  std::size_t removing = 0;
+
+  std::uint64_t bytes_ready = 0;       ///< of all generations that are served
+  std::uint64_t bytes_received = 0;    ///< over the network, since construction
+  std::uint64_t bytes_wasted = 0;      ///< of those, thrown away
+  double bytes_per_second = 0;         ///< received, over the last few seconds
+  std::uint64_t chunks_published = 0;  ///< since construction
+  std::uint64_t chunks_removed = 0;
+  std::uint64_t attempts_failed = 0;
+  std::uint64_t store_bytes_used = 0;  ///< as the store last told
+  std::uint64_t store_bytes_free = 0;
+
+  Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
+  Epoch converged_epoch = 0;  ///< the last one that the store had converged to
+  bool converged = false;     ///< nothing wanted is missing, nothing unwanted is left unpinned
+  bool closed = false;
+};
+
+enum class EventKind : std::uint8_t {
+  chunk_ready,     ///< served from now on
+  chunk_unlisted,  ///< not found from now on; `generation` may still be pinned
+  chunk_removed,   ///< a generation is gone from the store
+  chunk_failed,    ///< an attempt failed; it will be tried again
+  converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
+  events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
+  closed,          ///< the last event
+};
+
+constexpr std::string_view to_string(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::chunk_ready: return "ready";
+    case EventKind::chunk_unlisted: return "unlisted";
+    case EventKind::chunk_removed: return "removed";
+    case EventKind::chunk_failed: return "failed";
+    case EventKind::converged: return "converged";
+    case EventKind::events_dropped: return "events dropped";
+    case EventKind::closed: return "closed";
+  }
+  return "unknown";
+}
+
+/// Something that happened. Events about one chunk arrive in the order in which they happened.
+struct Event {
+  EventKind kind = EventKind::converged;
+  ChunkId id;                    ///< of the `chunk_…` kinds
+  std::uint64_t generation = 0;  ///< likewise
+  std::error_code error;         ///< `chunk_failed`
+  std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path
+  Epoch epoch = 0;               ///< `converged`: the assignment converged to
+};
+
+/// Keeps an observer subscribed; dropping it unsubscribes. After that no new call of the observer begins; one
+/// that is running on another thread may still finish. May be dropped inside the observer, and after the
+/// manager is gone.
+class Subscription {
+ public:
+  Subscription() = default;
+  explicit Subscription(std::function<void()> unsubscribe) : unsubscribe_(std::move(unsubscribe)) {}
+  Subscription(Subscription&& other) noexcept : unsubscribe_(std::exchange(other.unsubscribe_, nullptr)) {}
+  Subscription& operator=(Subscription&& other) noexcept {
+    if (this != &other) {
+      reset();
+      unsubscribe_ = std::exchange(other.unsubscribe_, nullptr);
+    }
+    return *this;
+  }
+  Subscription(const Subscription&) = delete;
+  Subscription& operator=(const Subscription&) = delete;
+  ~Subscription() { reset(); }
+
+  void reset() noexcept {
+    if (auto unsubscribe = std::exchange(unsubscribe_, nullptr)) unsubscribe();
+  }
+
+ private:
+  std::function<void()> unsubscribe_;
+};
+
+}  // namespace garner
+
+// garner/chunk_ref.hpp --------------------------------------------------------------------------------------
+// The pin: DataChunkRef keeps one generation of a chunk where it is and as it is. And what pins share with
+// the manager that gave them, which they may outlive.
+
+namespace garner {
+
+namespace detail {
+
+/// Is told that the last pin on a generation is gone.
+class DrainListener {
+ public:
+  /// `serial` tells apart the times that one generation was listed. Does not block on I/O.
+  virtual void drained(const Generation& generation, std::uint64_t serial) noexcept = 0;
+
+ protected:
+  ~DrainListener() = default;
+};
+
+/// The store, shared by the manager and all pins: it lives, and holds its lock, as long as any of them.
+template <Storage S>
+class PinHost {
+ public:
+  PinHost(S policy, DrainListener* listener) : storage(std::move(policy)), listener_(listener) {}
+
+  void drained(const Generation& generation, std::uint64_t serial) noexcept {
+    calls_.fetch_add(1);
+    if (DrainListener* listener = listener_.load()) listener->drained(generation, serial);
+    // Whoever detaches may end the listener as soon as this is zero, but not this object: the caller holds
+    // it.
+    calls_.fetch_sub(1);
+    calls_.notify_all();
+  }
+
+  /// No call of the listener begins after this, and none is running when it returns.
+  void detach() noexcept {
+    listener_.store(nullptr);
+    for (std::uint64_t calls = calls_.load(); calls != 0; calls = calls_.load()) calls_.wait(calls);
+  }
+
+  S storage;
+
+ private:
+  std::atomic<DrainListener*> listener_;
+  std::atomic<std::uint64_t> calls_{0};
+};
+
+/// One listing of one generation. The index holds it while the generation is listed, each pin as long as it
+/// lives.
+template <Storage S>
+class Pinned {
+ public:
+  Pinned(const Generation& generation, std::uint64_t serial, std::shared_ptr<PinHost<S>> host)
+      : generation_(generation), serial_(serial), host_(std::move(host)) {}
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  ~Pinned() {
+    delete description_.load(std::memory_order_acquire);
+    host_->drained(generation_, serial_);
+  }
+
+  [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
+  [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+
+  [[nodiscard]] const DataChunk& description() const {
+    if (const DataChunk* known = description_.load(std::memory_order_acquire)) return *known;
+    std::error_code error;
+    std::unique_ptr<const DataChunk> read;
+    try {
+      read = std::make_unique<const DataChunk>(host_->storage.describe(generation_, error));
+    } catch (const std::system_error& thrown) {
+      error = thrown.code();
+    } catch (const std::exception&) {
+      error = errc::policy_failed;
+    }
+    if (error || !read) throw Error(error, "chunk " + generation_.id.to_hex());
+    const DataChunk* expected = nullptr;
+    // Where another thread was faster, its description stays, as references to it may be out already.
+    if (!description_.compare_exchange_strong(expected, read.get(), std::memory_order_acq_rel)) return *expected;
+    return *read.release();
+  }
+
+ private:
+  Generation generation_;
+  std::uint64_t serial_;
+  std::shared_ptr<PinHost<S>> host_;
+  mutable std::atomic<const DataChunk*> description_{nullptr};
+};
+
+}  // namespace detail
+
+/// A pin on one generation of a chunk: until the last copy of it is dropped, the generation's files stay at
+/// the same place and unchanged, whatever is called meanwhile; after `close()` and after the manager's
+/// destruction too. The store's lock is held as long.
+///
+/// Cheap to copy (one atomic increment). Dropping it never blocks on I/O.
+/// Thread-safety: distinct objects may be used by distinct threads, whatever they pin; one object as an
+/// `int`.
+template <Storage S>
+class DataChunkRef {
+ public:
+  using Location = typename S::Location;
+
+  explicit DataChunkRef(std::shared_ptr<const detail::Pinned<S>> pin) noexcept : pin_(std::move(pin)) {}
+
+  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->generation().id; }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->generation().dataset_id; }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->generation().block_range; }
+  /// Of all files together.
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->generation().bytes; }
+  /// The number of this copy of the chunk; another copy of it has another.
+  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->generation().number; }
+
+  /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
+  /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
+  /// of this pin.
+  [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
+
+  /// Where the store has the chunk.
+  [[nodiscard]] Location location() const { return pin_->storage().location(pin_->generation()); }
+
+  /// The chunk's directory.
+  [[nodiscard]] std::filesystem::path path() const requires std::convertible_to<Location, std::filesystem::path> {
+    return location();
+  }
+
+ private:
+  std::shared_ptr<const detail::Pinned<S>> pin_;
+};
+
+}  // namespace garner
+
+// Decides, and does nothing.
+
+// garner/core/epoch.hpp -------------------------------------------------------------------------------------
+// Deferred reclamation: readers mark that they are inside, a writer learns when all that were inside at some
+// moment have left. Not a lock: a reader never waits, and a writer never waits for a reader, it looks again
+// later.
+
+namespace garner::core {
+
+/// Grace periods in the manner of sleepable RCU (McKenney, "Sleepable Read-Copy Update", LWN 2006): two sets
+/// of reader counts, of which readers enter the current one, and a flip between them per grace period.
+///
+/// Why it is right. A reader increments a count and then loads the shared pointer; a writer replaces the
+/// pointer and then reads the counts; all four are sequentially consistent. If the writer's read misses the
+/// increment, the reader's load comes after the replacement and finds the new object. So what was replaced is
+/// free once every count has been seen at zero after the replacement. With one set of counts that might never
+/// happen, as new readers keep entering; so first the set that is not current is seen at zero (only late
+/// readers can be in it), then the two are swapped, and then the other set is seen at zero.
+///
+/// Thread-safety: `enter` from any thread; all else from one thread at a time.
+class Epochs {
+ public:
+  /// What is not to be destroyed while a reader may see it. The destructor may do anything.
+  using Garbage = std::shared_ptr<void>;
+
+  /// A reader's stay. Short: nothing that was retired during it is freed before it ends.
+  class Guard {
+   public:
+    explicit Guard(std::atomic<std::uint64_t>& count) noexcept : count_(count) {
+      count_.fetch_add(1, std::memory_order_seq_cst);
+    }
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+    ~Guard() { count_.fetch_sub(1, std::memory_order_release); }
+
+   private:
+    std::atomic<std::uint64_t>& count_;
+  };
+
+  [[nodiscard]] Guard enter() const noexcept {
+    Stripe& stripe = stripes_[thread_number() % stripes];
+    return Guard(stripe.inside[current_.load(std::memory_order_relaxed) & 1]);
+  }
+
+  /// Hands over what readers cannot reach any more, but may have reached before.
+  template <class T>
+  void retire(std::unique_ptr<T> garbage) {
+    retired_.emplace_back(std::move(garbage));
+  }
+
+  /// Appends to `out` what no reader can see any more. The caller destroys it, where its destructors do no
+  /// harm.
+  void collect(std::vector<Garbage>& out) {
+    while (true) {
+      if (phase_ == Phase::rest) {
+        if (retired_.empty()) return;
+        waiting_.swap(retired_);
+        phase_ = Phase::late_readers;
+      }
+      if (phase_ == Phase::late_readers) {
+        if (!left(current_.load(std::memory_order_relaxed) + 1)) return;
+        current_.fetch_add(1, std::memory_order_seq_cst);
+        phase_ = Phase::readers;
+      }
+      if (!left(current_.load(std::memory_order_relaxed) + 1)) return;
+      out.insert(out.end(), std::make_move_iterator(waiting_.begin()), std::make_move_iterator(waiting_.end()));
+      waiting_.clear();
+      phase_ = Phase::rest;
+    }
+  }
+
+  /// Whether something is retired and not yet collected.
+  [[nodiscard]] bool pending() const noexcept { return !retired_.empty() || !waiting_.empty(); }
+
+ private:
+  enum class Phase : std::uint8_t { rest, late_readers, readers };
+
+  // Threads are spread over stripes so that their counts do not share a cache line.
+  static constexpr std::size_t stripes = 16;
+  struct alignas(64) Stripe {
+    std::array<std::atomic<std::uint64_t>, 2> inside{};
+  };
+
+  static std::size_t thread_number() noexcept {
+    static std::atomic<std::size_t> next{0};
+    thread_local const std::size_t number = next.fetch_add(1, std::memory_order_relaxed);
+    return number;
+  }
+
+  [[nodiscard]] bool left(std::uint64_t set) const noexcept {
+    for (const Stripe& stripe : stripes_) {
+      if (stripe.inside[set & 1].load(std::memory_order_seq_cst) != 0) return false;
+    }
+    return true;
+  }
+
+  mutable std::array<Stripe, stripes> stripes_;
+  std::atomic<std::uint64_t> current_{0};
+  Phase phase_ = Phase::rest;
+  std::vector<Garbage> retired_;
+  std::vector<Garbage> waiting_;
+};
+
+}  // namespace garner::core
+
+// garner/core/chunk_index.hpp -------------------------------------------------------------------------------
+// (dataset, block) -> chunk, for readers that never wait: an immutable B+ tree behind one atomic pointer. A
+// change copies the path to the leaf and nothing else; what it replaced is freed after a grace period
+// (`core/epoch.hpp`).
+
+namespace garner::core {
+
+/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. `Value` is copied
+/// out.
+///
+/// All datasets share one tree: a dataset is a small number, and positions are (dataset, block). Each node
+/// keeps the greatest end below each of its slots (an interval tree: Cormen et al., Introduction to
+/// Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
+/// O(log n) question whatever overlaps.
+///
+/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish`
+/// and `collect` from one thread at a time. A change is seen by readers at the next `publish`, and all
+/// changes before it at once.
+template <class Value>
+class ChunkIndex {
+ public:
+  /// Names one entry. `asked` is its own, and decides between ranges of one begin: the greatest wins.
+  struct Key {
+    std::uint32_t dataset = 0;
+    BlockNumber begin = 0;
+    std::uint64_t asked = 0;
+    friend constexpr auto operator<=>(const Key&, const Key&) noexcept = default;
+  };
+
+  ChunkIndex() = default;
+  ChunkIndex(const ChunkIndex&) = delete;
+  ChunkIndex& operator=(const ChunkIndex&) = delete;
+  /// No reader may be inside.
+  ~ChunkIndex() {
+    if (working_ != nullptr) destroy(working_);
+    delete datasets_.load();
+  }
+
+  Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, Value value) {
+    const Key key{number_of(dataset), range.begin, asked};
+    Item item{key, {key.dataset, range.end}, nullptr, std::make_unique<Value>(std::move(value)).release()};
+    if (working_ == nullptr) {
+      working_ = std::make_unique<Node>(batch_, 0).release();
+      put(*working_, 0, item);
+    } else if (Node* right = insert_below(working_, item)) {
+      auto root = std::make_unique<Node>(batch_, working_->level + 1);
+      put(*root, 0, item_of(working_));
+      put(*root, 1, item_of(right));
+      working_ = root.release();
+    }
+    ++size_;
+    return key;
+  }
+
+  /// `key` is one that `insert` gave and that was not erased.
+  void erase(const Key& key) {
+    working_ = erase_below(working_, key);
+    while (working_ != nullptr && working_->level > 0 && working_->size == 1) {
+      Node* child = working_->children[0];
+      retire(working_);
+      working_ = child;
+    }
+    --size_;
+  }
+
+  /// Lets readers see the changes so far. O(1).
+  void publish() {
+    root_.store(working_, std::memory_order_seq_cst);
+    ++batch_;
+  }
+
+  /// Appends to `out` what no reader can see any more, erased values among it: the caller destroys it,
+  /// outside its locks. Nothing may be unpublished.
+  void collect(std::vector<Epochs::Garbage>& out) { epochs_.collect(out); }
+  /// Whether `collect` will have more to give once the readers that are inside now have left.
+  [[nodiscard]] bool pending() const noexcept { return epochs_.pending(); }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+  /// Of the ranges that contain `block`, the one of the greatest begin; among equals, the one asked for last.
+  [[nodiscard]] std::optional<Value> find(const DatasetId& dataset, BlockNumber block) const {
+    const auto guard = epochs_.enter();
+    const std::optional<std::uint32_t> number = lookup(dataset);
+    const Node* root = root_.load(std::memory_order_seq_cst);
+    if (!number || root == nullptr) return std::nullopt;
+    const Value* value = find_last(*root, Key{*number, block, latest}, Position{*number, block});
+    if (value == nullptr) return std::nullopt;
+    return *value;
+  }
+
+  /// Calls `take(value)` for each range that meets `range`, by begin and then by order of asking.
+  template <class Take>
+  void visit(const DatasetId& dataset, const BlockRange& range, Take&& take) const {
+    if (range.begin >= range.end) return;
+    const auto guard = epochs_.enter();
+    const std::optional<std::uint32_t> number = lookup(dataset);
+    const Node* root = root_.load(std::memory_order_seq_cst);
+    if (number && root != nullptr) {
+      visit_below(*root, Position{*number, range.begin}, Key{*number, range.end, 0}, take);
+    }
+  }
+
+  /// Calls `take(value)` for all.
+  template <class Take>
+  void visit_all(Take&& take) const {
+    const auto guard = epochs_.enter();
+    const Node* root = root_.load(std::memory_order_seq_cst);
+    if (root != nullptr) visit_below(*root, Position{}, Key{~std::uint32_t{0}, ~BlockNumber{0}, latest}, take);
+  }
+
+ private:
+  static constexpr std::uint64_t latest = std::numeric_limits<std::uint64_t>::max();
+  static constexpr std::size_t capacity = 32;
+
+  struct Position {
+    std::uint32_t dataset = 0;
+    BlockNumber block = 0;
+    friend constexpr auto operator<=>(const Position&, const Position&) noexcept = default;
+  };
+
+  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children with their first key and
+  /// greatest end.
+  struct Node {
+    Node(std::uint64_t made_in, std::size_t height) : batch(made_in), level(height) {}
+    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
+    std::size_t level;
+    std::size_t size = 0;
+    std::array<Key, capacity> keys;
+    std::array<Position, capacity> ends;
+    std::array<Node*, capacity> children{};
+    std::array<Value*, capacity> values{};
+
+    /// The last slot whose key is not after `key`; `size` where there is none.
+    [[nodiscard]] std::size_t last_not_after(const Key& key) const {
+      const auto end = keys.begin() + static_cast<std::ptrdiff_t>(size);
+      const auto it = std::upper_bound(keys.begin(), end, key);
+      return it == keys.begin() ? size : static_cast<std::size_t>(it - keys.begin()) - 1;
+    }
+    [[nodiscard]] Position greatest_end() const {
+      return *std::max_element(ends.begin(), ends.begin() + static_cast<std::ptrdiff_t>(size));
+    }
+  };
+
+  struct Item {
+    Key key;
+    Position end;
+    Node* child;
+    Value* value;
+  };
+
+  struct Datasets {
+    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
+  };
+
+  // -- readers
+
+  [[nodiscard]] std::optional<std::uint32_t> lookup(const DatasetId& dataset) const {
+    const Datasets* datasets = datasets_.load(std::memory_order_seq_cst);
+    if (datasets == nullptr) return std::nullopt;
+    const auto it = std::lower_bound(datasets->sorted.begin(), datasets->sorted.end(), dataset,
+                                     [](const auto& entry, const DatasetId& id) { return entry.first < id; });
+    if (it == datasets->sorted.end() || it->first != dataset) return std::nullopt;
+    return it->second;
+  }
+
+  static const Value* find_last(const Node& node, const Key& bound, const Position& position) {
+    const std::size_t last = node.last_not_after(bound);
+    if (last == node.size) return nullptr;
+    for (std::size_t i = last + 1; i-- > 0;) {
+      if (node.ends[i] <= position) continue;
+      if (node.level == 0) return node.values[i];
+      // Below any but the last of these slots every key is within the bound, so the answer is there for
+      // certain.
+      if (const Value* value = find_last(*node.children[i], bound, position)) return value;
+    }
+    return nullptr;
+  }
+
+  template <class Take>
+  static void visit_below(const Node& node, const Position& after, const Key& before, Take& take) {
+    for (std::size_t i = 0; i < node.size && node.keys[i] < before; ++i) {
+      if (node.ends[i] <= after) continue;
+      if (node.level == 0) {
+        take(*node.values[i]);
+      } else {
+        visit_below(*node.children[i], after, before, take);
+      }
+    }
+  }
+
+  // -- the writer
+
+  std::uint32_t number_of(const DatasetId& dataset) {
+    if (const auto number = lookup(dataset)) return *number;
+    auto grown = std::make_unique<Datasets>();
+    std::unique_ptr<Datasets> old(datasets_.load());
+    if (old) grown->sorted = old->sorted;
+    const auto number = static_cast<std::uint32_t>(grown->sorted.size());
+    grown->sorted.emplace_back(dataset, number);
+    std::sort(grown->sorted.begin(), grown->sorted.end());
+    datasets_.store(grown.release(), std::memory_order_seq_cst);
+    if (old) epochs_.retire(std::move(old));
+    return number;
+  }
+
+  void retire(Node* node) { epochs_.retire(std::unique_ptr<Node>(node)); }
+
+  /// `node` itself where readers cannot see it yet, else a copy of it that they cannot.
+  Node* writable(Node* node) {
+    if (node->batch == batch_) return node;
+    auto copy = std::make_unique<Node>(*node);
+    copy->batch = batch_;
+    retire(node);
+    return copy.release();
+  }
+
+  static Item item_of(Node* node) { return {node->keys[0], node->greatest_end(), node, nullptr}; }
+
+  static void set(Node& node, std::size_t at, const Item& item) {
+    node.keys[at] = item.key;
+    node.ends[at] = item.end;
+    node.children[at] = item.child;
+    node.values[at] = item.value;
+  }
+
+  static Item get(const Node& node, std::size_t at) {
+    return {node.keys[at], node.ends[at], node.children[at], node.values[at]};
+  }
+
+  static void put(Node& node, std::size_t at, const Item& item) {
+    for (std::size_t i = node.size; i > at; --i) set(node, i, get(node, i - 1));
+    set(node, at, item);
+    ++node.size;
+  }
+
+  static void take_out(Node& node, std::size_t at) {
+    for (std::size_t i = at; i + 1 < node.size; ++i) set(node, i, get(node, i + 1));
+    --node.size;
+  }
+
+  /// Puts `item` into `node`, which is writable; returns the right half where it had to be split.
+  Node* put_or_split(Node& node, std::size_t at, const Item& item) {
+    if (node.size < capacity) {
+      put(node, at, item);
+      return nullptr;
+    }
+    // Chunks mostly arrive in order of their blocks: then the left node is left full.
+    const std::size_t half = at == node.size ? node.size : node.size / 2;
+    auto right = std::make_unique<Node>(batch_, node.level);
+    for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
+    node.size = half;
+    if (at > half || half == capacity) {
+      put(*right, at - half, item);
+    } else {
+      put(node, at, item);
+    }
+    return right.release();
+  }
+
+  Node* insert_below(Node*& node, const Item& item) {
+    node = writable(node);
+    std::size_t at = node->last_not_after(item.key);
+    if (node->level == 0) return put_or_split(*node, at == node->size ? 0 : at + 1, item);
+    if (at == node->size) at = 0;
+    Node* right = insert_below(node->children[at], item);
+    set(*node, at, item_of(node->children[at]));
+    return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
+  }
+
+  Node* erase_below(Node* node, const Key& key) {
+    node = writable(node);
+    const std::size_t at = node->last_not_after(key);
+    if (node->level == 0) {
+      epochs_.retire(std::unique_ptr<Value>(node->values[at]));
+      take_out(*node, at);
+    } else if (Node* child = erase_below(node->children[at], key)) {
+      set(*node, at, item_of(child));
+      // A branch may have one child: appending starts one with it.
+      if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
+    } else {
+      take_out(*node, at);
+    }
+    if (node->size > 0) return node;
+    retire(node);
+    return nullptr;
+  }
+
+  /// Merges the children at `at` and right of it where they fit into one with room to grow.
+  void merge(Node& node, std::size_t at) {
+    if (node.children[at]->size + node.children[at + 1]->size > capacity * 3 / 4) return;
+    Node* left = writable(node.children[at]);
+    Node* right = node.children[at + 1];
+    for (std::size_t i = 0; i < right->size; ++i) put(*left, left->size, get(*right, i));
+    retire(right);
+    set(node, at, item_of(left));
+    take_out(node, at + 1);
+  }
+
+  static void destroy(Node* node) {
+    for (std::size_t i = 0; i < node->size; ++i) {
+      if (node->level > 0) {
+        destroy(node->children[i]);
+      } else {
+        delete node->values[i];
+      }
+    }
+    delete node;
+  }
+
+  Epochs epochs_;
+  std::atomic<const Node*> root_{nullptr};
+  std::atomic<Datasets*> datasets_{nullptr};
+  Node* working_ = nullptr;
+  std::uint64_t batch_ = 1;
+  std::size_t size_ = 0;
+};
+
+}  // namespace garner::core
+
+// garner/core/schedule.hpp ----------------------------------------------------------------------------------
+// When and in which order: the queue that chooses what to fetch next, backoff with full jitter, and the
+// alarms of chunks that wait. Decides only; it is told the time.
+
+namespace garner::core {
+
+/// Nanoseconds since a moment of the caller's choosing; the same as an Executor's `Instant`.
+using Instant = std::chrono::nanoseconds;
+
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): small, and the same
+/// on every standard library, so that a seed replays.
+class Random {
+ public:
+  explicit constexpr Random(std::uint64_t seed) noexcept : state_(seed) {}
+
+  constexpr std::uint64_t next() noexcept {
+    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15U);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+    return z ^ (z >> 31);
+  }
+
+  /// Uniform in [0, 1).
+  constexpr double fraction() noexcept { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
+
+ private:
+  std::uint64_t state_;
+};
+
+/// Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015).
+struct Backoff {
+  std::chrono::nanoseconds min = std::chrono::milliseconds(100);
+  std::chrono::nanoseconds max = std::chrono::minutes(5);
+
+  /// Uniform in [0, min(max, min * 2^failures)).
+  [[nodiscard]] std::chrono::nanoseconds delay(std::uint64_t failures, Random& random) const {
+    const auto base = static_cast<double>(min.count());
+    const auto cap = static_cast<double>(max.count());
+    const double grown = base * static_cast<double>(std::uint64_t{1} << std::min<std::uint64_t>(failures, 40));
+    return std::chrono::nanoseconds(static_cast<std::int64_t>(std::min(cap, grown) * random.fraction()));
+  }
+
+  /// For what is unlikely to mend soon: uniform in [max / 2, max).
+  [[nodiscard]] std::chrono::nanoseconds slowest(Random& random) const {
+    return std::chrono::nanoseconds(
+        static_cast<std::int64_t>(static_cast<double>(max.count()) * (0.5 + random.fraction() / 2)));
+  }
+};
+
+/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole
+/// datasets become answerable early; then the order of asking. O(log n) each.
+class FetchQueue {
+ public:
+  /// Counts one more (`delta` = 1) or one less (-1) missing chunk of `dataset`, queued or not.
+  void count_missing(const DatasetId& dataset, int delta) {
+    Dataset& entry = datasets_[dataset];
+    unorder(dataset, entry);
+    entry.missing = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(entry.missing) + delta);
+    reorder(dataset, entry);
+  }
+
+  /// `asked` is the chunk's place in the order of asking, and its own.
+  void push(const DatasetId& dataset, std::uint64_t asked, const ChunkId& id) {
+    Dataset& entry = datasets_[dataset];
+    unorder(dataset, entry);
+    entry.queued.emplace(asked, id);
+    reorder(dataset, entry);
+  }
+
+  void erase(const DatasetId& dataset, std::uint64_t asked) {
+    Dataset& entry = datasets_[dataset];
+    unorder(dataset, entry);
+    entry.queued.erase(asked);
+    reorder(dataset, entry);
+  }
+
+  /// Whose turn it is; it stays queued.
+  [[nodiscard]] std::optional<ChunkId> front() const {
+    if (order_.empty()) return std::nullopt;
+    return datasets_.at(std::get<2>(*order_.begin())).queued.begin()->second;
+  }
+
+ private:
+  struct Dataset {
+    std::size_t missing = 0;
+    std::map<std::uint64_t, ChunkId> queued;  // by order of asking
+  };
+  using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
+
+  static Rank rank(const DatasetId& id, const Dataset& entry) {
+    return {entry.missing, entry.queued.begin()->first, id};
+  }
+  void unorder(const DatasetId& id, const Dataset& entry) {
+    if (!entry.queued.empty()) order_.erase(rank(id, entry));
+  }
+  void reorder(const DatasetId& id, const Dataset& entry) {
+    if (!entry.queued.empty()) {
+      order_.insert(rank(id, entry));
+    } else if (entry.missing == 0) {
+      datasets_.erase(id);
+    }
+  }
+
+  std::unordered_map<DatasetId, Dataset> datasets_;
+  std::set<Rank> order_;
+};
+
+/// The moments at which chunks are to be looked at again. O(log n) each.
+class Alarms {
+ public:
+  void set(Instant at, const ChunkId& id) { alarms_.emplace(at, id); }
+  void cancel(Instant at, const ChunkId& id) { alarms_.erase({at, id}); }
+
+  [[nodiscard]] std::optional<Instant> next() const {
+    if (alarms_.empty()) return std::nullopt;
+    return alarms_.begin()->first;
+  }
+
+  /// Takes out one that is due at `now`, the earliest first.
+  std::optional<ChunkId> pop_due(Instant now) {
+    if (alarms_.empty() || alarms_.begin()->first > now) return std::nullopt;
+    const ChunkId id = alarms_.begin()->second;
+    alarms_.erase(alarms_.begin());
+    return id;
+  }
+
+ private:
+  std::set<std::pair<Instant, ChunkId>> alarms_;
+};
+
+}  // namespace garner::core
+
+// garner/core/chunk_table.hpp -------------------------------------------------------------------------------
+// The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
+// clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
+// rules that every input ends in are in `core/chunk_rules.hpp`.
+
+// garner/core/actions.hpp -----------------------------------------------------------------------------------
+// What the state machine wants done, and the outcomes that come back. Values only: who performs an action, on
+// which thread and how, is not known here.
+
+namespace garner::core {
+
+/// Names one transfer of one file; never used twice.
+using TransferId = std::uint64_t;
+
+/// What `download_chunk` asks for, with its fingerprint computed where no lock is held.
+struct Wish {
+  explicit Wish(DataChunk description)
+      : chunk(std::make_shared<const DataChunk>(std::move(description))),
+        content(content_fingerprint(*chunk)),
+        bytes(declared_bytes(*chunk)) {}
+
+  std::shared_ptr<const DataChunk> chunk;
+  ContentFingerprint content;
+  std::optional<std::uint64_t> bytes;  ///< declared
+};
+
+/// How an action ended.
+struct Outcome {
+  std::error_code error;
+  std::string subject;                                  ///< with an error: the file and redacted URL, or the path
+  std::optional<std::chrono::nanoseconds> retry_after;  ///< as a server asked
+
+  [[nodiscard]] bool ok() const noexcept { return !error; }
+};
+
+/// Each action but the last three is answered by exactly one report: `staged`, `file_done`, and so on.
+namespace action {
+
+/// Open a staging area for a new generation.
+struct Stage {
+  std::uint64_t number;
+  std::shared_ptr<const DataChunk> chunk;
+};
+/// Fetch one file of a staged generation, from the `url`-th of its mirrors.
+struct StartFile {
+  TransferId transfer;
+  std::uint64_t number;
+  std::shared_ptr<const DataChunk> chunk;
+  const std::string* name;   ///< into `chunk`
+  const FileSource* source;  ///< into `chunk`
+  std::size_t url;
+};
+struct Publish {
+  ChunkId id;
+  std::uint64_t number;
+};
+/// Take a staging area away. Nothing writes to it any more.
+struct Discard {
+  ChunkId id;
+  std::uint64_t number;
+};
+/// Make sure that the next start does not find this generation, although it is still pinned.
+struct Doom {
+  Generation generation;
+};
+struct Spare {
+  Generation generation;
+};
+/// Take a generation away. Nobody has a pin on it.
+struct Remove {
+  Generation generation;
+};
+struct Describe {
+  Generation generation;
+};
+struct Verify {
+  Generation generation;
+};
+
+/// Take away what was left half-done.
+struct CleanUp {};
+
+/// End a transfer early. Its `file_done` comes all the same.
+struct StopFile {
+  TransferId transfer;
+};
+/// Serve a generation / serve it no more. Performed before the call that caused it returns.
+struct List {
+  Generation generation;
+  std::uint64_t asked;
+};
+struct Unlist {
+  Generation generation;
+};
+
+}  // namespace action
+
+using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
+                            action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp, action::StopFile,
+                            action::List, action::Unlist, Event>;
+
+/// What is to be done, in order, and how much of it is still to be reported on.
+class ActionList {
+ protected:
+  template <class Done>
+  void act(Done action) {
+    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::List> &&
+                              !std::is_same_v<Done, action::Unlist>;
+    if (reported) ++unreported_;
+    actions_.emplace_back(std::move(action));
+  }
+
+  void notify(EventKind kind, const ChunkId& id, std::uint64_t number) {
+    Event event;
+    event.kind = kind;
+    event.id = id;
+    event.generation = number;
+    actions_.emplace_back(std::move(event));
+  }
+
+  void notify_failure(const ChunkId& id, std::uint64_t number, const Outcome& outcome) {
+    notify(EventKind::chunk_failed, id, number);
+    Event& event = std::get<Event>(actions_.back());
+    event.error = outcome.error;
+    event.subject = outcome.subject;
+  }
+
+  std::vector<Action> actions_;
+  std::size_t unreported_ = 0;
+};
+
+}  // namespace garner::core
+
+// garner/core/chunk_entry.hpp -------------------------------------------------------------------------------
+// All that is known of one chunk: what is wanted of it, its generations in the store, and the one on its way
+// in. State and questions about it; the rules that change it are in `core/chunk_table.hpp`.
+
+// garner/core/chunk_fetch.hpp -------------------------------------------------------------------------------
+// One generation on its way in: which of its files are there, which are moving, which mirror is next. Knows
+// nothing of other chunks, of limits or of time.
+
+namespace garner::core {
+
+/// The files of one chunk while they are fetched.
+class ChunkFetch {
+ public:
+  enum class Phase : std::uint8_t {
+    staging,       ///< the staging area is being opened
+    transferring,  ///< files move, or wait for a free transfer
+    publishing,    ///< all files are there
+    waiting,       ///< some file failed at every mirror; what is there is kept for the next round
+    discarding,    ///< the staging area is being taken away
+  };
+
+  ChunkFetch(std::uint64_t number, std::shared_ptr<const DataChunk> chunk, const ContentFingerprint& content)
+      : number_(number), chunk_(std::move(chunk)), content_(content) {
+    files_.reserve(chunk_->files.size());
+    for (const auto& [name, source] : chunk_->files) files_.push_back({&name, &source});
+  }
+
+  [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
+  [[nodiscard]] const std::shared_ptr<const DataChunk>& chunk() const noexcept { return chunk_; }
+  [[nodiscard]] const ContentFingerprint& content() const noexcept { return content_; }
+  [[nodiscard]] std::size_t moving() const noexcept { return moving_; }
+
+  Phase phase = Phase::staging;
+  bool stopping = false;  ///< not wanted any more: to be discarded when nothing moves
+  bool halted = false;    ///< its transfers were told to stop, and no more are started
+  bool spoiled = false;   ///< the store failed under it: its staging cannot be trusted
+  Outcome failure;        ///< of this round, the last one
+
+  [[nodiscard]] bool has_pending() const {
+    return std::any_of(files_.begin(), files_.end(), [](const File& file) { return file.state == State::pending; });
+  }
+  [[nodiscard]] bool complete() const {
+    return std::all_of(files_.begin(), files_.end(), [](const File& file) { return file.state == State::done; });
+  }
+  /// Whether any file was finished in this round.
+  [[nodiscard]] bool progressed() const noexcept { return progressed_; }
+
+  /// Starts the next pending file; there is one.
+  action::StartFile start_next(TransferId transfer) {
+    File& file = *std::find_if(files_.begin(), files_.end(), [](const File& f) { return f.state == State::pending; });
+    file.state = State::moving;
+    file.transfer = transfer;
+    ++moving_;
+    return {transfer, number_, chunk_, file.name, file.source, file.url};
+  }
+
+  /// The transfers that are under way.
+  [[nodiscard]] std::vector<TransferId> transfers() const {
+    std::vector<TransferId> out;
+    for (const File& file : files_) {
+      if (file.state == State::moving) out.push_back(file.transfer);
+    }
+    return out;
+  }
+
+  void file_done(TransferId transfer) {
+    find(transfer).state = State::done;
+    progressed_ = true;
+    --moving_;
+  }
+
+  /// The transfer failed: its file is pending again with the next mirror, until each was tried once in this
+  /// round.
+  void file_failed(TransferId transfer) {
+    File& file = find(transfer);
+    file.url = (file.url + 1) % file.source->urls.size();
+    file.state = ++file.tried < file.source->urls.size() ? State::pending : State::failed;
+    --moving_;
+  }
+
+  /// What failed may be tried again, at every mirror.
+  void new_round() {
+    for (File& file : files_) {
+      file.tried = 0;
+      if (file.state == State::failed) file.state = State::pending;
+    }
+    progressed_ = false;
+    failure = {};
+  }
+
+ private:
+  enum class State : std::uint8_t { pending, moving, done, failed };
+  struct File {
+    const std::string* name;
+    const FileSource* source;
+    State state = State::pending;
+    std::size_t url = 0;
+    std::size_t tried = 0;
+    TransferId transfer = 0;
+  };
+
+  File& find(TransferId transfer) {
+    return *std::find_if(files_.begin(), files_.end(), [transfer](const File& file) {
+      return file.state == State::moving && file.transfer == transfer;
+    });
+  }
+
+  std::uint64_t number_;
+  std::shared_ptr<const DataChunk> chunk_;
+  ContentFingerprint content_;
+  std::vector<File> files_;
+  std::size_t moving_ = 0;
+  bool progressed_ = false;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+/// A published generation.
+struct Copy {
+  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
+
+  explicit Copy(const Generation& published) : generation(published) {}
+
+  Generation generation;
+  std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
+  bool listed = false;                        ///< served
+  bool doomed = false;                        ///< the store would not recover it
+  bool drained = false;                       ///< nobody has a pin on it
+  bool unfit = false;                     ///< not to be served again: its removal has begun, or it was found corrupt
+  Operation operation = Operation::none;  ///< in the store, under way: one at a time
+  std::uint64_t failures = 0;             ///< of the operation that is due
+  std::optional<Instant> retry_at;        ///< of it
+
+  /// Whether it is known to hold `wanted`.
+  [[nodiscard]] bool holds(const std::optional<ContentFingerprint>& wanted,
+                           const std::optional<std::uint64_t>& bytes) const {
+    return content && content == wanted && (!bytes || bytes == generation.bytes);
+  }
+};
+
+/// Of the attempts to fetch, since the chunk was wanted or last ready.
+struct Failures {
+  std::uint64_t attempts = 0;
+  std::uint64_t streak = 0;  ///< of them, those since the last file that came through
+  std::error_code error;
+  std::string subject;
+};
+
+struct ChunkEntry {
+  bool wanted = false;
+  bool queued = false;
+  bool parked = false;                        ///< the store was full
+  std::uint64_t asked = 0;                    ///< its place in the order of asking
+  Epoch assigned = 0;                         ///< the last assignment that named it
+  std::shared_ptr<const DataChunk> want;      ///< what is wanted, until a copy is known to hold it
+  std::optional<ContentFingerprint> content;  ///< of what is wanted, where that is known
+  std::vector<Copy> copies;
+  std::unique_ptr<ChunkFetch> fetch;
+  std::optional<Instant> retry_at;  ///< nothing is fetched before
+  std::unique_ptr<Failures> failures;
+  std::optional<Instant> alarm;  ///< as set in the alarms
+
+  [[nodiscard]] Copy* listed() {
+    const auto it = std::find_if(copies.begin(), copies.end(), [](const Copy& copy) { return copy.listed; });
+    return it == copies.end() ? nullptr : &*it;
+  }
+
+  [[nodiscard]] Copy* copy(const Generation& generation) {
+    const auto it =
+        std::find_if(copies.begin(), copies.end(), [&](const Copy& copy) { return copy.generation == generation; });
+    return it == copies.end() ? nullptr : &*it;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
+
+  /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
+  [[nodiscard]] bool settled() const {
+    if ((wanted && want) || fetch) return false;
+    return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
+      if (copy.operation == Copy::Operation::verify) return copy.listed;
+      if (copy.operation != Copy::Operation::none) return false;
+      return copy.listed ? !copy.doomed : copy.doomed && !copy.drained;
+    });
+  }
+
+  [[nodiscard]] ChunkState state() const {
+    if (!wanted) {
+      const bool pinned = std::any_of(copies.begin(), copies.end(), [](const Copy& copy) {
+        return !copy.drained && copy.operation != Copy::Operation::remove;
+      });
+      return pinned ? ChunkState::draining : ChunkState::removing;
+    }
+    if (!want) return ChunkState::ready;
+    if (queued) return parked ? ChunkState::parked : ChunkState::queued;
+    if (fetch && !fetch->stopping) {
+      if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
+        return ChunkState::downloading;
+      }
+      if (fetch->phase == ChunkFetch::Phase::publishing) return ChunkState::publishing;
+    }
+    if (parked) return ChunkState::parked;
+    return retry_at ? ChunkState::waiting : ChunkState::queued;
+  }
+};
+
+}  // namespace garner::core
+
+// garner/core/chunk_rules.hpp -------------------------------------------------------------------------------
+// The rules: `step` compares what is wanted of one chunk with what there is of it, and asks for what is
+// missing; `pump` hands out the free places. The inputs that lead to them are in `core/chunk_table.hpp`.
+
+// garner/core/tally.hpp -------------------------------------------------------------------------------------
+// Running counts over all chunks, so that telling the status costs the same at a million chunks as at one.
+
+namespace garner::core {
+
+/// Each entry is counted before and after it changes, with `sign` -1 and +1.
+class Tally {
+ public:
+  void count(const ChunkEntry& entry, int sign) {
+    if (entry.wanted) {
+      add(of(entry), sign);
+      if (entry.want) missing_.count_missing(entry.want->dataset_id, sign);
+    }
+    for (const Copy& copy : entry.copies) {
+      if (copy.listed) {
+        bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
+      } else {
+        add(copy.drained || copy.operation == Copy::Operation::remove ? counts_.removing : counts_.draining, sign);
+      }
+    }
+    if (!entry.settled()) add(unsettled_, sign);
+  }
+
+  [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
+  [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
+
+  void fill(Status& status) const {
+    status.ready = counts_.ready;
+    status.queued = counts_.queued;
+    status.downloading = counts_.downloading;
+    status.waiting = counts_.waiting;
+    status.parked = counts_.parked;
+    status.draining = counts_.draining;
+    status.removing = counts_.removing;
+    status.bytes_ready = bytes_ready_;
+  }
+
+ private:
+  static void add(std::size_t& count, int sign) { count += static_cast<std::size_t>(sign); }
+
+  std::size_t& of(const ChunkEntry& entry) {
+    switch (entry.state()) {
+      case ChunkState::queued: return counts_.queued;
+      case ChunkState::downloading:
+      case ChunkState::publishing: return counts_.downloading;
+      case ChunkState::waiting: return counts_.waiting;
+      case ChunkState::parked: return counts_.parked;
+      case ChunkState::ready:
+      case ChunkState::draining:
+      case ChunkState::removing: break;
+    }
+    return counts_.ready;
+  }
+
+  struct Counts {
+    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, draining = 0, removing = 0;
+  };
+  Counts counts_;
+  std::uint64_t bytes_ready_ = 0;
+  std::size_t unsettled_ = 0;
+  FetchQueue missing_;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+class ChunkRules : protected ActionList {
+ protected:
+  ChunkRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+
+  /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
+  template <class Change>
+  void touch(const ChunkId& id, Instant now, Change&& change) {
+    ChunkEntry& entry = entries_[id];
+    tally_.count(entry, -1);
+    if (entry.fetch) startable_.erase({entry.fetch->number(), id});
+    change(entry);
+    step(id, entry, now);
+    tally_.count(entry, +1);
+    if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
+    if (!entry.parked) parked_.erase(id);
+    set_alarm(id, entry);
+    if (entry.empty()) entries_.erase(id);
+  }
+
+  /// As `touch`, and then hands out what may have become free.
+  template <class Change>
+  void report(const ChunkId& id, Instant now, Change&& change) {
+    --unreported_;
+    touch(id, now, std::forward<Change>(change));
+    pump(now);
+  }
+
+  /// Starts what has its turn, within the limits.
+  void pump(Instant now) {
+    if (closed_) return;
+    if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
+    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
+      const std::optional<ChunkId> id = tally_.queue().front();
+      if (!id) break;
+      touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
+    }
+    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
+      const ChunkId id = startable_.begin()->second;
+      touch(id, now, [this](ChunkEntry& entry) {
+        ++moving_files_;
+        act(entry.fetch->start_next(++last_transfer_));
+      });
+    }
+    if (litter_ && !cleaning_ && !clean_up_at_) {
+      litter_ = false;
+      cleaning_ = true;
+      act(action::CleanUp{});
+    }
+    while (!verifying_ && !to_verify_.empty()) {
+      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [this](ChunkEntry& entry) {
+        Copy* copy = entry.listed();
+        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
+        verifying_ = true;
+        begin(*copy, Copy::Operation::verify);
+      });
+    }
+  }
+
+  // ---- what is wanted
+
+  void want(const Wish& wish, Instant now) {
+    touch(wish.chunk->id, now, [&](ChunkEntry& entry) {
+      const Copy* listed = entry.listed();
+      if (entry.wanted && entry.want && *entry.want == *wish.chunk) return;
+      if (entry.wanted && !entry.want && listed != nullptr && listed->holds(wish.content, wish.bytes)) return;
+      leave_queue(entry);
+      forget_failures(entry);
+      entry.wanted = true;
+      entry.want = wish.chunk;
+      entry.content = wish.content;
+      entry.asked = ++asked_;
+    });
+  }
+
+  void unwant(const ChunkId& id, Instant now) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end() || !it->second.wanted) return;
+    touch(id, now, [this](ChunkEntry& entry) {
+      leave_queue(entry);
+      forget_failures(entry);
+      entry.wanted = false;
+      entry.want.reset();
+      entry.content.reset();
+    });
+  }
+
+  // ---- what is done about it
+
+  void step(const ChunkId& id, ChunkEntry& entry, Instant now) {
+    if (!entry.wanted) {
+      if (Copy* copy = entry.listed()) unlist(*copy);
+      stop_fetch(entry);
+    } else if (entry.want && !closed_) {
+      find_or_fetch(entry);
+    }
+    if (entry.fetch) settle_fetch(id, entry, now);
+    for (Copy& copy : entry.copies) settle_copy(copy);
+  }
+
+  /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
+  void find_or_fetch(ChunkEntry& entry) {
+    Copy* match = nullptr;
+    bool comparing = false;
+    const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
+    for (Copy& copy : entry.copies) {
+      if (copy.unfit || (!copy.listed && !options_.revive)) continue;
+      if (copy.generation.dataset_id != entry.want->dataset_id) continue;
+      if (copy.generation.block_range != entry.want->block_range) continue;
+      if (!copy.content) {
+        comparing = true;
+        if (copy.operation == Copy::Operation::none) begin(copy, Copy::Operation::describe);
+      } else if (copy.holds(entry.content, bytes) && (match == nullptr || copy.listed)) {
+        match = &copy;
+      }
+    }
+    if (match != nullptr) return serve(entry, *match);
+    if (comparing) return;
+    if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
+    const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
+    if (can_queue && !entry.retry_at && !entry.queued) {
+      tally_.queue().push(entry.want->dataset_id, entry.asked, entry.want->id);
+      entry.queued = true;
+    }
+  }
+
+  void serve(ChunkEntry& entry, Copy& copy) {
+    if (!copy.listed) {
+      if (Copy* older = entry.listed()) unlist(*older);
+      list(copy, entry.asked);
+    }
+    leave_queue(entry);
+    forget_failures(entry);
+    entry.want.reset();
+    stop_fetch(entry);
+  }
+
+  void list(Copy& copy, std::uint64_t asked) {
+    copy.listed = true;
+    copy.drained = false;
+    act(action::List{copy.generation, asked});
+    notify(EventKind::chunk_ready, copy.generation.id, copy.generation.number);
+  }
+
+  void unlist(Copy& copy) {
+    copy.listed = false;
+    act(action::Unlist{copy.generation});
+    notify(EventKind::chunk_unlisted, copy.generation.id, copy.generation.number);
+  }
+
+  /// One operation at a time on each copy, and always the one that is due now: so a doom, the spare that
+  /// takes it back and a removal cannot overtake each other.
+  void settle_copy(Copy& copy) {
+    if (copy.operation != Copy::Operation::none || copy.retry_at) return;
+    if (copy.listed) {
+      if (copy.doomed) begin(copy, Copy::Operation::spare);
+    } else if (copy.drained && !closed_) {
+      begin(copy, Copy::Operation::remove);
+    } else if (!copy.doomed) {
+      begin(copy, Copy::Operation::doom);
+    }
+  }
+
+  void begin(Copy& copy, Copy::Operation operation) {
+    copy.operation = operation;
+    switch (operation) {
+      case Copy::Operation::none: break;
+      case Copy::Operation::doom: return act(action::Doom{copy.generation});
+      case Copy::Operation::spare: return act(action::Spare{copy.generation});
+      case Copy::Operation::remove:
+        copy.unfit = true;  // even where it fails: it may be half gone
+        return act(action::Remove{copy.generation});
+      case Copy::Operation::describe: return act(action::Describe{copy.generation});
+      case Copy::Operation::verify: return act(action::Verify{copy.generation});
+    }
+  }
+
+  /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
+  template <class Finish>
+  void operation_done(const Generation& generation, const Outcome& outcome, Instant now, Finish&& finish) {
+    report(generation.id, now, [&](ChunkEntry& entry) {
+      Copy& copy = *entry.copy(generation);
+      const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
+      if (outcome.ok()) {
+        copy.failures = 0;
+        finish(entry, copy);
+        return;
+      }
+      notify_failure(generation.id, generation.number, outcome);
+      // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
+      if (closed_ && operation == Copy::Operation::remove) return;
+      const Backoff backoff{options_.min_backoff, options_.max_backoff};
+      copy.retry_at = now + backoff.delay(copy.failures++, random_);
+    });
+  }
+
+  // ---- fetching
+
+  void begin_fetch(ChunkEntry& entry) {
+    leave_queue(entry);
+    entry.parked = false;
+    ++active_fetches_;
+    if (entry.fetch) {
+      entry.fetch->phase = ChunkFetch::Phase::transferring;
+      return;
+    }
+    entry.fetch = std::make_unique<ChunkFetch>(++last_generation_, entry.want, *entry.content);
+    act(action::Stage{last_generation_, entry.want});
+  }
+
+  void settle_fetch(const ChunkId& id, ChunkEntry& entry, Instant now) {
+    ChunkFetch& fetch = *entry.fetch;
+    const bool waiting = fetch.phase == ChunkFetch::Phase::waiting;
+    if (fetch.phase != ChunkFetch::Phase::transferring && !waiting) return;
+    if (fetch.stopping || fetch.spoiled || closed_) halt(fetch);
+    if (fetch.moving() > 0) return;
+    if (closed_) return drop_fetch(entry);
+    if (fetch.stopping || fetch.spoiled) {
+      if (!fetch.stopping) attempt_failed(entry, id, fetch.failure, now);
+      if (waiting) ++active_fetches_;
+      fetch.phase = ChunkFetch::Phase::discarding;
+      return act(action::Discard{id, fetch.number()});
+    }
+    if (waiting) return;
+    if (fetch.complete()) {
+      fetch.phase = ChunkFetch::Phase::publishing;
+      return act(action::Publish{id, fetch.number()});
+    }
+    if (fetch.has_pending()) return;
+    attempt_failed(entry, id, fetch.failure, now);
+    fetch.new_round();
+    fetch.phase = ChunkFetch::Phase::waiting;
+    --active_fetches_;
+  }
+
+  /// The fetch is not wanted any more; it goes once nothing moves.
+  static void stop_fetch(ChunkEntry& entry) {
+    if (entry.fetch) entry.fetch->stopping = true;
+  }
+
+  void halt(ChunkFetch& fetch) {
+    if (std::exchange(fetch.halted, true)) return;
+    for (const TransferId transfer : fetch.transfers()) act(action::StopFile{transfer});
+  }
+
+  void drop_fetch(ChunkEntry& entry) {
+    if (entry.fetch->phase != ChunkFetch::Phase::waiting) --active_fetches_;
+    entry.fetch.reset();
+  }
+
+  void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
+    if (!entry.wanted || entry.fetch->stopping) return;
+    if (!entry.failures) entry.failures = std::make_unique<Failures>();
+    Failures& failures = *entry.failures;
+    // What comes through and then cannot be kept is no progress.
+    if (entry.fetch->progressed() && !entry.fetch->spoiled) failures.streak = 0;
+    ++failures.attempts;
+    ++attempts_failed_;
+    failures.error = outcome.error;
+    failures.subject = outcome.subject;
+    entry.retry_at = now + delay_after(outcome, failures.streak++);
+    if (classify(outcome.error) == ErrorClass::no_space) {
+      entry.parked = true;
+      parked_.insert(id);
+      hold_until_ = entry.retry_at;
+    }
+    notify_failure(id, entry.fetch->number(), outcome);
+  }
+
+  std::chrono::nanoseconds delay_after(const Outcome& outcome, std::uint64_t streak) {
+    const Backoff backoff{options_.min_backoff, options_.max_backoff};
+    switch (classify(outcome.error)) {
+      case ErrorClass::gone:
+      case ErrorClass::credentials:
+      case ErrorClass::invalid: return backoff.slowest(random_);
+      case ErrorClass::no_space: return Backoff{{}, options_.no_space_retry}.slowest(random_);
+      case ErrorClass::none:
+      case ErrorClass::transient:
+      case ErrorClass::wrong_bytes:
+      case ErrorClass::local:
+      case ErrorClass::cancelled: break;
+    }
+    const auto delay = backoff.delay(streak, random_);
+    if (!outcome.retry_after) return delay;
+    // As the server asked, within our limits, and not all at the same moment.
+    return delay + std::max(std::chrono::nanoseconds{}, std::min(*outcome.retry_after, options_.max_backoff));
+  }
+
+  /// There may be room again: what is parked need not wait.
+  void end_parking(Instant now) {
+    hold_until_.reset();
+    const std::set<ChunkId> parked = std::exchange(parked_, {});
+    for (const ChunkId& id : parked) {
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [](ChunkEntry& entry) {
+        if (!std::exchange(entry.parked, false)) return;
+        entry.retry_at.reset();
+      });
+    }
+    pump(now);
+  }
+
+  // ---- small things
+
+  void leave_queue(ChunkEntry& entry) {
+    if (!std::exchange(entry.queued, false)) return;
+    tally_.queue().erase(entry.want->dataset_id, entry.asked);
+  }
+
+  static void forget_failures(ChunkEntry& entry) {
+    entry.failures.reset();
+    entry.retry_at.reset();
+    entry.parked = false;
+  }
+
+  static bool can_start(const ChunkFetch& fetch) {
+    return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
+  }
+
+  void set_alarm(const ChunkId& id, ChunkEntry& entry) {
+    std::optional<Instant> next = entry.retry_at;
+    for (const Copy& copy : entry.copies) {
+      if (copy.retry_at && (!next || *copy.retry_at < *next)) next = copy.retry_at;
+    }
+    if (next == entry.alarm) return;
+    if (entry.alarm) alarms_.cancel(*entry.alarm, id);
+    if (next) alarms_.set(*next, id);
+    entry.alarm = next;
+  }
+
+  Options options_;
+  Random random_;
+  std::unordered_map<ChunkId, ChunkEntry> entries_;
+  Tally tally_;
+  Alarms alarms_;
+  std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
+  std::set<ChunkId> parked_;
+  std::optional<Instant> hold_until_;  // the store is full: nothing starts
+  std::set<ChunkId> to_verify_;
+  bool verifying_ = false;
+  bool litter_ = false;                   // something is left to be cleaned up
+  bool cleaning_ = false;
+  std::uint64_t failed_clean_ups_ = 0;
+  std::optional<Instant> clean_up_at_;    // not before
+  bool closed_ = false;
+  std::uint64_t asked_ = 0;
+  std::uint64_t last_generation_ = 0;
+  TransferId last_transfer_ = 0;
+  Epoch epoch_ = 0;
+  std::size_t active_fetches_ = 0;
+  std::size_t moving_files_ = 0;
+  std::uint64_t chunks_published_ = 0;
+  std::uint64_t chunks_removed_ = 0;
+  std::uint64_t attempts_failed_ = 0;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+/// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
+/// O(n).
+class ChunkTable : private ChunkRules {
+ public:
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRules(options, seed) {}
+
+  /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
+  std::vector<Action>& actions() noexcept { return actions_; }
+
+  // ---- before all else: what the store held
+
+  void recovered(const Generation& generation) {
+    last_generation_ = std::max(last_generation_, generation.number);
+    touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
+      const auto asked = ++asked_;
+      Copy* older = entry.listed();
+      if (older != nullptr && older->generation.number > generation.number) {
+        entry.copies.emplace_back(generation);
+        entry.copies.back().drained = true;
+        return;
+      }
+      if (older != nullptr) unlist(*older);
+      entry.wanted = true;
+      entry.asked = asked;
+      entry.copies.emplace_back(generation);
+      list(entry.copies.back(), asked);
+    });
+  }
+
+  /// New generations are numbered from above `last_generation`.
+  void recovery_done(std::uint64_t last_generation) {
+    last_generation_ = std::max(last_generation_, last_generation);
+    litter_ = true;
+    pump(Instant{});
+  }
+
+  // ---- calls
+
+  void download(const Wish& wish, Instant now) {
+    if (closed_) return;
+    want(wish, now);
+    pump(now);
+  }
+
+  void remove(const ChunkId& id, Instant now) {
+    if (closed_) return;
+    unwant(id, now);
+    pump(now);
+  }
+
+  /// Makes `wishes` what is wanted, and nothing else.
+  Epoch assign(const std::vector<Wish>& wishes, Instant now) {
+    if (closed_) return epoch_;
+    ++epoch_;
+    for (const Wish& wish : wishes) {
+      want(wish, now);
+      entries_[wish.chunk->id].assigned = epoch_;
+    }
+    std::vector<ChunkId> unwanted;
+    for (const auto& [id, entry] : entries_) {
+      if (entry.wanted && entry.assigned != epoch_) unwanted.push_back(id);
+    }
+    for (const ChunkId& id : unwanted) unwant(id, now);
+    pump(now);
+    return epoch_;
+  }
+
+  /// Re-reads these chunks, one after another.
+  void verify(const std::vector<ChunkId>& ids, Instant now) {
+    if (closed_) return;
+    to_verify_.insert(ids.begin(), ids.end());
+    pump(now);
+  }
+
+  void set_options(const Options& options, Instant now) {
+    options_ = options;
+    pump(now);
+  }
+
+  /// Stops what moves, keeps its staging, and asks for no more but the marks that make deletions outlive the
+  /// process.
+  void close(Instant now) {
+    if (closed_) return;
+    closed_ = true;
+    to_verify_.clear();
+    std::vector<ChunkId> all;
+    all.reserve(entries_.size());
+    for (const auto& [id, entry] : entries_) all.push_back(id);
+    // What waits to be tried again gets its last chance.
+    for (const ChunkId& id : all) {
+      touch(id, now, [](ChunkEntry& entry) {
+        for (Copy& copy : entry.copies) copy.retry_at.reset();
+      });
+    }
+  }
+
+  void woken(Instant now) {
+    if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
+      touch(*id, now, [now](ChunkEntry& entry) {
+        entry.alarm.reset();
+        if (entry.retry_at && *entry.retry_at <= now) entry.retry_at.reset();
+        for (Copy& copy : entry.copies) {
+          if (copy.retry_at && *copy.retry_at <= now) copy.retry_at.reset();
+        }
+      });
+    }
+    pump(now);
+  }
+
+  // ---- reports: one for each action that asks for one
+
+  void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    report(id, now, [&](ChunkEntry& entry) {
+      entry.fetch->phase = ChunkFetch::Phase::transferring;
+      if (!outcome.ok()) {
+        attempt_failed(entry, id, outcome, now);
+        drop_fetch(entry);
+      }
+    });
+  }
+
+  void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
+    --moving_files_;
+    report(id, now, [&](ChunkEntry& entry) {
+      ChunkFetch& fetch = *entry.fetch;
+      if (outcome.ok()) return fetch.file_done(transfer);
+      fetch.file_failed(transfer);
+      const ErrorClass cls = classify(outcome.error);
+      // Where the store failed, that is what counts, whatever else ends because of it.
+      if (fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
+      fetch.failure = outcome;
+      if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
+    });
+  }
+
+  void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    report(id, now, [&](ChunkEntry& entry) {
+      if (!outcome.ok()) {
+        entry.fetch->failure = outcome;
+        entry.fetch->spoiled = true;
+        entry.fetch->phase = ChunkFetch::Phase::transferring;
+        return;
+      }
+      ++chunks_published_;
+      entry.copies.emplace_back(generation);
+      Copy& copy = entry.copies.back();
+      copy.content = entry.fetch->content();
+      copy.drained = true;  // nobody has seen it yet
+      drop_fetch(entry);
+      if (entry.want && copy.holds(entry.content, declared_bytes(*entry.want))) serve(entry, copy);
+    });
+  }
+
+  /// With an error, something is left to be cleaned up.
+  void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
+  }
+
+  void cleaned_up(const Outcome& outcome, Instant now) {
+    --unreported_;
+    cleaning_ = false;
+    if (outcome.ok()) {
+      failed_clean_ups_ = 0;
+    } else {
+      litter_ = true;
+      clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
+    }
+    pump(now);
+  }
+
+  /// Nobody has a pin on this generation any more, and nobody can get one: it is not listed.
+  void drained(const Generation& generation, Instant now) {
+    touch(generation.id, now, [&](ChunkEntry& entry) {
+      Copy* copy = entry.copy(generation);
+      if (copy == nullptr || copy->listed) return;
+      copy->drained = true;
+      if (!closed_) copy->retry_at.reset();
+    });
+    pump(now);
+  }
+
+  void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = true; });
+  }
+
+  void spared(const Generation& generation, const Outcome& outcome, Instant now) {
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = false; });
+  }
+
+  void removed(const Generation& generation, const Outcome& outcome, Instant now) {
+    operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
+      entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+      ++chunks_removed_;
+      notify(EventKind::chunk_removed, generation.id, generation.number);
+    });
+    if (outcome.ok()) end_parking(now);
+  }
+
+  /// `chunk` is what the generation holds, or nothing where it cannot be told: then it is not what is wanted.
+  void described(const Generation& generation, const std::optional<DataChunk>& chunk, Instant now) {
+    operation_done(generation, {}, now, [&](ChunkEntry&, Copy& copy) {
+      copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
+    });
+  }
+
+  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read.
+  void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
+                Instant now) {
+    verifying_ = false;
+    operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
+      if (outcome.ok()) return;
+      notify_failure(generation.id, generation.number, outcome);
+      if (outcome.error != errc::corrupt_chunk) return;
+      copy.unfit = true;
+      if (copy.listed) unlist(copy);
+      if (!entry.wanted || entry.want) return;
+      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
+      // It comes from the disk, so it is as little trusted as that.
+      const bool fetchable =
+          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+      entry.wanted = fetchable;
+      if (fetchable) {
+        const Wish wish(*chunk);
+        entry.want = wish.chunk;
+        entry.content = wish.content;
+      }
+    });
+  }
+
+  // ---- questions
+
+  /// When to call `woken`.
+  [[nodiscard]] std::optional<Instant> next_wake() const {
+    std::optional<Instant> next = alarms_.next();
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_}) {
+      if (at && (!next || *at < *next)) next = at;
+    }
+    return next;
+  }
+  /// Whether what is wanted is served, and what is not wanted is only kept by pins.
+  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_; }
+  /// Whether every action has been reported on.
+  [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
+  [[nodiscard]] bool closed() const noexcept { return closed_; }
+  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
+
+  void fill(Status& status) const {
+    tally_.fill(status);
+    status.chunks_published = chunks_published_;
+    status.chunks_removed = chunks_removed_;
+    status.attempts_failed = attempts_failed_;
+    status.assigned_epoch = epoch_;
+    status.closed = closed_;
+  }
+
+  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id, Instant now) const {
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) return std::nullopt;
+    const ChunkEntry& entry = it->second;
+    ChunkStatus status;
+    status.state = entry.state();
+    status.wanted = entry.wanted;
+    status.served = std::any_of(entry.copies.begin(), entry.copies.end(), [](const Copy& copy) { return copy.listed; });
+    if (entry.failures) {
+      status.attempts = entry.failures->attempts;
+      status.last_error = entry.failures->error;
+      status.last_error_class = classify(entry.failures->error);
+      status.last_error_subject = entry.failures->subject;
+    }
+    if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
+    return status;
+  }
+};
+
+}  // namespace garner::core
+
+// Does it.
+
+// garner/manager/engine.hpp ---------------------------------------------------------------------------------
+// The engine of a data manager: one lock around the state machine and the index, and everything that the
+// state machine asks for, done outside of it. Calls and reports become inputs; the actions that come back are
+// performed in their order by one task at a time, and what blocks gets a task of its own.
+
+// garner/manager/alarm.hpp ----------------------------------------------------------------------------------
+// One alarm on an executor, which can be set again and put away, and tells for certain whether its task will
+// still run.
+
+namespace garner::detail {
+
+/// Thread-safety: one caller at a time. The task may run on any thread.
+template <Executor E>
+class Alarm {
+ public:
+  explicit Alarm(E& executor) : executor_(executor) {}
+
+  /// Runs `task` once at `at`, unless it is put away before.
+  template <class Work>
+  void set(Instant at, Work task) {
+    claim_ = std::make_shared<std::atomic<bool>>(false);
+    timer_.emplace(executor_.post_at(at, [claim = claim_, task = std::move(task)]() mutable {
+      if (!claim->exchange(true)) task();
+    }));
+  }
+
+  /// True where a task was set that has not begun, and now never will. An executor's `cancel` does not tell;
+  /// so whoever claims the task first has it.
+  bool put_away() {
+    if (!timer_) return false;
+    executor_.cancel(*timer_);
+    timer_.reset();
+    return !claim_->exchange(true);
+  }
+
+ private:
+  E& executor_;
+  std::optional<typename E::Timer> timer_;
+  std::shared_ptr<std::atomic<bool>> claim_;
+};
+
+}  // namespace garner::detail
+
+// garner/manager/guarded.hpp --------------------------------------------------------------------------------
+// Calls into policies: whatever they throw becomes an error code.
+
+namespace garner::detail {
+
+/// Runs `call()`, which returns nothing or a `std::error_code`. What it throws is returned: the code of a
+/// `std::system_error`, `errc::policy_failed` for anything else.
+template <class Call>
+std::error_code guarded(Call&& call) noexcept {
+  try {
+    if constexpr (std::is_void_v<std::invoke_result_t<Call>>) {
+      std::forward<Call>(call)();
+      return {};
+    } else {
+      return std::forward<Call>(call)();
+    }
+  } catch (const std::system_error& error) {
+    return error.code() ? error.code() : make_error_code(errc::policy_failed);
+  } catch (...) {
+    return errc::policy_failed;
+  }
+}
+
+}  // namespace garner::detail
+
+// garner/manager/listing.hpp --------------------------------------------------------------------------------
+// What is served: the index of listed generations, and the pins that it hands out.
+
+namespace garner::detail {
+
+/// Thread-safety: `find`, `find_all` and `ids` from any thread, without a lock; all else from one thread at a
+/// time.
+template <Storage S>
+class Listing {
+ public:
+  explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
+
+  void list(const Generation& generation, std::uint64_t asked) {
+    Record& record = records_[generation];
+    std::shared_ptr<const Pinned<S>> pin = record.pin.lock();
+    // Of a generation that is taken back the old pins may be gone, with the report of it on its way: that
+    // report is then of another serial, and not current.
+    if (!pin) pin = std::make_shared<const Pinned<S>>(generation, ++record.serial, host_);
+    record.pin = pin;
+    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, std::move(pin));
+    changed_ = true;
+  }
+
+  void unlist(const Generation& generation) {
+    index_.erase(records_.at(generation).key);
+    changed_ = true;
+  }
+
+  /// The generation is gone.
+  void forget(const Generation& generation) { records_.erase(generation); }
+
+  /// Lets readers see what has changed, and appends to `garbage` what none of them can see any more. To be
+  /// destroyed outside of every lock: among it are pins.
+  void publish(std::vector<core::Epochs::Garbage>& garbage) {
+    if (std::exchange(changed_, false)) index_.publish();
+    index_.collect(garbage);
+  }
+
+  /// Whether readers are still inside what was replaced.
+  [[nodiscard]] bool pending() const noexcept { return index_.pending(); }
+
+  /// Whether `serial` is the last listing of this generation.
+  [[nodiscard]] bool is_current(const Generation& generation, std::uint64_t serial) const {
+    const auto it = records_.find(generation);
+    return it != records_.end() && it->second.serial == serial;
+  }
+
+  // ---- readers
+
+  [[nodiscard]] std::optional<DataChunkRef<S>> find(const DatasetId& dataset, BlockNumber block) const {
+    std::optional<Pin> pin = index_.find(dataset, block);
+    if (!pin) return std::nullopt;
+    return DataChunkRef<S>(*std::move(pin));
+  }
+
+  [[nodiscard]] std::vector<DataChunkRef<S>> find_all(const DatasetId& dataset, const BlockRange& range) const {
+    std::vector<DataChunkRef<S>> out;
+    index_.visit(dataset, range, [&out](const Pin& pin) { out.emplace_back(pin); });
+    return out;
+  }
+
+  [[nodiscard]] std::vector<ChunkId> ids() const {
+    std::vector<ChunkId> out;
+    index_.visit_all([&out](const Pin& pin) { out.push_back(pin->generation().id); });
+    return out;
+  }
+
+ private:
+  using Pin = std::shared_ptr<const Pinned<S>>;
+  struct Record {
+    typename core::ChunkIndex<Pin>::Key key;
+    std::weak_ptr<const Pinned<S>> pin;
+    std::uint64_t serial = 0;
+  };
+
+  std::shared_ptr<PinHost<S>> host_;
+  core::ChunkIndex<Pin> index_;
+  /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
+  struct Hash {
+    std::size_t operator()(const Generation& generation) const noexcept {
+      return std::hash<ChunkId>()(generation.id) ^ static_cast<std::size_t>(generation.number);
+    }
+  };
+
+  std::unordered_map<Generation, Record, Hash> records_;
+  bool changed_ = false;
+};
+
+}  // namespace garner::detail
+
+// garner/manager/observers.hpp ------------------------------------------------------------------------------
+// Who is told, and what is still to be told to them. Events wait here until a task delivers them, so that an
+// observer that is slow, throws or calls the manager back disturbs nobody.
+
+namespace garner::detail {
+
+/// Thread-safety: every member from any thread. `deliver` by one thread at a time.
+class Observers {
+ public:
+  using Observer = std::function<void(const Event&)>;
+
+  Subscription subscribe(Observer observer) {
+    const std::scoped_lock lock(state_->mutex);
+    const std::uint64_t number = ++state_->last_number;
+    state_->observers.push_back({number, std::make_shared<const Observer>(std::move(observer))});
+    return Subscription([weak = std::weak_ptr<State>(state_), number] {
+      if (const auto state = weak.lock()) state->unsubscribe(number);
+    });
+  }
+
+  /// Keeps `event` for those who are subscribed now. True where the caller is to see to a `deliver`.
+  bool push(const Event& event) {
+    const std::scoped_lock lock(state_->mutex);
+    if (state_->observers.empty()) return false;
+    if (state_->events.size() >= max_waiting) {
+      state_->events.clear();
+      state_->events.push_back(dropped());
+    }
+    state_->events.push_back(event);
+    return !std::exchange(state_->delivering, true);
+  }
+
+  /// Tells everybody everything that waits.
+  void deliver() {
+    std::unique_lock lock(state_->mutex);
+    state_->thread = std::this_thread::get_id();
+    while (!state_->events.empty()) {
+      const Event event = std::move(state_->events.front());
+      state_->events.pop_front();
+      auto observers = state_->observers;
+      for (const auto& [number, observer] : observers) {
+        if (!state_->is_subscribed(number)) continue;
+        lock.unlock();
+        try {
+          (*observer)(event);
+        } catch (...) {  // NOLINT(bugprone-empty-catch): what an observer throws concerns nobody else
+        }
+        lock.lock();
+      }
+      lock.unlock();
+      observers.clear();  // it may hold the last of one that has unsubscribed, which may own anything
+      lock.lock();
+    }
+    state_->thread = {};
+    state_->delivering = false;
+  }
+
+  /// Whether the calling thread is inside an observer of this manager.
+  [[nodiscard]] bool is_observing() const {
+    const std::scoped_lock lock(state_->mutex);
+    return state_->thread == std::this_thread::get_id();
+  }
+
+ private:
+  static constexpr std::size_t max_waiting = 65536;
+
+  static Event dropped() {
+    Event event;
+    event.kind = EventKind::events_dropped;
+    return event;
+  }
+
+  struct State {
+    [[nodiscard]] bool is_subscribed(std::uint64_t number) const {
+      return std::any_of(observers.begin(), observers.end(), [number](const auto& o) { return o.first == number; });
+    }
+    void unsubscribe(std::uint64_t number) {
+      std::shared_ptr<const Observer> last;  // destroyed outside of the lock: it may own anything
+      const std::scoped_lock lock(mutex);
+      const auto it =
+          std::find_if(observers.begin(), observers.end(), [number](const auto& o) { return o.first == number; });
+      if (it == observers.end()) return;
+      last = std::move(it->second);
+      observers.erase(it);
+    }
+
+    std::mutex mutex;
+    std::vector<std::pair<std::uint64_t, std::shared_ptr<const Observer>>> observers;
+    std::deque<Event> events;
+    std::uint64_t last_number = 0;
+    bool delivering = false;
+    std::thread::id thread;
+  };
+
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+}  // namespace garner::detail
+
+// garner/manager/performer.hpp ------------------------------------------------------------------------------
+// The hands of the engine: performs the state machine's actions through the policies, and gives it the
+// reports. What blocks is done by a task of its own; nothing here is decided.
+
+// garner/manager/store_calls.hpp ----------------------------------------------------------------------------
+// The storage's calls about published generations, as the state machine wants them: an outcome each, whatever
+// is thrown.
+
+namespace garner::detail {
+
+/// Every member blocks on I/O.
+template <Storage S>
+class StoreCalls {
+ public:
+  explicit StoreCalls(S& storage) : storage_(storage) {}
+
+  core::Outcome doom(const Generation& generation) {
+    return about(generation, guarded([&] { return storage_.doom(generation); }));
+  }
+  core::Outcome spare(const Generation& generation) {
+    return about(generation, guarded([&] { return storage_.spare(generation); }));
+  }
+  core::Outcome remove(const Generation& generation) {
+    std::error_code error = guarded([&] { return storage_.remove(generation); });
+    if (error == errc::no_such_generation) error.clear();  // an earlier try went further than it said
+    return about(generation, error);
+  }
+  core::Outcome verify(const Generation& generation) const {
+    return about(generation, guarded([&] { return storage_.verify(generation); }));
+  }
+
+  /// Nothing where it cannot be told.
+  std::optional<DataChunk> describe(const Generation& generation) const {
+    std::optional<DataChunk> chunk;
+    const std::error_code error = guarded([&] {
+      std::error_code ec;
+      chunk = storage_.describe(generation, ec);
+      return ec;
+    });
+    if (error) chunk.reset();
+    return chunk;
+  }
+
+  std::optional<StoreUsage> usage() const {
+    std::optional<StoreUsage> usage;
+    guarded([&] { usage = storage_.usage(); });
+    return usage;
+  }
+
+  core::Outcome clean_up() {
+    return {guarded([&] { return storage_.clean_up(); }), "leftovers of the store", std::nullopt};
+  }
+
+ private:
+  static core::Outcome about(const Generation& generation, std::error_code error) {
+    if (!error) return {};
+    return {error, "chunk " + generation.id.to_hex(), std::nullopt};
+  }
+
+  S& storage_;
+};
+
+}  // namespace garner::detail
+
+// garner/manager/transfers.hpp ------------------------------------------------------------------------------
+// The chunks that are being fetched, as the policies see them: staging areas, staged files, and the transfers
+// that fill them. Does what it is told and reports; decides only whether a file can go on where it stopped.
+
+// garner/manager/rate_meter.hpp -----------------------------------------------------------------------------
+// Bytes a second over the last few seconds, counted by many threads without a lock.
+
+namespace garner::detail {
+
+/// A ring of one-second buckets. Near the edge of a second an update may land in the bucket next to its own;
+/// the rate is for people, and the total is exact.
+class RateMeter {
+ public:
+  void add(std::chrono::nanoseconds now, std::uint64_t bytes) noexcept {
+    total_.fetch_add(bytes, std::memory_order_relaxed);
+    const std::int64_t second = seconds(now);
+    Bucket& bucket = buckets_[static_cast<std::size_t>(second) % buckets_.size()];
+    if (bucket.second.exchange(second, std::memory_order_relaxed) != second) {
+      bucket.bytes.store(0, std::memory_order_relaxed);
+    }
+    bucket.bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
+
+  [[nodiscard]] std::uint64_t total() const noexcept { return total_.load(std::memory_order_relaxed); }
+
+  /// Over the last five seconds, the current part of a second included.
+  [[nodiscard]] double per_second(std::chrono::nanoseconds now) const noexcept {
+    constexpr std::int64_t window = 5;
+    const std::int64_t second = seconds(now);
+    std::int64_t first = second;
+    std::uint64_t bytes = 0;
+    for (const Bucket& bucket : buckets_) {
+      const std::int64_t at = bucket.second.load(std::memory_order_relaxed);
+      if (at > second || at <= second - window) continue;
+      first = at < first ? at : first;
+      bytes += bucket.bytes.load(std::memory_order_relaxed);
+    }
+    const std::chrono::duration<double> span = now - std::chrono::seconds(first);
+    return static_cast<double>(bytes) / (span.count() > 0.1 ? span.count() : 0.1);
+  }
+
+ private:
+  static std::int64_t seconds(std::chrono::nanoseconds now) noexcept {
+    return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+  }
+
+  struct Bucket {
+    std::atomic<std::int64_t> second{-1};
+    std::atomic<std::uint64_t> bytes{0};
+  };
+  std::array<Bucket, 8> buckets_;
+  std::atomic<std::uint64_t> total_{0};
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Thread-safety: every member from any thread; the calls about one generation come in the order of the
+/// protocol.
+template <Storage S, Downloader D>
+class Transfers {
+ public:
+  /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer.
+  struct Hooks {
+    std::function<void(Task)> spawn;
+    std::function<Instant()> now;
+    std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
+  };
+
+  Transfers(S& storage, D& downloader, Hooks hooks)
+      : storage_(storage), downloader_(downloader), hooks_(std::move(hooks)) {}
+  Transfers(const Transfers&) = delete;
+  Transfers& operator=(const Transfers&) = delete;
+
+  /// Opens the staging area of a generation. Blocks.
+  core::Outcome stage(const core::action::Stage& action) {
+    std::optional<typename S::Staging> staging;
+    const std::error_code error = guarded([&] {
+      std::error_code ec;
+      staging.emplace(storage_.stage(*action.chunk, action.number, ec));
+      return ec;
+    });
+    if (error) return about_chunk(action.chunk->id, error);
+    auto fetch = std::make_shared<Fetch>(std::move(*staging));
+    for (const auto& [name, source] : action.chunk->files) fetch->files[name];
+    const std::scoped_lock lock(mutex_);
+    fetches_[action.number] = std::move(fetch);
+    return {};
+  }
+
+  /// Makes a transfer known, so that `stop` can reach it from now on; the executor starts it.
+  void start(const core::action::StartFile& action) {
+    auto transfer = std::make_shared<Transfer>(*this, action);
+    {
+      const std::scoped_lock lock(mutex_);
+      const std::shared_ptr<Fetch>& fetch = fetches_.at(action.number);
+      transfer->fetch = fetch;
+      transfer->file = &fetch->files.at(*action.name);
+      transfers_[action.transfer] = transfer;
+    }
+    hooks_.spawn([this, transfer] { begin(transfer); });
+  }
+
+  /// Ends a transfer early. Its report comes all the same.
+  void stop(core::TransferId id) {
+    std::optional<typename D::Transfer> handle;
+    {
+      const std::scoped_lock lock(mutex_);
+      const auto it = transfers_.find(id);
+      if (it == transfers_.end()) return;
+      it->second->stopped = true;
+      handle = it->second->handle;
+    }
+    if (handle) cancel(*handle);
+  }
+
+  /// Blocks.
+  core::Outcome publish(const core::action::Publish& action, Generation& generation) {
+    const std::shared_ptr<Fetch> fetch = find(action.number);
+    const std::error_code error = guarded([&] {
+      std::error_code ec;
+      generation = storage_.publish(fetch->staging, ec);
+      return ec;
+    });
+    if (error) return about_chunk(action.id, error);
+    forget(action.number);
+    return {};
+  }
+
+  /// Takes a staging area away. What fails here is left for the store's `clean_up`. Blocks.
+  core::Outcome discard(const core::action::Discard& action) {
+    const std::shared_ptr<Fetch> fetch = find(action.number);
+    for (auto& entry : fetch->files) {
+      File& file = entry.second;
+      guarded([&] {
+        if (file.staged) wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+      });
+      file.staged.reset();
+    }
+    const std::error_code error = guarded([&] { return storage_.discard(fetch->staging); });
+    forget(action.number);
+    return error ? about_chunk(action.id, error) : core::Outcome();
+  }
+
+  /// Lets go of all staging areas; the store keeps what is in them.
+  void clear() {
+    const std::scoped_lock lock(mutex_);
+    fetches_.clear();
+  }
+
+  [[nodiscard]] const RateMeter& received() const noexcept { return received_; }
+  [[nodiscard]] std::uint64_t wasted() const noexcept { return wasted_.load(std::memory_order_relaxed); }
+
+ private:
+  using StagedFile = typename S::StagedFile;
+
+  struct File {
+    std::optional<StagedFile> staged;
+    SourceIdentity identity;  // of the bytes that are there
+    std::size_t url = 0;      // that they came from
+  };
+
+  struct Fetch {
+    explicit Fetch(typename S::Staging area) : staging(std::move(area)) {}
+    typename S::Staging staging;
+    std::map<std::string, File> files;  // all of them, from the start
+  };
+
+  class Transfer final : public FetchSink, public std::enable_shared_from_this<Transfer> {
+   public:
+    Transfer(Transfers& transfers, core::action::StartFile start) : action(std::move(start)), transfers_(transfers) {}
+
+    std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
+      return guarded([&]() -> std::error_code {
+        if (offset != file->staged->size()) {
+          if (offset != 0) return errc::range_mismatch;
+          if (const std::error_code error = transfers_.restart(*file)) return error;
+        }
+        file->identity = identity;
+        file->url = action.url;
+        return {};
+      });
+    }
+
+    std::error_code write(std::span<const std::byte> bytes) override {
+      transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
+      return guarded([&] { return file->staged->write(bytes); });
+    }
+
+    void done(const FetchResult& result) override {
+      // Finishing syncs, and the thread that moves bytes is not to wait for that.
+      transfers_.hooks_.spawn([self = this->shared_from_this(), result] { self->transfers_.finish(self, result); });
+    }
+
+    core::action::StartFile action;
+    std::shared_ptr<Fetch> fetch;
+    File* file = nullptr;                        // in `fetch`
+    std::optional<typename D::Transfer> handle;  // guarded by the mutex of `Transfers`
+    bool stopped = false;                        // likewise
+
+   private:
+    Transfers& transfers_;
+  };
+
+  /// On the executor.
+  void begin(const std::shared_ptr<Transfer>& transfer) {
+    FetchResult failed;
+    failed.error = guarded([&] { return open(*transfer); });
+    if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
+    if (failed.error) return finish(transfer, failed);
+
+    std::optional<typename D::Transfer> handle;
+    failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
+    if (failed.error) return finish(transfer, failed);
+    bool stopped = false;
+    {
+      const std::scoped_lock lock(mutex_);
+      transfer->handle = handle;
+      stopped = transfer->stopped;
+    }
+    // `stop` came before there was a handle to stop.
+    if (stopped) cancel(*handle);
+  }
+
+  void cancel(const typename D::Transfer& handle) {
+    guarded([&] { downloader_.cancel(handle); });
+  }
+
+  std::error_code open(Transfer& transfer) {
+    File& file = *transfer.file;
+    if (!file.staged) {
+      std::error_code error;
+      StagedFile opened = transfer.fetch->staging.open(*transfer.action.name, error);
+      if (error) return error;
+      file.staged.emplace(std::move(opened));
+    }
+    return file.staged->size() != 0 && !can_resume(transfer) ? restart(file) : std::error_code();
+  }
+
+  /// Whether what is there and what comes are certain to be parts of the same bytes, or a digest will tell.
+  static bool can_resume(const Transfer& transfer) {
+    const File& file = *transfer.file;
+    if (transfer.action.source->digest) return true;
+    return file.url == transfer.action.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
+  }
+
+  static FetchRequest request_of(const Transfer& transfer) {
+    const File& file = *transfer.file;
+    FetchRequest request;
+    request.url = transfer.action.source->urls[transfer.action.url];
+    request.offset = file.staged->size();
+    if (request.offset > 0) {
+      // Another mirror's validators mean nothing to this one.
+      if (file.url == transfer.action.url) request.identity = file.identity;
+      request.identity.length = file.identity.length;
+    }
+    request.size = transfer.action.source->size;
+    return request;
+  }
+
+  /// On the executor, after the downloader has let go of the sink.
+  void finish(const std::shared_ptr<Transfer>& transfer, const FetchResult& result) {
+    File& file = *transfer->file;
+    core::Outcome outcome;
+    outcome.error = result.error;
+    if (!outcome.error) outcome.error = guarded([&] { return file.staged->finish(); });
+    if (classify(outcome.error) == ErrorClass::wrong_bytes) {
+      if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
+    }
+    if (outcome.error) {
+      const core::action::StartFile& action = transfer->action;
+      outcome.subject = "file '" + *action.name + "' from " + redact_url(action.source->urls[action.url]);
+      if (!result.detail.empty()) outcome.subject += ": " + result.detail;
+      outcome.retry_after = result.retry_after;
+    }
+    {
+      const std::scoped_lock lock(mutex_);
+      transfers_.erase(transfer->action.transfer);
+    }
+    hooks_.report(transfer->action.chunk->id, transfer->action.transfer, outcome);
+  }
+
+  std::error_code restart(File& file) {
+    if (!file.staged) return {};
+    wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+    file.identity = {};
+    return file.staged->restart();
+  }
+
+  bool is_stopped(const Transfer& transfer) {
+    const std::scoped_lock lock(mutex_);
+    return transfer.stopped;
+  }
+
+  std::shared_ptr<Fetch> find(std::uint64_t number) {
+    const std::scoped_lock lock(mutex_);
+    return fetches_.at(number);
+  }
+
+  void forget(std::uint64_t number) {
+    const std::scoped_lock lock(mutex_);
+    fetches_.erase(number);
+  }
+
+  static core::Outcome about_chunk(const ChunkId& id, std::error_code error) {
+    return {error, "chunk " + id.to_hex(), std::nullopt};
+  }
+
+  S& storage_;
+  D& downloader_;
+  Hooks hooks_;
+  RateMeter received_;
+  std::atomic<std::uint64_t> wasted_{0};
+  std::mutex mutex_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<Fetch>> fetches_;
+  std::unordered_map<core::TransferId, std::shared_ptr<Transfer>> transfers_;
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`; and, inside of `input`, `table()` and
+/// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
+/// any thread.
+template <class Engine, Storage S, Downloader D>
+class Performer {
+ public:
+  Performer(Engine& engine, S& storage, D& downloader)
+      : engine_(engine),
+        store_(storage),
+        transfers_(storage, downloader,
+                   {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
+                    [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
+                      report(&core::ChunkTable::file_done, id, transfer, outcome);
+                    }}) {}
+
+  /// Does not block.
+  void perform(core::Action& action) {
+    std::visit([this](auto& todo) { this->perform(todo); }, action);
+  }
+
+  [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
+  [[nodiscard]] const Transfers<S, D>& transfers() const noexcept { return transfers_; }
+
+  /// As the store last told.
+  [[nodiscard]] StoreUsage usage() const {
+    const std::scoped_lock lock(usage_mutex_);
+    return usage_;
+  }
+
+ private:
+  void perform(core::action::Stage& action) {
+    engine_.spawn([this, action] {
+      const core::Outcome outcome = transfers_.stage(action);
+      report(&core::ChunkTable::staged, action.chunk->id, outcome);
+    });
+  }
+
+  void perform(core::action::StartFile& action) { transfers_.start(action); }
+  void perform(core::action::StopFile& action) { transfers_.stop(action.transfer); }
+
+  void perform(core::action::Publish& action) {
+    engine_.spawn([this, action] {
+      Generation generation;
+      const core::Outcome outcome = transfers_.publish(action, generation);
+      refresh_usage();
+      report(&core::ChunkTable::published, action.id, generation, outcome);
+    });
+  }
+
+  void perform(core::action::Discard& action) {
+    engine_.spawn([this, action] {
+      const core::Outcome outcome = transfers_.discard(action);
+      report(&core::ChunkTable::discarded, action.id, outcome);
+    });
+  }
+
+  void perform(core::action::Doom& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.doom(generation);
+      report(&core::ChunkTable::doomed, generation, outcome);
+    });
+  }
+
+  void perform(core::action::Spare& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.spare(generation);
+      report(&core::ChunkTable::spared, generation, outcome);
+    });
+  }
+
+  void perform(core::action::Remove& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.remove(generation);
+      refresh_usage();
+      engine_.input([&](core::Instant now) {
+        if (outcome.ok()) engine_.forget(generation);
+        engine_.table().removed(generation, outcome, now);
+      });
+    });
+  }
+
+  void perform(core::action::Describe& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const std::optional<DataChunk> chunk = store_.describe(generation);
+      report(&core::ChunkTable::described, generation, chunk);
+    });
+  }
+
+  void perform(core::action::Verify& action) {
+    engine_.spawn([this, generation = action.generation] {
+      const core::Outcome outcome = store_.verify(generation);
+      const std::optional<DataChunk> chunk = outcome.ok() ? std::nullopt : store_.describe(generation);
+      report(&core::ChunkTable::verified, generation, outcome, chunk);
+    });
+  }
+
+  void perform(core::action::CleanUp& /*action*/) {
+    engine_.spawn([this] {
+      const core::Outcome outcome = store_.clean_up();
+      refresh_usage();
+      report(&core::ChunkTable::cleaned_up, outcome);
+    });
+  }
+
+  // The engine performed these when they were decided.
+  void perform(const core::action::List&) {}
+  void perform(const core::action::Unlist&) {}
+  void perform(const Event&) {}
+
+  template <class Report, class... Args>
+  void report(Report input, const Args&... args) {
+    engine_.input([&](core::Instant now) { (engine_.table().*input)(args..., now); });
+  }
+
+  void refresh_usage() {
+    const std::optional<StoreUsage> usage = store_.usage();
+    const std::scoped_lock lock(usage_mutex_);
+    if (usage) usage_ = *usage;
+  }
+
+  Engine& engine_;
+  StoreCalls<S> store_;
+  Transfers<S, D> transfers_;
+  mutable std::mutex usage_mutex_;
+  StoreUsage usage_;
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+template <Storage S, Downloader D, Executor E>
+class Engine final : public DrainListener {
+ public:
+  Engine(S storage, D downloader, E executor, const Options& options)
+      : options_(options),
+        executor_(std::move(executor)),
+        host_(std::make_shared<PinHost<S>>(std::move(storage), this)),
+        downloader_(std::move(downloader)),
+        table_(options, options.seed != 0 ? options.seed : random_seed()),
+        listing_(host_),
+        performer_(*this, host_->storage, downloader_),
+        alarm_(executor_) {
+    recover();
+  }
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  ~Engine() {
+    close();
+    host_->detach();
+  }
+
+  /// Gives the state machine an input, and sees to what comes of it. From any thread; waits for nothing but
+  /// the lock. `call(now)` runs under the lock.
+  template <class Call>
+  void input(Call&& call) {
+    const Instant now = executor_.now();
+    std::vector<core::Epochs::Garbage> garbage;
+    bool pump = false;
+    {
+      const std::scoped_lock lock(mutex_);
+      call(now);
+      take_actions();
+      listing_.publish(garbage);
+      if (!garbage.empty()) ++releasing_;
+      pump = note_progress();
+    }
+    if (pump) post_pump();
+    if (garbage.empty()) return;
+    // A pin that the index held may be the last on its generation: then this reports that it is drained.
+    garbage.clear();
+    {
+      const std::scoped_lock lock(mutex_);
+      --releasing_;
+      pump = note_progress();
+    }
+    if (pump) post_pump();
+  }
+
+  /// Runs `work()` on the executor. `close` waits for it.
+  template <class Work>
+  void spawn(Work work) {
+    {
+      const std::scoped_lock lock(mutex_);
+      ++tasks_;
+    }
+    executor_.post([this, work = std::move(work)]() mutable {
+      {
+        // What the work holds may refer to this object, so it goes before the task counts as done.
+        Work local = std::move(work);
+        local();
+      }
+      task_done();
+    });
+  }
+
+  /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock.
+  template <class Done>
+  bool wait(std::chrono::nanoseconds timeout, Done&& done) {
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    const std::chrono::nanoseconds limit = std::min(timeout, for_ever);
+    if constexpr (DrivenExecutor<E>) {
+      const Instant until = executor_.now() + limit;
+      while (true) {
+        {
+          const std::scoped_lock lock(mutex_);
+          if (done()) return true;
+        }
+        if (executor_.run_one_until(until)) continue;
+        const std::scoped_lock lock(mutex_);
+        return done();
+      }
+    } else {
+      std::unique_lock lock(mutex_);
+      return changed_.wait_until(lock, std::chrono::steady_clock::now() + limit, done);
+    }
+  }
+
+  bool wait_converged(std::chrono::nanoseconds timeout) {
+    bool converged = false;
+    wait(timeout, [this, &converged] {
+      converged = converged_;
+      return converged_ || table_.closed();
+    });
+    return converged;
+  }
+
+  void close() {
+    input([this](Instant now) { table_.close(now); });
+    // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
+    if (observers_.is_observing()) return;
+    wait(std::chrono::nanoseconds::max(), [this] { return closed_event_ && tasks_ == 0 && !pumping_; });
+    performer_.transfers().clear();
+  }
+
+  [[nodiscard]] Status status() const {
+    Status status;
+    const Instant now = executor_.now();
+    const Transfers<S, D>& transfers = performer_.transfers();
+    status.bytes_received = transfers.received().total();
+    status.bytes_per_second = transfers.received().per_second(now);
+    status.bytes_wasted = transfers.wasted();
+    const StoreUsage usage = performer_.usage();
+    status.store_bytes_used = usage.bytes_used;
+    status.store_bytes_free = usage.bytes_free;
+    const std::scoped_lock lock(mutex_);
+    table_.fill(status);
+    status.converged = converged_;
+    status.converged_epoch = converged_epoch_;
+    return status;
+  }
+
+  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id) const {
+    const Instant now = executor_.now();
+    const std::scoped_lock lock(mutex_);
+    return table_.chunk_status(id, now);
+  }
+
+  void set_options(const Options& options) {
+    input([&](Instant now) {
+      options_ = options;
+      table_.set_options(options, now);
+    });
+  }
+
+  [[nodiscard]] Options options() const {
+    const std::scoped_lock lock(mutex_);
+    return options_;
+  }
+
+  // Inside of `input`:
+  [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
+  void forget(const Generation& generation) { listing_.forget(generation); }
+
+  [[nodiscard]] const Listing<S>& listing() const noexcept { return listing_; }
+  [[nodiscard]] const D& downloader() const noexcept { return downloader_; }
+  [[nodiscard]] Instant now() const { return executor_.now(); }
+  [[nodiscard]] Observers& observers() noexcept { return observers_; }
+
+ private:
+  static std::uint64_t random_seed() {
+    std::random_device device;
+    return (std::uint64_t{device()} << 32) | device();
+  }
+
+  void recover() {
+    Recovery recovery;
+    const std::error_code thrown = guarded([&] {
+      recovery = host_->storage.recover([this](const Generation& generation) {
+        table_.recovered(generation);
+        take_actions();
+      });
+    });
+    if (thrown) recovery.error = thrown;
+    if (recovery.error) {
+      host_->detach();
+      throw Error(recovery.error, recovery.subject);
+    }
+    table_.recovery_done(recovery.last_generation);
+    input([](Instant) {});
+  }
+
+  // ---- under the lock
+
+  /// Serves, unserves and takes down events at once, and queues everything else.
+  void take_actions() {
+    for (core::Action& action : table_.actions()) {
+      if (auto* list = std::get_if<core::action::List>(&action)) {
+        listing_.list(list->generation, list->asked);
+      } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
+        listing_.unlist(unlist->generation);
+      } else if (auto* event = std::get_if<Event>(&action)) {
+        tell(*event);
+      } else {
+        actions_.push_back(std::move(action));
+      }
+    }
+    table_.actions().clear();
+  }
+
+  void tell(EventKind kind) {
+    Event event;
+    event.kind = kind;
+    event.epoch = kind == EventKind::converged ? converged_epoch_ : 0;
+    tell(event);
+  }
+
+  /// The observers keep it, and the pump posts the task that tells them. `closed` is the last.
+  void tell(const Event& event) {
+    if (!closed_event_ && observers_.push(event)) untold_ = true;
+  }
+
+  /// What follows from a change. True where a pump is to be posted.
+  bool note_progress() {
+    const bool converged = table_.settled() && !listing_.pending() && releasing_ == 0;
+    if (converged && (!converged_ || converged_epoch_ != table_.epoch())) {
+      converged_epoch_ = table_.epoch();
+      tell(EventKind::converged);
+    }
+    converged_ = converged;
+    const bool ended = table_.closed() && table_.idle() && releasing_ == 0;
+    if (ended && !closed_event_) {
+      tell(EventKind::closed);
+      closed_event_ = true;
+    }
+    changed_.notify_all();
+    if (actions_.empty() && !untold_ && !is_alarm_wrong(wake_at())) return false;
+    return !std::exchange(pumping_, true);
+  }
+
+  /// An alarm that comes early does no harm; one that comes late, or after `close`, does.
+  [[nodiscard]] bool is_alarm_wrong(const std::optional<Instant>& wake) const {
+    return wake ? !armed_at_ || *wake < *armed_at_ : armed_at_ && table_.closed();
+  }
+
+  [[nodiscard]] std::optional<Instant> wake_at() const {
+    if (table_.closed()) return std::nullopt;
+    std::optional<Instant> wake = table_.next_wake();
+    // A reader is inside the index: what was replaced can be freed once it has left, which is soon.
+    if (listing_.pending()) {
+      const Instant soon = executor_.now() + std::chrono::milliseconds(1);
+      if (!wake || soon < *wake) wake = soon;
+    }
+    return wake;
+  }
+
+  // ---- outside of the lock
+
+  void task_done() {
+    // Under the lock to the end: after it, `close` may return and this object end.
+    const std::scoped_lock lock(mutex_);
+    --tasks_;
+    changed_.notify_all();
+  }
+
+  void post_pump() {
+    spawn([this] { pump(); });
+  }
+
+  /// Performs what is queued, in its order. One at a time.
+  void pump() {
+    std::vector<core::Action> actions;
+    while (true) {
+      std::optional<Instant> wake;
+      bool rearm = false;
+      bool deliver = false;
+      {
+        const std::scoped_lock lock(mutex_);
+        actions.clear();
+        actions.swap(actions_);
+        wake = wake_at();
+        rearm = is_alarm_wrong(wake);
+        deliver = std::exchange(untold_, false);
+        if (actions.empty() && !rearm && !deliver) {
+          pumping_ = false;
+          return;
+        }
+      }
+      for (core::Action& action : actions) performer_.perform(action);
+      if (deliver) spawn([this] { observers_.deliver(); });
+      if (rearm) arm(wake);
+    }
+  }
+
+  /// By the pump only.
+  void arm(std::optional<Instant> wake) {
+    if (alarm_.put_away()) task_done();
+    {
+      const std::scoped_lock lock(mutex_);
+      armed_at_ = wake;
+      if (wake) ++tasks_;
+    }
+    if (!wake) return;
+    alarm_.set(*wake, [this, at = *wake] {
+      input([&](Instant now) {
+        if (armed_at_ == at) armed_at_.reset();
+        table_.woken(now);
+      });
+      task_done();
+    });
+  }
+
+  void drained(const Generation& generation, std::uint64_t serial) noexcept override {
+    input([&](Instant now) {
+      if (listing_.is_current(generation, serial)) table_.drained(generation, now);
+    });
+  }
+
+  Options options_;
+  E executor_;
+  std::shared_ptr<PinHost<S>> host_;
+  D downloader_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  core::ChunkTable table_;
+  Listing<S> listing_;
+  Performer<Engine, S, D> performer_;
+  Observers observers_;
+  std::vector<core::Action> actions_;  // to be performed
+  bool pumping_ = false;               // a pump is posted or running
+  bool untold_ = false;                // observers have events and no task that tells them
+  std::size_t tasks_ = 0;              // posted and not yet ended, an armed alarm among them
+  std::size_t releasing_ = 0;          // garbage that is being destroyed
+  bool converged_ = false;
+  bool closed_event_ = false;
+  Epoch converged_epoch_ = 0;
+  std::optional<Instant> armed_at_;
+  Alarm<E> alarm_;  // the pump's own
+};
+
+}  // namespace garner::detail
+
+// garner/data_manager.hpp -----------------------------------------------------------------------------------
+// DataManager: the face of the library. It validates what it is told, hands it to the engine, and answers
+// lookups from the index; what decides is in `core/`, what does is in `manager/` and the policies.
+
+namespace garner {
+
+/// Where a class given as a policy is not one: says in one sentence each what it misses.
+template <class S, class D, class E>
+class DataManager {
+  static_assert(diagnose_storage<S>() && diagnose_downloader<D>() && diagnose_executor<E>());
+};
+
+/// Makes a local store converge to the chunks that were asked for, and hands out pins on those that are
+/// there.
+///
+/// `download_chunk`, `delete_chunk` and `set_assignment` set a desired state, in which the last call about an
+/// id wins; the store converges to it in the background. `find_chunk`, `find_chunks` and `list_chunks` tell
+/// what is served: whole, verified, durable chunks. Their effects are linearizable: after `delete_chunk`
+/// returned, no thread finds the chunk.
+///
+/// *Thread-safety*: every member may be called from any thread at any time. None blocks on I/O; only
+/// `wait_converged` and `close` wait. Lookups take no lock that a writer takes.
+///
+/// *Object lifetimes*: owns its policies. The destructor closes. Pins (`ChunkRef`) may outlive the manager,
+/// and keep the store. The manager must not be destroyed by one of its own observers, nor, with a borrowed
+/// executor, by a task of it.
+///
+/// *Exception safety*: a call that throws has changed nothing. `std::bad_alloc` inside a background task ends
+/// the program.
+template <Storage S, Downloader D, Executor E>
+class DataManager<S, D, E> {
+ public:
+  using ChunkRef = DataChunkRef<S>;
+
+  /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
+  /// there, and nothing else. Throws `Error` that names the path: `errc::directory_in_use`,
+  /// `errc::unknown_format`, …
+  explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
+      std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&
+      std::default_initializable<E> : DataManager(S(std::move(data_dir), options), D(options), E(), options) {}
+
+  /// With policies of one's own. Throws `Error` where the storage's `recover` fails.
+  DataManager(S storage, D downloader, E executor, Options options = {})
+      : engine_(std::move(storage), std::move(downloader), std::move(executor), options) {}
+
+  /// Wants `chunk`. Throws `Error` where the description is invalid (nothing has changed then) or after
+  /// `close`.
+  void download_chunk(DataChunk chunk) {
+    if (const std::optional<Invalid> invalid = want(std::move(chunk))) throw Error(invalid->code, invalid->subject);
+  }
+
+  /// As above, with the error in `error`, which is cleared on success.
+  void download_chunk(DataChunk chunk, std::error_code& error) {
+    const std::optional<Invalid> invalid = want(std::move(chunk));
+    error = invalid ? invalid->code : std::error_code();
+  }
+
+  /// Does not want the chunk any more. It is not found from now on, and removed once the last pin on it is
+  /// dropped. Nothing happens where it is unknown, or after `close`.
+  void delete_chunk(const ChunkId& id) noexcept {
+    engine_.input([&](core::Instant now) { engine_.table().remove(id, now); });
+  }
+
+  /// The chunks that `find_chunk` can return now, by dataset and range.
+  [[nodiscard]] std::vector<ChunkId> list_chunks() const { return engine_.listing().ids(); }
+
+  /// A pin on the chunk that has `block`. Where ranges overlap: the one of the greatest begin; among equals,
+  /// the one asked for last.
+  [[nodiscard]] std::optional<ChunkRef> find_chunk(const DatasetId& dataset, BlockNumber block) const {
+    return engine_.listing().find(dataset, block);
+  }
+
+  /// Pins on all chunks that meet `range`, by begin.
+  [[nodiscard]] std::vector<ChunkRef> find_chunks(const DatasetId& dataset, BlockRange range) const {
+    return engine_.listing().find_all(dataset, range);
+  }
+
+  /// Wants these chunks and no others, in one step: no reader sees a part of it. Throws as `download_chunk`
+  /// does, at the first description that is invalid, and has changed nothing then. Returns the assignment's
+  /// number, which `Status::converged_epoch` reaches.
+  Epoch set_assignment(std::span<const DataChunk> chunks) {
+    const Options options = engine_.options();
+    std::vector<core::Wish> wishes;
+    wishes.reserve(chunks.size());
+    for (const DataChunk& chunk : chunks) {
+      if (const std::optional<Invalid> invalid = check(chunk, options)) throw Error(invalid->code, invalid->subject);
+      wishes.emplace_back(chunk);
+    }
+    std::optional<Epoch> epoch;
+    engine_.input([&](core::Instant now) {
+      if (!engine_.table().closed()) epoch = engine_.table().assign(wishes, now);
+    });
+    if (!epoch) throw Error(errc::closed, "set_assignment");
+    return *epoch;
+  }
+
+  /// Waits until nothing wanted is missing, and nothing unwanted is left unpinned; false where that takes
+  /// longer than `timeout`, or the manager was closed before. With an executor that has no threads of its
+  /// own, runs its tasks.
+  bool wait_converged(std::chrono::nanoseconds timeout) { return engine_.wait_converged(timeout); }
+
+  /// Counts, bytes and rates; the cost does not depend on how many chunks there are.
+  [[nodiscard]] Status status() const { return engine_.status(); }
+
+  /// Nothing where the chunk is neither wanted nor held.
+  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id) const { return engine_.chunk_status(id); }
+
+  /// Calls `observer` for each event from now on, one at a time and in order, on the executor. It may throw,
+  /// be slow and call the manager back (but not destroy it); what it throws is dropped, and where it is
+  /// slower than what happens, events are dropped and it is told so.
+  [[nodiscard]] Subscription subscribe(std::function<void(const Event&)> observer) {
+    return engine_.observers().subscribe(std::move(observer));
+  }
+
+  /// Changes the limits while it runs. Options that are fixed at construction are ignored.
+  void set_options(Options options) { engine_.set_options(options); }
+
+  /// Asks for everything that is held to be re-read and compared with what was published, in the background.
+  /// What is corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew.
+  void verify() {
+    const std::vector<ChunkId> all = list_chunks();
+    engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
+  }
+
+  /// Stops all transfers, keeps what they have for the next start, and waits for what is under way in the
+  /// store; never for a pin. Called by an observer, it waits for nothing. Lookups go on until the manager is
+  /// destroyed; other calls fail with `errc::closed` or do nothing.
+  void close() { engine_.close(); }
+
+ private:
+  std::optional<Invalid> check(const DataChunk& chunk, const Options& options) const {
+    if (std::optional<Invalid> invalid = validate(chunk, {options.max_files, options.max_chunk_bytes})) return invalid;
+    for (const auto& [name, source] : chunk.files) {
+      for (const std::string& url : source.urls) {
+        const std::error_code error = detail::guarded([&] { return engine_.downloader().check_url(url); });
+        if (!error) continue;
+        return Invalid{error, "chunk " + chunk.id.to_hex() + ", file '" + name + "', URL '" +
+                                  detail::printable(redact_url(url)) + "'"};
+      }
+    }
+    return std::nullopt;
+  }
+
+  std::optional<Invalid> want(DataChunk chunk) {
+    if (std::optional<Invalid> invalid = check(chunk, engine_.options())) return invalid;
+    const core::Wish wish(std::move(chunk));
+    bool closed = false;
+    engine_.input([&](core::Instant now) {
+      closed = engine_.table().closed();
+      engine_.table().download(wish, now);
+    });
+    if (closed) return Invalid{errc::closed, "chunk " + wish.chunk->id.to_hex()};
+    return std::nullopt;
+  }
+
+  detail::Engine<S, D, E> engine_;
+};
+
+template <Storage S, Downloader D, Executor E>
+DataManager(S, D, E) -> DataManager<S, D, E>;
+template <Storage S, Downloader D, Executor E>
+DataManager(S, D, E, Options) -> DataManager<S, D, E>;
+
+}  // namespace garner
+
+// The policies.
+
+// garner/storage/filesystem_storage.hpp ---------------------------------------------------------------------
+// FilesystemStorage, the default Storage: one directory of a real file system. What it does there is in
+// store_protocol.hpp; here is how it comes to the directory.
+
+// garner/storage/posix_file_system.hpp ----------------------------------------------------------------------
+// A directory of a Linux file system as a `FileSystem`: everything is opened relative to the root's descriptor, one
+// component at a time and without following links, so that nothing in the directory can name a path outside it.
+
+// garner/storage/file_system.hpp ----------------------------------------------------------------------------
+// What the store asks of a file system: a requirement table and its concept. `PosixFileSystem` is the real one; one
+// that loses, tears and refuses writes runs the very same store in the simulation.
+
+namespace garner {
+
+/// What stands behind a name. Links, FIFOs, devices and sockets are `other`.
+enum class EntryKind : std::uint8_t { file, directory, other };
+
+struct FileStatus {
+  std::uint64_t size = 0;   ///< bytes
+  std::uint64_t links = 1;  ///< names that the file has
+};
+
+enum class Access : std::uint8_t { read, write };
+
+/// Takes one entry of a directory; the name is only lent.
+using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
+
+/// FileSystem
+/// ==========
+/// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
+/// one plain component (no `/`, not `.` or `..`), is looked up in its directory alone, and no link is followed.
+/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of.
+///
+/// | expression                      | result             | must promise                                         |
+/// |---------------------------------|--------------------|------------------------------------------------------|
+/// | `fs.path()`                     | `path`             | absolute, of the root; for naming, not opened again  |
+/// | `fs.root()`                     | `const Directory&` | the root                                             |
+/// | `fs.open_directory(dir, n, ec)` | `Directory`        | `errc::not_a_directory` where anything else stands   |
+/// | `fs.make_directory(dir, n)`     | `std::error_code`  | `std::errc::file_exists` where anything stands there |
+/// | `fs.list(dir, visitor)`         | `std::error_code`  | visits each entry but `.` and `..` once; opens none  |
+/// | `fs.create_file(dir, n, ec)`    | `File`             | a new, empty file, for reading and writing;          |
+/// |                                 |                    | `std::errc::file_exists` where anything stands there |
+/// | `fs.open_file(dir, n, acc, ec)` | `File`             | a regular file that is there; never waits on a FIFO  |
+/// | `fs.status(file, ec)`           | `FileStatus`       |                                                      |
+/// | `fs.read(file, at, to, ec)`     | `std::size_t`      | fewer bytes than `to` has only at the file's end     |
+/// | `fs.write(file, at, bytes)`     | `std::error_code`  | all of them; with an error, any part of them         |
+/// | `fs.reserve(file, size)`        | `std::error_code`  | room for `size` bytes, and the file's size stays.    |
+/// |                                 |                    | An error only where there is no room                 |
+/// | `fs.truncate(file, size)`       | `std::error_code`  |                                                      |
+/// | `fs.sync_file(file)`            | `std::error_code`  | bytes and size are durable, or `errc::sync_failed`:  |
+/// |                                 |                    | they may be lost, and a second sync proves nothing   |
+/// | `fs.sync_directory(dir)`        | `std::error_code`  | its entries are durable, or `errc::sync_failed`      |
+/// | `fs.close(file)`                | `std::error_code`  | the handle is gone, error or not                     |
+/// | `fs.rename(dir, n, dir2, n2)`   | `std::error_code`  | atomic; `std::errc::file_exists` where anything is   |
+/// | `fs.remove_file(dir, n)`        | `std::error_code`  | whatever is not a directory                          |
+/// | `fs.remove_directory(dir, n)`   | `std::error_code`  | an empty one                                         |
+/// | `fs.lock(file)`                 | `std::error_code`  | this handle alone has the lock until it is closed,   |
+/// |                                 |                    | if by the process's end; or `errc::directory_in_use` |
+/// | `fs.free_space(ec)`             | `std::uint64_t`    | bytes that may still be written                      |
+/// Errors: garner's `errc` where it has a word for it, else the generic category. A missing entry is
+/// `std::errc::no_such_file_or_directory`.
+/// Thread-safety: all members at the same time; a `File` is used by one thread at a time, a `Directory` by many.
+/// Throws: `std::bad_alloc`, and what a visitor throws.
+template <class F>
+concept FileSystem = std::move_constructible<F> && std::movable<typename F::Directory> &&
+    std::movable<typename F::File> && std::default_initializable<typename F::Directory> &&
+    std::default_initializable<typename F::File> && std::default_initializable<typename F::Mutex> &&
+    requires(F& fs, typename F::Mutex& mutex, const typename F::Directory& dir, typename F::File& file,
+             const std::string& name, const EntryVisitor& visitor, std::uint64_t at, std::span<std::byte> to,
+             std::span<const std::byte> bytes, std::error_code& ec) {
+  mutex.lock();
+  mutex.unlock();
+  { fs.path() } -> std::convertible_to<std::filesystem::path>;
+  { fs.root() } -> std::same_as<const typename F::Directory&>;
+  { fs.open_directory(dir, name, ec) } -> std::same_as<typename F::Directory>;
+  { fs.make_directory(dir, name) } -> std::same_as<std::error_code>;
+  { fs.list(dir, visitor) } -> std::same_as<std::error_code>;
+  { fs.create_file(dir, name, ec) } -> std::same_as<typename F::File>;
+  { fs.open_file(dir, name, Access::read, ec) } -> std::same_as<typename F::File>;
+  { fs.status(file, ec) } -> std::same_as<FileStatus>;
+  { fs.read(file, at, to, ec) } -> std::same_as<std::size_t>;
+  { fs.write(file, at, bytes) } -> std::same_as<std::error_code>;
+  { fs.reserve(file, at) } -> std::same_as<std::error_code>;
+  { fs.truncate(file, at) } -> std::same_as<std::error_code>;
+  { fs.sync_file(file) } -> std::same_as<std::error_code>;
+  { fs.sync_directory(dir) } -> std::same_as<std::error_code>;
+  { fs.close(file) } -> std::same_as<std::error_code>;
+  { fs.rename(dir, name, dir, name) } -> std::same_as<std::error_code>;
+  { fs.remove_file(dir, name) } -> std::same_as<std::error_code>;
+  { fs.remove_directory(dir, name) } -> std::same_as<std::error_code>;
+  { fs.lock(file) } -> std::same_as<std::error_code>;
+  { fs.free_space(ec) } -> std::same_as<std::uint64_t>;
+};
+
+}  // namespace garner
+
+namespace garner {
+
+namespace detail {
+
+/// Owns a file descriptor. What it closes in the destructor, it closes without looking at the error.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) noexcept : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    if (this != &other) {
+      close();
+      fd_ = std::exchange(other.fd_, -1);
+    }
+    return *this;
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { close(); }
+
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+  /// 0, or -1 with `errno`. Gone either way: on Linux a failed close has closed (close(2), Notes).
+  int close() noexcept { return fd_ >= 0 ? ::close(std::exchange(fd_, -1)) : 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// garner's word for an error of the system, or the generic category's.
+inline std::error_code errno_code(int number) noexcept {
+  switch (number) {
+    case ENOSPC:
+    case EDQUOT: return errc::no_space;
+    case EROFS: return errc::read_only;
+    case EIO: return errc::io_error;
+    case EMFILE:
+    case ENFILE: return errc::too_many_open_files;
+    case EACCES:
+    case EPERM: return errc::permission_denied;
+    case ENOTDIR: return errc::not_a_directory;
+    default: return {number, std::generic_category()};
+  }
+}
+
+inline std::error_code errno_result(long result) noexcept { return result < 0 ? errno_code(errno) : std::error_code(); }
+
+/// Calls `call` again while a signal interrupts it.
+template <class Call>
+auto uninterrupted(Call&& call) noexcept {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+inline bool is_plain_name(std::string_view name) noexcept {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
+}
+
+/// Opens `name`, one component, in `directory`: for kernels without `openat2` (before 5.6).
+inline int open_component(int directory, const char* name, int flags, mode_t mode) noexcept {
+  return uninterrupted([&] { return ::openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC, mode); });
+}
+
+/// The same, and the kernel itself refuses to leave `directory` (openat2(2)).
+inline int open_beneath(int directory, const char* name, int flags, mode_t mode) noexcept {
+  open_how how{};
+  how.flags = static_cast<unsigned>(flags | O_NOFOLLOW | O_CLOEXEC);
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  const long fd = uninterrupted([&] { return ::syscall(SYS_openat2, directory, name, &how, sizeof(how)); });
+  // Some sandboxes answer a system call that they do not know with EPERM. Where EPERM was meant, it comes again.
+  if (fd < 0 && (errno == ENOSYS || errno == EPERM)) return open_component(directory, name, flags, mode);
+  return static_cast<int>(fd);
+}
+
+/// `path` made absolute, and without what would make a link at its end be followed: `link/`, `link/.`
+inline std::filesystem::path absolute_directory(const std::filesystem::path& path) {
+  std::filesystem::path out = std::filesystem::absolute(path);
+  while ((out.filename().empty() || out.filename() == ".") && out.has_relative_path()) out = out.parent_path();
+  return out;
+}
+
+}  // namespace detail
+
+/// One directory and what lies below it. Directories are made with mode 0755 and files with 0644, less the umask; every
+/// descriptor closes on exec. See `FileSystem` for what each member promises.
+class PosixFileSystem {
+ public:
+  using Mutex = std::mutex;
+  class Directory : private detail::Descriptor {
+    friend class PosixFileSystem;
+    using detail::Descriptor::Descriptor;
+  };
+  class File : private detail::Descriptor {
+    friend class PosixFileSystem;
+    using detail::Descriptor::Descriptor;
+  };
+
+  /// Opens the directory at `path`, which is not created. A link at the end of `path` is not followed
+  /// (`errc::not_a_directory`); links on the way there are.
+  static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec) {
+    std::filesystem::path absolute = detail::absolute_directory(path);
+    const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
+    ec = detail::errno_result(fd);
+    return {Directory(fd), std::move(absolute)};
+  }
+
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  [[nodiscard]] const Directory& root() const noexcept { return root_; }
+
+  Directory open_directory(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    Directory out(open_at(directory, name, O_RDONLY | O_DIRECTORY));
+    ec = !out && errno == ELOOP ? make_error_code(errc::not_a_directory) : detail::errno_result(out.get());
+    return out;
+  }
+
+  std::error_code make_directory(const Directory& directory, const std::string& name) const {
+    if (!detail::is_plain_name(name)) return errc::invalid_file_name;
+    return detail::errno_result(::mkdirat(directory.get(), name.c_str(), 0755));
+  }
+
+  std::error_code list(const Directory& directory, const EntryVisitor& visitor) const {
+    // A descriptor of its own: the position that readdir moves belongs to the open file, which others may be reading.
+    const int fd = detail::open_component(directory.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return detail::errno_code(errno);
+    const std::unique_ptr<DIR, CloseDirectory> entries(::fdopendir(fd));
+    if (!entries) {
+      const int error = errno;
+      ::close(fd);
+      return detail::errno_code(error);
+    }
+    for (;;) {
+      errno = 0;
+      // NOLINTNEXTLINE(concurrency-mt-unsafe): on a stream of one's own it is safe (readdir(3), Attributes)
+      const dirent* const entry = ::readdir(entries.get());
+      if (entry == nullptr) return errno != 0 ? detail::errno_code(errno) : std::error_code();
+      const std::string_view name = entry->d_name;
+      if (name == "." || name == "..") continue;
+      visitor(name, kind_of(directory, *entry));
+    }
+  }
+
+  File create_file(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    File file(open_at(directory, name, O_RDWR | O_CREAT | O_EXCL, 0644));
+    ec = detail::errno_result(file.get());
+    return file;
+  }
+
+  /// A link is `std::errc::too_many_symbolic_link_levels`, a directory `std::errc::is_a_directory`, anything else that
+  /// is no regular file `std::errc::invalid_argument`.
+  File open_file(const Directory& directory, const std::string& name, Access access, std::error_code& ec) const {
+    // O_NONBLOCK: to open a FIFO that nobody writes to would wait for ever.
+    File file(open_at(directory, name, (access == Access::read ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY));
+    ec = detail::errno_result(file.get());
+    if (ec) return file;
+    struct stat status {};
+    ec = detail::errno_result(::fstat(file.get(), &status));
+    if (!ec && S_ISDIR(status.st_mode)) ec = std::make_error_code(std::errc::is_a_directory);
+    if (!ec && !S_ISREG(status.st_mode)) ec = std::make_error_code(std::errc::invalid_argument);
+    return ec ? File() : std::move(file);
+  }
+
+  FileStatus status(const File& file, std::error_code& ec) const {
+    struct stat status {};
+    ec = detail::errno_result(::fstat(file.get(), &status));
+    return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
+  }
+
+  std::size_t read(const File& file, std::uint64_t at, std::span<std::byte> to, std::error_code& ec) const {
+    std::size_t done = 0;
+    while (done < to.size()) {
+      const auto count = detail::uninterrupted(
+          [&] { return ::pread(file.get(), to.data() + done, to.size() - done, static_cast<off_t>(at + done)); });
+      ec = detail::errno_result(count);
+      if (count <= 0) return done;
+      done += static_cast<std::size_t>(count);
+    }
+    ec.clear();
+    return done;
+  }
+
+  std::error_code write(const File& file, std::uint64_t at, std::span<const std::byte> bytes) const {
+    while (!bytes.empty()) {
+      const auto count = detail::uninterrupted(
+          [&] { return ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(at)); });
+      if (count < 0) return detail::errno_code(errno);
+      bytes = bytes.subspan(static_cast<std::size_t>(count));
+      at += static_cast<std::uint64_t>(count);
+    }
+    return {};
+  }
+
+  std::error_code reserve(const File& file, std::uint64_t size) const {
+    const int result = detail::uninterrupted(
+        [&] { return ::fallocate(file.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)); });
+    // A file system that cannot reserve (EOPNOTSUPP, EINVAL, ENOSYS) will tell at the write that there is no room.
+    if (result == 0 || (errno != ENOSPC && errno != EDQUOT && errno != EFBIG && errno != EIO)) return {};
+    return detail::errno_code(errno);
+  }
+
+  std::error_code truncate(const File& file, std::uint64_t size) const {
+    return detail::errno_result(
+        detail::uninterrupted([&] { return ::ftruncate(file.get(), static_cast<off_t>(size)); }));
+  }
+
+  std::error_code sync_file(const File& file) const { return sync(file.get()); }
+  std::error_code sync_directory(const Directory& directory) const { return sync(directory.get()); }
+
+  std::error_code close(File& file) const {
+    const int result = static_cast<detail::Descriptor&>(file).close();
+    return result < 0 && errno != EINTR ? detail::errno_code(errno) : std::error_code();
+  }
+
+  std::error_code rename(const Directory& from, const std::string& name, const Directory& to,
+                         const std::string& new_name) const {
+    if (!detail::is_plain_name(name) || !detail::is_plain_name(new_name)) return errc::invalid_file_name;
+    const long result =
+        ::syscall(SYS_renameat2, from.get(), name.c_str(), to.get(), new_name.c_str(), RENAME_NOREPLACE);
+    if (result == 0 || (errno != EINVAL && errno != ENOSYS)) return detail::errno_result(result);
+    // A file system that cannot refuse (NFS, some FUSE): looked up first, which is enough for the holder of the lock.
+    struct stat status {};
+    if (::fstatat(to.get(), new_name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
+      return std::make_error_code(std::errc::file_exists);
+    }
+    return detail::errno_result(::renameat(from.get(), name.c_str(), to.get(), new_name.c_str()));
+  }
+
+  std::error_code remove_file(const Directory& directory, const std::string& name) const {
+    if (!detail::is_plain_name(name)) return errc::invalid_file_name;
+    return detail::errno_result(::unlinkat(directory.get(), name.c_str(), 0));
+  }
+
+  std::error_code remove_directory(const Directory& directory, const std::string& name) const {
+    if (!detail::is_plain_name(name)) return errc::invalid_file_name;
+    return detail::errno_result(::unlinkat(directory.get(), name.c_str(), AT_REMOVEDIR));
+  }
+
+  /// An open-file-description lock (fcntl(2)): it belongs to this handle, not to the process, so that a second handle
+  /// of the same process is refused as well, and it ends with the process whatever kills it.
+  std::error_code lock(const File& file) const {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    const int result = detail::uninterrupted([&] { return ::fcntl(file.get(), F_OFD_SETLK, &lock); });
+    if (result < 0 && (errno == EAGAIN || errno == EACCES)) return errc::directory_in_use;
+    return detail::errno_result(result);
+  }
+
+  /// What an unprivileged user may still write.
+  std::uint64_t free_space(std::error_code& ec) const {
+    struct statvfs status {};
+    ec = detail::errno_result(detail::uninterrupted([&] { return ::fstatvfs(root_.get(), &status); }));
+    return std::uint64_t{status.f_bavail} * status.f_frsize;
+  }
+
+ private:
+  struct CloseDirectory {
+    void operator()(DIR* directory) const noexcept { ::closedir(directory); }
+  };
+
+  PosixFileSystem(Directory root, std::filesystem::path path) : root_(std::move(root)), path_(std::move(path)) {}
+
+  static int open_at(const Directory& directory, const std::string& name, int flags, mode_t mode = 0) noexcept {
+    if (!detail::is_plain_name(name)) return errno = EINVAL, -1;
+    return detail::open_beneath(directory.get(), name.c_str(), flags, mode);
+  }
+
+  /// Not called again after an interruption either: the first call may have taken the news of a lost page with it.
+  static std::error_code sync(int fd) noexcept {
+    return ::fsync(fd) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
+  }
+
+  static EntryKind kind_of(const Directory& directory, const dirent& entry) noexcept {
+    if (entry.d_type == DT_REG) return EntryKind::file;
+    if (entry.d_type == DT_DIR) return EntryKind::directory;
+    if (entry.d_type != DT_UNKNOWN) return EntryKind::other;
+    struct stat status {};  // XFS without ftype, some FUSE: only the inode knows
+    if (::fstatat(directory.get(), entry.d_name, &status, AT_SYMLINK_NOFOLLOW) < 0) return EntryKind::other;
+    if (S_ISREG(status.st_mode)) return EntryKind::file;
+    return S_ISDIR(status.st_mode) ? EntryKind::directory : EntryKind::other;
+  }
+
+  Directory root_;
+  std::filesystem::path path_;
+};
+
+static_assert(FileSystem<PosixFileSystem>);
+
+}  // namespace garner
+
+// garner/storage/store_protocol.hpp -------------------------------------------------------------------------
+// The store's protocol: in which order things are written, synced and renamed so that a power cut at any moment leaves
+// whole generations or none. It is a Storage over any FileSystem; `FilesystemStorage` is it on a real one.
+
+// garner/storage/chunk_descriptor.hpp -----------------------------------------------------------------------
+// `chunk.json`, which lies beside a chunk's files: the description, and the size and digests found in each file.
+// Written once, before the chunk is published; read when someone asks, and then not trusted. No file is touched here.
+
+// garner/storage/digest_stream.hpp --------------------------------------------------------------------------
+// Digests of a file while its bytes go by: XXH3-128 always, which finds bad disks at the speed of memory, and the one
+// that the description asks for, by libcrypto.
+
+namespace garner {
+
+/// XXH3-128 with seed 0, in its canonical (big-endian) form. Against accidents, not against attackers.
+using Xxh3 = std::array<std::uint8_t, 16>;
+
+/// What a file's bytes have for digests.
+struct FoundDigests {
+  Xxh3 xxh3{};
+  std::optional<Digest> asked;  ///< of the algorithm that was asked for
+
+  friend bool operator==(const FoundDigests&, const FoundDigests&) = default;
+};
+
+/// Digests bytes given in pieces. One thread at a time; movable.
+class DigestStream {
+ public:
+  /// `algorithm`: what is wanted beside XXH3-128. Throws `Error` with `errc::invalid_digest` where libcrypto does not
+  /// have it (MD5 in FIPS mode), and `std::bad_alloc`.
+  explicit DigestStream(std::optional<DigestAlgorithm> algorithm = std::nullopt)
+      : algorithm_(algorithm), xxh3_(XXH3_createState()) {
+    if (algorithm_) evp_.reset(EVP_MD_CTX_new());
+    if (!xxh3_ || (algorithm_ && !evp_)) throw std::bad_alloc();
+    restart();
+  }
+
+  /// Forgets all bytes.
+  void restart() {
+    check(XXH3_128bits_reset(xxh3_.get()) == XXH_OK);
+    if (evp_) check(EVP_DigestInit_ex(evp_.get(), evp_algorithm(), nullptr) == 1);
+  }
+
+  void update(std::span<const std::byte> bytes) {
+    if (bytes.empty()) return;
+    check(XXH3_128bits_update(xxh3_.get(), bytes.data(), bytes.size()) == XXH_OK);
+    if (evp_) check(EVP_DigestUpdate(evp_.get(), bytes.data(), bytes.size()) == 1);
+  }
+
+  /// Of all bytes so far; more may follow.
+  [[nodiscard]] FoundDigests digests() const {
+    FoundDigests found;
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(xxh3_.get()));
+    static_assert(sizeof(canonical.digest) == std::tuple_size_v<Xxh3>);
+    std::copy_n(canonical.digest, found.xxh3.size(), found.xxh3.begin());
+    if (evp_) {
+      const Evp copy(EVP_MD_CTX_new());
+      if (!copy) throw std::bad_alloc();
+      std::array<unsigned char, EVP_MAX_MD_SIZE> bytes{};
+      unsigned int size = 0;
+      check(EVP_MD_CTX_copy_ex(copy.get(), evp_.get()) == 1);
+      check(EVP_DigestFinal_ex(copy.get(), bytes.data(), &size) == 1);
+      found.asked = Digest::parse(std::string(to_string(*algorithm_)) + ':' + detail::format_hex(bytes.data(), size));
+    }
+    return found;
+  }
+
+ private:
+  struct Free {
+    void operator()(XXH3_state_t* state) const noexcept { XXH3_freeState(state); }
+    void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
+  };
+  using Evp = std::unique_ptr<EVP_MD_CTX, Free>;
+
+  void check(bool done) const {
+    if (done) return;
+    throw Error(errc::invalid_digest, std::string(algorithm_ ? to_string(*algorithm_) : "xxh3-128") +
+                                          " is not available in this program's libcrypto");
+  }
+
+  [[nodiscard]] const EVP_MD* evp_algorithm() const noexcept {
+    switch (*algorithm_) {
+      case DigestAlgorithm::md5: return EVP_md5();
+      case DigestAlgorithm::sha1: return EVP_sha1();
+      case DigestAlgorithm::sha256: return EVP_sha256();
+      case DigestAlgorithm::sha512: return EVP_sha512();
+    }
+    return nullptr;
+  }
+
+  std::optional<DigestAlgorithm> algorithm_;
+  std::unique_ptr<XXH3_state_t, Free> xxh3_;
+  Evp evp_;
+};
+
+}  // namespace garner
+
+namespace garner {
+
+/// A file as it was found when its last byte had come.
+struct FoundFile {
+  std::uint64_t size = 0;  ///< bytes
+  FoundDigests digests;
+
+  friend bool operator==(const FoundFile&, const FoundFile&) = default;
+};
+
+/// What `chunk.json` holds. Version 1; a later one is not read.
+struct ChunkDescriptor {
+  static constexpr std::uint64_t version = 1;
+  /// Bytes: no larger descriptor is read, and none is written.
+  static constexpr std::size_t max_size = std::size_t{1} << 20;
+  /// Nesting: no deeper JSON is read. Ours has five levels.
+  static constexpr int max_depth = 8;
+
+  DataChunk chunk;  ///< as it was asked for; its URLs are redacted when they are written
+  std::uint64_t generation = 0;
+  std::map<std::string, FoundFile> found;  ///< the same names as `chunk.files`
+
+  /// The sum of the found sizes; nothing where it overflows.
+  [[nodiscard]] std::optional<std::uint64_t> bytes() const noexcept {
+    std::uint64_t total = 0;
+    for (const auto& [name, file] : found) {
+      if (file.size > std::numeric_limits<std::uint64_t>::max() - total) return std::nullopt;
+      total += file.size;
+    }
+    return total;
+  }
+
+  /// The description with what was found in the place of what was asked for: each file's size, and the digest of the
+  /// algorithm that was asked for.
+  [[nodiscard]] DataChunk described() const {
+    DataChunk out = chunk;
+    for (auto& [name, source] : out.files) {
+      const FoundFile& file = found.at(name);
+      source.size = file.size;
+      source.digest = file.digests.asked;
+    }
+    return out;
+  }
+
+  friend bool operator==(const ChunkDescriptor&, const ChunkDescriptor&) = default;
+};
+
+namespace detail {
+
+/// An upper bound of the size of the descriptor of `chunk`, bytes: known before anything is fetched. URLs and names
+/// count six times, the longest that JSON makes of one byte.
+inline std::size_t descriptor_size_bound(const DataChunk& chunk) noexcept {
+  std::size_t bound = 512;
+  for (const auto& [name, source] : chunk.files) {
+    bound += 1024 + 6 * name.size();
+    for (const std::string& url : source.urls) bound += 16 + 6 * url.size();
+  }
+  return bound;
+}
+
+inline std::string xxh3_text(const Xxh3& xxh3) { return "xxh3-128:" + format_hex(xxh3.data(), xxh3.size()); }
+
+inline std::optional<Xxh3> parse_xxh3(std::string_view text) noexcept {
+  constexpr std::string_view prefix = "xxh3-128:";
+  Xxh3 xxh3{};
+  if (!text.starts_with(prefix) || !parse_hex(text.substr(prefix.size()), xxh3.data(), xxh3.size())) {
+    return std::nullopt;
+  }
+  return xxh3;
+}
+
+/// Reads members of JSON that may be anything: whatever is missing or of another type throws `Malformed`.
+struct Malformed {};
+
+inline const nlohmann::json& json_member(const nlohmann::json& object, const char* key) {
+  if (!object.is_object()) throw Malformed();
+  const auto at = object.find(key);
+  if (at == object.end()) throw Malformed();
+  return *at;
+}
+
+inline std::uint64_t json_number(const nlohmann::json& value) {
+  if (!value.is_number_unsigned()) throw Malformed();
+  return value.get<std::uint64_t>();
+}
+
+inline const std::string& json_text(const nlohmann::json& value) {
+  if (!value.is_string()) throw Malformed();
+  return value.get_ref<const std::string&>();
+}
+
+inline const nlohmann::json& json_array(const nlohmann::json& value) {
+  if (!value.is_array()) throw Malformed();
+  return value;
+}
+
+template <class T>
+T well_formed(std::optional<T> value) {
+  if (!value) throw Malformed();
+  return *std::move(value);
+}
+
+inline FileSource read_source(const nlohmann::json& file) {
+  FileSource source;
+  for (const nlohmann::json& url : json_array(json_member(file, "urls"))) source.urls.push_back(json_text(url));
+  const nlohmann::json& asked = json_member(file, "asked");
+  if (!asked.is_object()) throw Malformed();
+  if (asked.contains("size")) source.size = json_number(asked["size"]);
+  if (asked.contains("digest")) source.digest = well_formed(Digest::try_parse(json_text(asked["digest"])));
+  return source;
+}
+
+inline FoundFile read_found(const nlohmann::json& file) {
+  const nlohmann::json& found = json_member(file, "found");
+  FoundFile out;
+  out.size = json_number(json_member(found, "size"));
+  bool has_xxh3 = false;
+  for (const nlohmann::json& digest : json_array(json_member(found, "digests"))) {
+    const std::string& text = json_text(digest);
+    if (const auto xxh3 = parse_xxh3(text)) {
+      out.digests.xxh3 = *xxh3;
+      has_xxh3 = true;
+    } else {
+      out.digests.asked = well_formed(Digest::try_parse(text));
+    }
+  }
+  if (!has_xxh3) throw Malformed();
+  return out;
+}
+
+inline ChunkDescriptor read_descriptor(const nlohmann::json& json) {
+  if (json_number(json_member(json, "version")) != ChunkDescriptor::version) throw Malformed();
+  ChunkDescriptor out;
+  out.chunk.id = well_formed(ChunkId::try_from_hex(json_text(json_member(json, "chunk_id"))));
+  out.chunk.dataset_id = well_formed(DatasetId::try_from_hex(json_text(json_member(json, "dataset_id"))));
+  out.chunk.block_range.begin = json_number(json_member(json, "begin"));
+  out.chunk.block_range.end = json_number(json_member(json, "end"));
+  out.generation = json_number(json_member(json, "generation"));
+  const nlohmann::json& files = json_member(json, "files");
+  if (!files.is_object()) throw Malformed();
+  for (const auto& [name, file] : files.items()) {
+    if (!is_portable_file_name(name) || fold_case(name) == "chunk.json") throw Malformed();
+    const FileSource& source = out.chunk.files[name] = read_source(file);
+    const FoundFile& found = out.found[name] = read_found(file);
+    // A file that was not as it was asked for is never published.
+    if (source.size.value_or(found.size) != found.size || source.digest != found.digests.asked) throw Malformed();
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// The bytes of `chunk.json`. Each file of `descriptor.chunk` is in `descriptor.found`.
+inline std::string encode_descriptor(const ChunkDescriptor& descriptor) {
+  nlohmann::ordered_json json;
+  json["version"] = ChunkDescriptor::version;
+  json["chunk_id"] = descriptor.chunk.id.to_hex();
+  json["dataset_id"] = descriptor.chunk.dataset_id.to_hex();
+  json["begin"] = descriptor.chunk.block_range.begin;
+  json["end"] = descriptor.chunk.block_range.end;
+  json["generation"] = descriptor.generation;
+  nlohmann::ordered_json& files = json["files"] = nlohmann::ordered_json::object();
+  for (const auto& [name, source] : descriptor.chunk.files) {
+    nlohmann::ordered_json& file = files[name];
+    nlohmann::ordered_json& urls = file["urls"] = nlohmann::ordered_json::array();
+    for (const std::string& url : source.urls) urls.push_back(redact_url(url));
+    nlohmann::ordered_json& asked = file["asked"] = nlohmann::ordered_json::object();
+    if (source.size) asked["size"] = *source.size;
+    if (source.digest) asked["digest"] = source.digest->to_string();
+    const FoundFile& found = descriptor.found.at(name);
+    file["found"]["size"] = found.size;
+    nlohmann::ordered_json& digests = file["found"]["digests"] = nlohmann::ordered_json::array();
+    digests.push_back(detail::xxh3_text(found.digests.xxh3));
+    if (found.digests.asked) digests.push_back(found.digests.asked->to_string());
+  }
+  // A description that skipped `validate` may hold what is not UTF-8.
+  return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+/// Reads what `encode_descriptor` wrote. Anything else (truncated, deep, too long, not UTF-8, of another version, with
+/// names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
+inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code& ec) {
+  ec.clear();
+  bool too_deep = false;
+  const auto within_depth = [&too_deep](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+    too_deep = too_deep || depth > ChunkDescriptor::max_depth;
+    return !too_deep;  // what is discarded takes no memory
+  };
+  try {
+    if (text.size() > ChunkDescriptor::max_size) throw detail::Malformed();
+    const nlohmann::json json = nlohmann::json::parse(text, within_depth, false);
+    if (json.is_discarded() || too_deep) throw detail::Malformed();
+    return detail::read_descriptor(json);
+  } catch (const detail::Malformed&) {
+    ec = errc::corrupt_chunk;
+    return {};
+  }
+}
+
+/// Whether `descriptor` is that of `generation`, whose name tells the same things.
+inline bool agrees(const ChunkDescriptor& descriptor, const Generation& generation) noexcept {
+  return descriptor.chunk.id == generation.id && descriptor.chunk.dataset_id == generation.dataset_id &&
+         descriptor.chunk.block_range == generation.block_range && descriptor.generation == generation.number &&
+         descriptor.bytes() == generation.bytes;
+}
+
+}  // namespace garner
+
+// garner/storage/staging.hpp --------------------------------------------------------------------------------
+// A generation while it is being fetched: its directory in `staging/`, and its files, each of which is checked and
+// synced through the descriptor that wrote it. What becomes of it, the store decides (store_protocol.hpp).
+
+// garner/storage/store_root.hpp -----------------------------------------------------------------------------
+// A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
+// of the store's protocol is made of: a small file written or read, a tree removed little by little.
+
+// garner/storage/store_layout.hpp ---------------------------------------------------------------------------
+// The names in a data directory: how they are written and how they are read. Reading is strict: a name that parses is
+// the very name that would be written for what it says. Nothing here touches a disk.
+
+namespace garner::store_layout {
+
+inline constexpr const char* lock_file = "LOCK";
+inline constexpr const char* format_file = "FORMAT";
+inline constexpr const char* new_format_file = "FORMAT.new";  ///< renamed to `FORMAT` when it is whole
+inline constexpr const char* chunks_directory = "chunks";
+inline constexpr const char* staging_directory = "staging";
+inline constexpr const char* doomed_directory = "doomed";
+inline constexpr const char* trash_directory = "trash";
+inline constexpr const char* descriptor_file = "chunk.json";
+
+/// All that `FORMAT` holds.
+inline constexpr std::string_view format_text = "garner 1\n";
+
+}  // namespace garner::store_layout
+
+namespace garner::detail {
+
+inline constexpr std::size_t id_digits = 64;
+inline constexpr std::size_t padded_digits = 10;
+
+/// Zero-padded, so that `ls` shows chunks in the order of their blocks.
+inline void append_padded(std::string& out, std::uint64_t number) {
+  const std::string digits = std::to_string(number);
+  if (digits.size() < padded_digits) out.append(padded_digits - digits.size(), '0');
+  out += digits;
+}
+
+inline std::optional<std::uint64_t> parse_number(std::string_view digits) noexcept {
+  std::uint64_t number = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [last, error] = std::from_chars(digits.data(), end, number);
+  if (digits.empty() || error != std::errc() || last != end) return std::nullopt;
+  return number;
+}
+
+/// What `append_padded` writes, and nothing else.
+inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexcept {
+  if (digits.size() < padded_digits || (digits.size() > padded_digits && digits.front() == '0')) return std::nullopt;
+  return parse_number(digits);
+}
+
+/// A generation's number as it stands in a name: from 1, without leading zeros.
+inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
+  if (digits.empty() || digits.front() == '0') return std::nullopt;
+  return parse_number(digits);
+}
+
+template <class Id>
+std::optional<Id> parse_id(std::string_view hex) noexcept {
+  if (std::any_of(hex.begin(), hex.end(), [](char c) { return c >= 'A' && c <= 'F'; })) return std::nullopt;
+  return Id::try_from_hex(hex);
+}
+
+/// Takes what stands before the first `separator` off `text`; nothing where there is none.
+inline std::optional<std::string_view> take_field(std::string_view& text, char separator) noexcept {
+  const std::size_t at = text.find(separator);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view field = text.substr(0, at);
+  text.remove_prefix(at + 1);
+  return field;
+}
+
+}  // namespace garner::detail
+
+namespace garner::store_layout {
+
+/// A dataset's directory in `chunks/`: its id, 64 digits in lower case.
+inline std::string dataset_name(const DatasetId& id) { return id.to_hex(); }
+
+inline std::optional<DatasetId> parse_dataset_name(std::string_view name) noexcept {
+  return detail::parse_id<DatasetId>(name);
+}
+
+/// A chunk's directory in its dataset's: `{begin}-{end}-{bytes}-{chunk id}.{generation}`, numbers in at least ten
+/// digits. Generation 0, which no store gives out, has no suffix.
+inline std::string chunk_name(const Generation& generation) {
+  std::string name;
+  name.reserve(160);
+  for (const std::uint64_t number : {generation.block_range.begin, generation.block_range.end, generation.bytes}) {
+    detail::append_padded(name, number);
+    name += '-';
+  }
+  name += generation.id.to_hex();
+  if (generation.number != 0) name += '.' + std::to_string(generation.number);
+  return name;
+}
+
+/// The generation that `name` says, in dataset `dataset_id`; nothing where it is not such a name. Allocates nothing.
+inline std::optional<Generation> parse_chunk_name(std::string_view name, const DatasetId& dataset_id) noexcept {
+  std::array<std::uint64_t, 3> numbers{};
+  for (std::uint64_t& number : numbers) {
+    const auto field = detail::take_field(name, '-');
+    const auto value = field ? detail::parse_padded(*field) : std::nullopt;
+    if (!value) return std::nullopt;
+    number = *value;
+  }
+  const auto id = detail::parse_id<ChunkId>(name.substr(0, detail::id_digits));
+  if (!id || numbers[0] >= numbers[1]) return std::nullopt;
+  Generation generation{*id, dataset_id, {numbers[0], numbers[1]}, numbers[2], 0};
+  name.remove_prefix(detail::id_digits);
+  if (!name.empty()) {
+    const auto number = name.front() == '.' ? detail::parse_generation(name.substr(1)) : std::nullopt;
+    if (!number) return std::nullopt;
+    generation.number = *number;
+  }
+  return generation;
+}
+
+/// A generation's name in `doomed/` and `trash/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
+/// most 213 bytes.
+inline std::string qualified_name(const Generation& generation) {
+  return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
+}
+
+inline std::optional<Generation> parse_qualified_name(std::string_view name) noexcept {
+  const auto dataset = detail::take_field(name, '-');
+  const auto id = dataset ? parse_dataset_name(*dataset) : std::nullopt;
+  return id ? parse_chunk_name(name, *id) : std::nullopt;
+}
+
+/// A generation's name in `staging/`, where its bytes are not known yet: `{chunk id}.{generation}`.
+struct StagingName {
+  ChunkId id;
+  std::uint64_t number = 0;
+
+  friend bool operator==(const StagingName&, const StagingName&) = default;
+};
+
+inline std::string staging_name(const StagingName& name) {
+  return name.id.to_hex() + '.' + std::to_string(name.number);
+}
+
+inline std::optional<StagingName> parse_staging_name(std::string_view name) noexcept {
+  const auto hex = detail::take_field(name, '.');
+  const auto id = hex ? detail::parse_id<ChunkId>(*hex) : std::nullopt;
+  const auto number = detail::parse_generation(name);
+  if (!id || !number) return std::nullopt;
+  return StagingName{*id, *number};
+}
+
+}  // namespace garner::store_layout
+
+namespace garner {
+
+/// Holds the lock of a data directory while it lives. Thread-safe, as its file system is.
+template <FileSystem F>
+class StoreRoot {
+ public:
+  using Directory = typename F::Directory;
+  using File = typename F::File;
+
+  /// Larger files are cut down in steps of this many bytes before they are unlinked: freeing much at once holds up
+  /// everything else that the file system's journal does.
+  static constexpr std::uint64_t removal_step = std::uint64_t{16} << 20;
+
+  /// Opens the store in the root of `fs`, and makes an empty directory one. Throws `Error` that names the path:
+  /// `errc::unknown_format` before anything is touched, then `errc::directory_in_use`, then `errc::not_a_directory`
+  /// where a part of it is a link or a file, and what the file system reports.
+  StoreRoot(F fs, Durability durability) : fs_(std::move(fs)), durability_(durability) {
+    check_format();
+    take_lock();
+    // Asked again under the lock: whoever held it may have been about to write it.
+    if (!check_format()) write_format();
+    for (auto [name, directory] :
+         {std::pair{store_layout::chunks_directory, &chunks_}, std::pair{store_layout::staging_directory, &staging_},
+          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_}}) {
+      std::error_code ec = fs_.make_directory(fs_.root(), name);
+      if (!ec || ec == std::errc::file_exists) *directory = fs_.open_directory(fs_.root(), name, ec);
+      require(ec, name);
+    }
+    // What an earlier process made here it may not have lived to sync.
+    require(sync_directory(fs_.root()), "");
+  }
+
+  [[nodiscard]] F& fs() noexcept { return fs_; }
+  [[nodiscard]] const Directory& chunks() const noexcept { return chunks_; }
+  [[nodiscard]] const Directory& staging() const noexcept { return staging_; }
+  [[nodiscard]] const Directory& doomed() const noexcept { return doomed_; }
+  [[nodiscard]] const Directory& trash() const noexcept { return trash_; }
+  [[nodiscard]] std::filesystem::path path() { return fs_.path(); }
+
+  /// As the file system's, and nothing where `Durability::relaxed` was asked for.
+  std::error_code sync_file(File& file) {
+    return durability_ == Durability::full ? fs_.sync_file(file) : std::error_code();
+  }
+  std::error_code sync_directory(const Directory& directory) {
+    return durability_ == Durability::full ? fs_.sync_directory(directory) : std::error_code();
+  }
+
+  /// Creates `name` with `text` in it, synced through the descriptor that wrote it.
+  std::error_code write_small_file(const Directory& directory, const std::string& name, std::string_view text) {
+    std::error_code ec;
+    File file = fs_.create_file(directory, name, ec);
+    if (!ec) ec = fs_.write(file, 0, std::as_bytes(std::span(text)));
+    if (!ec) ec = sync_file(file);
+    if (!ec) ec = fs_.close(file);
+    return ec;
+  }
+
+  /// The whole of `name`, or, of a longer file, its first `limit + 1` bytes.
+  std::string read_small_file(const Directory& directory, const std::string& name, std::size_t limit,
+                              std::error_code& ec) {
+    File file = fs_.open_file(directory, name, Access::read, ec);
+    if (ec) return {};
+    const FileStatus status = fs_.status(file, ec);
+    if (ec) return {};
+    std::string text(static_cast<std::size_t>(std::min<std::uint64_t>(status.size, limit + 1)), '\0');
+    text.resize(fs_.read(file, 0, std::as_writable_bytes(std::span(text)), ec));
+    return text;
+  }
+
+  /// Removes `name`, a file or a directory with all that is in it. Not an error where it is not there. `bytes`: of its
+  /// files, where known.
+  std::error_code remove_tree(const Directory& parent, const std::string& name, std::uint64_t bytes = UINT64_MAX) {
+    return remove_tree(parent, name, bytes, max_depth);
+  }
+
+  /// `ec`, but none where it says that there was nothing.
+  static std::error_code unless_missing(std::error_code ec) {
+    return ec == std::errc::no_such_file_or_directory ? std::error_code() : ec;
+  }
+
+ private:
+  /// Of directories in directories, which garner never makes and removes all the same. Each level holds a descriptor.
+  static constexpr int max_depth = 16;
+
+  void require(std::error_code ec, const std::string& name) {
+    if (ec) throw Error(ec, name.empty() ? path().string() : (path() / name).string());
+  }
+
+  /// Whether there is one; throws where it is not ours.
+  bool check_format() {
+    std::error_code ec;
+    const std::string text =
+        read_small_file(fs_.root(), store_layout::format_file, store_layout::format_text.size(), ec);
+    if (ec == std::errc::no_such_file_or_directory) return false;
+    const bool no_file = ec == std::errc::is_a_directory || ec == std::errc::invalid_argument ||
+                         ec == std::errc::too_many_symbolic_link_levels;
+    if (no_file || (!ec && text != store_layout::format_text)) ec = errc::unknown_format;
+    require(ec, store_layout::format_file);
+    return true;
+  }
+
+  void write_format() {
+    // Under another name first: a FORMAT that was cut short by a crash would be refused for ever.
+    std::error_code ec = unless_missing(fs_.remove_file(fs_.root(), store_layout::new_format_file));
+    if (!ec) ec = write_small_file(fs_.root(), store_layout::new_format_file, store_layout::format_text);
+    if (!ec) {
+      ec = fs_.rename(fs_.root(), store_layout::new_format_file, fs_.root(), store_layout::format_file);
+    }
+    require(ec, store_layout::format_file);
+  }
+
+  void take_lock() {
+    std::error_code ec;
+    lock_ = fs_.open_file(fs_.root(), store_layout::lock_file, Access::write, ec);
+    if (ec == std::errc::no_such_file_or_directory) {
+      lock_ = fs_.create_file(fs_.root(), store_layout::lock_file, ec);
+      // Another one was quicker.
+      if (ec == std::errc::file_exists) {
+        lock_ = fs_.open_file(fs_.root(), store_layout::lock_file, Access::write, ec);
+      }
+    }
+    if (!ec) ec = fs_.lock(lock_);
+    // In use is the directory, as far as anyone who reads the message is concerned.
+    require(ec, ec == errc::directory_in_use ? "" : store_layout::lock_file);
+  }
+
+  std::error_code remove_tree(const Directory& parent, const std::string& name, std::uint64_t bytes, int depth) {
+    std::error_code ec;
+    Directory directory = fs_.open_directory(parent, name, ec);
+    if (ec == errc::not_a_directory) return remove_file(parent, name, bytes);
+    if (ec) return unless_missing(ec);
+    std::vector<std::pair<std::string, EntryKind>> entries;
+    ec = fs_.list(directory, [&](std::string_view entry, EntryKind kind) { entries.emplace_back(entry, kind); });
+    for (const auto& [entry, kind] : entries) {
+      if (ec) return ec;
+      if (kind != EntryKind::directory) {
+        ec = remove_file(directory, entry, bytes);
+      } else if (depth > 0) {
+        ec = remove_tree(directory, entry, bytes, depth - 1);
+      }
+    }
+    return ec ? ec : unless_missing(fs_.remove_directory(parent, name));
+  }
+
+  std::error_code remove_file(const Directory& directory, const std::string& name, std::uint64_t bytes) {
+    if (bytes > removal_step) shrink(directory, name);
+    return unless_missing(fs_.remove_file(directory, name));
+  }
+
+  /// Does what it can: a file that cannot be cut down is unlinked as it is.
+  void shrink(const Directory& directory, const std::string& name) {
+    std::error_code ec;
+    File file = fs_.open_file(directory, name, Access::write, ec);
+    if (ec) return;
+    const FileStatus status = fs_.status(file, ec);
+    // Someone who made a hard link of it wants to keep the bytes.
+    if (ec || status.links != 1) return;
+    for (std::uint64_t size = status.size; size > removal_step && !ec;) {
+      size -= removal_step;
+      ec = fs_.truncate(file, size);
+    }
+  }
+
+  F fs_;
+  Durability durability_;
+  File lock_;
+  Directory chunks_, staging_, doomed_, trash_;
+};
+
+}  // namespace garner
+
+namespace garner {
+
+namespace detail {
+
+/// What a staging and its files share, in the order of its life.
+template <FileSystem F>
+struct StagingArea {
+  std::shared_ptr<StoreRoot<F>> root;
+  DataChunk chunk;
+  std::uint64_t number = 0;
+  std::string name;  ///< in `staging/`
+  typename F::Directory directory;
+
+  std::mutex mutex;                        ///< guards the next two; held across no operation
+  std::map<std::string, FoundFile> found;  ///< the files that are finished
+  bool sync_failed = false;                ///< bytes may be lost: none of it is published any more
+  bool left_staging = false;               ///< published or taken away: `name` is not in `staging/` any more.
+                                           ///< Only `publish` and `discard` look, which come one after another
+};
+
+}  // namespace detail
+
+/// One file of a staging area. One thread at a time. Default-constructed and after a finish that succeeded or failed to
+/// sync it holds no file, and every call fails with `std::errc::bad_file_descriptor`.
+template <FileSystem F>
+class BasicStagedFile {
+ public:
+  /// From this size on a file's room is reserved when it is opened, so that a full disk shows before the transfer.
+  static constexpr std::uint64_t reserve_from = std::uint64_t{1} << 20;
+
+  BasicStagedFile() = default;
+
+  /// Bytes that were written.
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+
+  /// Appends all of `bytes`, or none that counts. `errc::body_too_long` where they go beyond the declared size: none of
+  /// them is written then.
+  std::error_code write(std::span<const std::byte> bytes) {
+    if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (bytes.size() > asked_.size.value_or(std::numeric_limits<std::int64_t>::max()) - size_) {
+      return errc::body_too_long;
+    }
+    const std::error_code ec = area_->root->fs().write(file_, size_, bytes);
+    if (ec) return ec;
+    digests_->update(bytes);
+    size_ += bytes.size();
+    return {};
+  }
+
+  /// Empties the file.
+  std::error_code restart() {
+    if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    const std::error_code ec = area_->root->fs().truncate(file_, 0);
+    if (ec) return ec;
+    size_ = 0;
+    digests_->restart();
+    return reserve();
+  }
+
+  /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
+  /// gone on with or restarted; then syncs and closes it. A failed sync is `errc::sync_failed`: the whole staging area
+  /// can only be discarded then.
+  std::error_code finish() {
+    if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (size_ < asked_.size.value_or(0)) return errc::body_too_short;
+    const FoundFile found{size_, digests_->digests()};
+    if (found.digests.asked != asked_.digest) return errc::digest_mismatch;
+    const auto area = std::exchange(area_, nullptr);
+    typename F::File file = std::move(file_);
+    std::error_code ec = area->root->sync_file(file);
+    const std::error_code close_error = area->root->fs().close(file);
+    const std::lock_guard lock(area->mutex);
+    if (ec) {
+      area->sync_failed = true;
+      return ec;
+    }
+    if (close_error) return close_error;
+    area->found.insert_or_assign(name_, found);
+    return {};
+  }
+
+ private:
+  template <FileSystem>
+  friend class BasicStaging;
+
+  BasicStagedFile(std::shared_ptr<detail::StagingArea<F>> area, std::string name, typename F::File file)
+      : area_(std::move(area)), name_(std::move(name)), asked_(area_->chunk.files.at(name_)), file_(std::move(file)) {
+    digests_.emplace(asked_.digest ? std::optional(asked_.digest->algorithm()) : std::nullopt);
+  }
+
+  std::error_code reserve() {
+    const std::uint64_t size = asked_.size.value_or(0);
+    return size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+  }
+
+  std::shared_ptr<detail::StagingArea<F>> area_;
+  std::string name_;
+  FileSource asked_;
+  typename F::File file_;
+  std::uint64_t size_ = 0;
+  std::optional<DigestStream> digests_;
+};
+
+/// A generation's staging area. Dropping it keeps what is on disk, for the next start to take away.
+template <FileSystem F>
+class BasicStaging {
+ public:
+  BasicStaging() = default;
+
+  /// A new, empty file for `name`, one of the description's names (else `errc::invalid_file_name`); what was staged
+  /// under that name before is gone.
+  BasicStagedFile<F> open(const std::string& name, std::error_code& ec) {
+    ec = check(name);
+    if (ec) return {};
+    auto& fs = area_->root->fs();
+    {
+      const std::lock_guard lock(area_->mutex);
+      area_->found.erase(name);
+    }
+    ec = area_->root->unless_missing(fs.remove_file(area_->directory, name));
+    if (ec) return {};
+    typename F::File handle = fs.create_file(area_->directory, name, ec);
+    if (ec) return {};
+    BasicStagedFile<F> file(area_, name, std::move(handle));
+    ec = file.reserve();
+    return ec ? BasicStagedFile<F>() : std::move(file);
+  }
+
+ private:
+  template <FileSystem>
+  friend class BasicStore;
+
+  explicit BasicStaging(std::shared_ptr<detail::StagingArea<F>> area) : area_(std::move(area)) {}
+
+  [[nodiscard]] std::error_code check(const std::string& name) const {
+    if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    const bool known = detail::is_portable_file_name(name) && area_->chunk.files.contains(name);
+    if (!known || detail::fold_case(name) == store_layout::descriptor_file) return errc::invalid_file_name;
+    return {};
+  }
+
+  std::shared_ptr<detail::StagingArea<F>> area_;
+};
+
+}  // namespace garner
+
+// garner/storage/store_recovery.hpp -------------------------------------------------------------------------
+// The scan at a store's start: names alone tell what it holds and what was left half-done. No file is opened, nothing
+// is stat'ed and nothing is changed; what was found to be taken away is taken away by `clean_up` (store_protocol.hpp).
+
+namespace garner::detail {
+
+/// What an earlier run left half-done.
+struct Leftovers {
+  std::vector<Generation> doomed;    ///< in `chunks/` with a marker in `doomed/`
+  std::vector<std::string> markers;  ///< in `doomed/`, of generations that are in `chunks/` no more
+  std::vector<std::string> staging;  ///< names in `staging/`
+  std::vector<std::string> trash;    ///< names in `trash/`
+
+  void append(const Leftovers& more) {
+    doomed.insert(doomed.end(), more.doomed.begin(), more.doomed.end());
+    markers.insert(markers.end(), more.markers.begin(), more.markers.end());
+    staging.insert(staging.end(), more.staging.begin(), more.staging.end());
+    trash.insert(trash.end(), more.trash.begin(), more.trash.end());
+  }
+};
+
+/// What a scan tells beside the generations that are held.
+struct StoreScan {
+  Recovery recovery;
+  std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
+  Leftovers leftovers;
+  std::vector<std::string> unrecognised;  ///< paths below the data directory, control bytes escaped
+};
+
+template <FileSystem F>
+class StoreScanner {
+ public:
+  StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
+
+  StoreScan run() {
+    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_chunks();
+    for (const std::string& name : markers_) {
+      if (done) scan_.leftovers.markers.push_back(name);
+    }
+    return std::move(scan_);
+  }
+
+ private:
+  using Directory = typename F::Directory;
+
+  bool scan_doomed() {
+    const auto marker = [this](std::string_view name, EntryKind kind) {
+      const auto generation = store_layout::parse_qualified_name(name);
+      if (kind != EntryKind::file || !generation) return unrecognised(store_layout::doomed_directory, name);
+      saw(generation->number);
+      markers_.emplace(name);
+    };
+    return scan(root_.doomed(), store_layout::doomed_directory, marker);
+  }
+
+  bool scan_staging() {
+    const auto staged = [this](std::string_view name, EntryKind kind) {
+      const auto staging = store_layout::parse_staging_name(name);
+      if (kind != EntryKind::directory || !staging) return unrecognised(store_layout::staging_directory, name);
+      saw(staging->number);
+      scan_.leftovers.staging.emplace_back(name);
+    };
+    return check(root_.fs().list(root_.staging(), staged), store_layout::staging_directory);
+  }
+
+  bool scan_trash() {
+    const auto removed = [this](std::string_view name, EntryKind kind) {
+      const auto generation = store_layout::parse_qualified_name(name);
+      if (kind != EntryKind::directory || !generation) return unrecognised(store_layout::trash_directory, name);
+      saw(generation->number);
+      scan_.leftovers.trash.emplace_back(name);
+    };
+    return check(root_.fs().list(root_.trash(), removed), store_layout::trash_directory);
+  }
+
+  bool scan_chunks() {
+    std::vector<std::string> datasets;
+    const auto dataset = [&](std::string_view name, EntryKind kind) {
+      if (kind != EntryKind::directory || !store_layout::parse_dataset_name(name)) {
+        return unrecognised(store_layout::chunks_directory, name);
+      }
+      datasets.emplace_back(name);
+    };
+    if (!scan(root_.chunks(), store_layout::chunks_directory, dataset)) return false;
+    return std::all_of(datasets.begin(), datasets.end(),
+                       [this](const std::string& name) { return scan_dataset(name); });
+  }
+
+  bool scan_dataset(const std::string& name) {
+    const std::string place = std::string(store_layout::chunks_directory) + '/' + name;
+    const DatasetId id = *store_layout::parse_dataset_name(name);
+    std::error_code ec;
+    const Directory directory = root_.fs().open_directory(root_.chunks(), name, ec);
+    const auto chunk = [&](std::string_view entry, EntryKind kind) {
+      const auto generation = store_layout::parse_chunk_name(entry, id);
+      if (kind != EntryKind::directory || !generation) return unrecognised(place, entry);
+      saw(generation->number);
+      scan_.bytes += generation->bytes;
+      // Most stores have no marker at all, and a million names are not worth writing down to find that out.
+      if (!markers_.empty() && markers_.erase(name + '-' + std::string(entry)) != 0) {
+        scan_.leftovers.doomed.push_back(*generation);
+      } else {
+        found_(*generation);
+      }
+    };
+    return check(ec, place) && scan(directory, place, chunk);
+  }
+
+  /// Lists a directory whose entries count as durable once they were reported. An earlier process may have been killed
+  /// between making them and syncing them, so they are synced first; that costs nothing where nothing is new.
+  bool scan(const Directory& directory, const std::string& place, const EntryVisitor& visitor) {
+    std::error_code ec = root_.sync_directory(directory);
+    if (!ec) ec = root_.fs().list(directory, visitor);
+    return check(ec, place);
+  }
+
+  bool check(std::error_code ec, const std::string& place) {
+    if (!ec) return true;
+    scan_.recovery.error = ec;
+    scan_.recovery.subject = (root_.path() / place).string();
+    return false;
+  }
+
+  void saw(std::uint64_t number) { scan_.recovery.last_generation = std::max(scan_.recovery.last_generation, number); }
+
+  void unrecognised(const std::string& place, std::string_view name) {
+    std::string path = place + '/';
+    for (; !name.empty(); name.remove_prefix(std::min<std::size_t>(name.size(), 64))) {
+      path += printable(name.substr(0, 64));
+    }
+    scan_.unrecognised.push_back(std::move(path));
+  }
+
+  StoreRoot<F>& root_;
+  const std::function<void(const Generation&)>& found_;
+  std::unordered_set<std::string> markers_;
+  StoreScan scan_;
+};
+
+}  // namespace garner::detail
+
+// garner/storage/store_remover.hpp --------------------------------------------------------------------------
+// How a store takes things away: generations that are doomed, spared and removed, staging areas that are discarded, and
+// what was left half-done. The other half of the protocol, how things come in, is in store_protocol.hpp.
+
+namespace garner::detail {
+
+/// Thread-safety: as `Storage` asks.
+template <FileSystem F>
+class StoreRemover {
+ public:
+  explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
+
+  /// Leaves `leftovers` to the next `clean_up`.
+  void leave(const Leftovers& leftovers) {
+    const std::lock_guard lock(mutex_);
+    leftovers_.append(leftovers);
+  }
+
+  /// Takes away what `recover` found half-done, and what could not be discarded since. Goes on where something fails,
+  /// keeps it for the next call, and returns the first error. `freed`: bytes that have left `chunks/`.
+  std::error_code clean_up(std::uint64_t& freed) {
+    Leftovers leftovers;
+    {
+      const std::lock_guard lock(mutex_);
+      leftovers = std::exchange(leftovers_, {});
+    }
+    Leftovers left;
+    std::error_code first;
+    freed = 0;
+    const auto failed = [&first](std::error_code ec) {
+      first = first ? first : ec;
+      return static_cast<bool>(ec);
+    };
+    for (const Generation& generation : leftovers.doomed) {
+      bool has_left = false;
+      if (failed(remove(generation, has_left))) left.doomed.push_back(generation);
+      freed += has_left ? generation.bytes : 0;
+    }
+    for (const std::string& name : leftovers.staging) {
+      if (failed(root().remove_tree(root().staging(), name))) left.staging.push_back(name);
+    }
+    left.trash = clean_trash(leftovers.trash, failed);
+    // Last: while a power cut may bring a doomed generation back, its marker stays.
+    if (first || failed(remove_markers(leftovers.markers))) left.markers = leftovers.markers;
+    const std::lock_guard lock(mutex_);
+    leftovers_.append(left);
+    return first;
+  }
+
+  /// An empty file in `doomed/`, of the generation's name, and a sync of `doomed/`.
+  std::error_code doom(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    typename F::File marker = fs().create_file(root().doomed(), name, ec);
+    if (ec == std::errc::file_exists) return {};
+    if (!ec) ec = fs().close(marker);
+    if (!ec) ec = root().sync_directory(root().doomed());
+    // Otherwise the next try would find it here and take it for durable.
+    if (ec) fs().remove_file(root().doomed(), name);
+    return ec;
+  }
+
+  std::error_code spare(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec = fs().remove_file(root().doomed(), name);
+    if (ec) return root().unless_missing(ec);
+    ec = root().sync_directory(root().doomed());
+    if (ec) {
+      // As in `doom`: as long as it may still be on the disk it must be seen here.
+      std::error_code ignored;
+      fs().create_file(root().doomed(), name, ignored);
+    }
+    return ec;
+  }
+
+  /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
+  /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
+  /// have it served. After any error it can be called again, and goes on where it stopped. `left`: in this call it has
+  /// left `chunks/`.
+  std::error_code remove(const Generation& generation, bool& left) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    left = false;
+    const typename F::Directory dataset = open_dataset(generation, ec);
+    Removal removal = removal_of(name);
+    if (!ec && removal == Removal::none) {
+      ec = throw_away(dataset, store_layout::chunk_name(generation), name);
+      left = !ec;
+      if (left) removal = note_removal(name, Removal::thrown_away);
+    }
+    if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
+    if (ec) return ec;
+    if (removal == Removal::thrown_away) {
+      const bool synced = !root().sync_directory(dataset);
+      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
+    }
+    if (removal == Removal::lost) {
+      ec = doom(generation);
+    } else {
+      // Its marker goes when it cannot come back any more, or it might come back undoomed.
+      ec = spare(generation);
+      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    }
+    if (!ec) note_removal(name, Removal::none);
+    return ec;
+  }
+
+  /// Renames a generation into `trash/`. What stands there under its name, whose number is its alone, is a leftover.
+  std::error_code throw_away(const typename F::Directory& dataset, const std::string& name,
+                             const std::string& trash_name) {
+    std::error_code ec = fs().rename(dataset, name, root().trash(), trash_name);
+    if (ec != std::errc::file_exists) return ec;
+    ec = root().remove_tree(root().trash(), trash_name);
+    return ec ? ec : fs().rename(dataset, name, root().trash(), trash_name);
+  }
+
+ private:
+  /// How far the removal of a generation has come.
+  enum class Removal : std::uint8_t { none, thrown_away, durable, lost };
+
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
+  [[nodiscard]] F& fs() const noexcept { return root_->fs(); }
+
+  typename F::Directory open_dataset(const Generation& generation, std::error_code& ec) const {
+    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+  }
+
+  [[nodiscard]] Removal removal_of(const std::string& name) const {
+    const std::lock_guard lock(mutex_);
+    const auto at = removals_.find(name);
+    return at == removals_.end() ? Removal::none : at->second;
+  }
+
+  Removal note_removal(const std::string& name, Removal removal) {
+    const std::lock_guard lock(mutex_);
+    if (removal == Removal::none) {
+      removals_.erase(name);
+    } else {
+      removals_.insert_or_assign(name, removal);
+    }
+    return removal;
+  }
+
+  /// Syncs each dataset before what was removed from it is unlinked: an earlier process may have been killed between.
+  /// Returns what it could not remove.
+  template <class Failed>
+  std::vector<std::string> clean_trash(const std::vector<std::string>& names, const Failed& failed) {
+    std::map<DatasetId, std::error_code> synced;
+    std::vector<std::string> left;
+    for (const std::string& name : names) {
+      const Generation generation = *store_layout::parse_qualified_name(name);
+      const auto [at, is_new] = synced.try_emplace(generation.dataset_id);
+      if (is_new) {
+        const typename F::Directory dataset = open_dataset(generation, at->second);
+        at->second = at->second ? root().unless_missing(at->second) : root().sync_directory(dataset);
+      }
+      if (failed(at->second ? at->second : root().remove_tree(root().trash(), name))) left.push_back(name);
+    }
+    return left;
+  }
+
+  std::error_code remove_markers(const std::vector<std::string>& names) {
+    std::error_code ec;
+    for (const std::string& name : names) {
+      if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    }
+    return ec || names.empty() ? ec : root().sync_directory(root().doomed());
+  }
+
+  std::shared_ptr<StoreRoot<F>> root_;
+  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  Leftovers leftovers_;
+  std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
+};
+
+}  // namespace garner::detail
+
+namespace garner {
+
+/// A Storage that keeps each generation as a directory. See `Storage` for what each member promises; here stands how.
+///
+/// A sync that failed means that bytes are lost (the kernel forgets that they were dirty, and the next sync succeeds).
+/// So none is ever repeated on what it failed for, and nothing is renamed after it.
+///
+/// Thread-safety: as `Storage` asks. Lifetime: a `Staging` and its files keep the directory's lock; the store may be
+/// moved meanwhile, and a moved-from store can only be destroyed.
+template <FileSystem F>
+class BasicStore {
+ public:
+  using Location = std::filesystem::path;  ///< absolute, of the generation's directory
+  using Staging = BasicStaging<F>;
+  using StagedFile = BasicStagedFile<F>;
+
+  /// Opens the store in the root of `fs`. Throws `Error` as `StoreRoot` does.
+  explicit BasicStore(F fs, Durability durability = Durability::full)
+      : state_(std::make_unique<State>(std::move(fs), durability)) {}
+
+  /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
+  Recovery recover(const std::function<void(const Generation&)>& found) {
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
+    state_->bytes_used += scan.bytes;
+    state_->remover.leave(scan.leftovers);
+    const std::lock_guard lock(state_->mutex);
+    state_->unrecognised = std::move(scan.unrecognised);
+    return std::move(scan.recovery);
+  }
+
+  /// What `recover` found that garner did not make: paths below the data directory. Left alone.
+  [[nodiscard]] std::vector<std::string> unrecognised() const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->unrecognised;
+  }
+
+  /// As `StoreRemover` says.
+  std::error_code clean_up() {
+    std::uint64_t freed = 0;
+    const std::error_code ec = state_->remover.clean_up(freed);
+    state_->bytes_used -= freed;
+    return ec;
+  }
+  std::error_code doom(const Generation& generation) { return state_->remover.doom(generation); }
+  std::error_code spare(const Generation& generation) { return state_->remover.spare(generation); }
+  std::error_code remove(const Generation& generation) {
+    bool left = false;
+    const std::error_code ec = state_->remover.remove(generation, left);
+    if (left) state_->bytes_used -= generation.bytes;
+    return ec;
+  }
+
+  /// `errc::chunk_too_large` where the description would not fit into `chunk.json`.
+  Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
+    ec.clear();
+    if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
+    if (ec) return {};
+    auto area = std::make_shared<detail::StagingArea<F>>();
+    area->root = state_->root;
+    area->chunk = chunk;
+    area->number = number;
+    area->name = store_layout::staging_name({chunk.id, number});
+    ec = fs().make_directory(root().staging(), area->name);
+    if (ec) return {};
+    area->directory = fs().open_directory(root().staging(), area->name, ec);
+    Staging staging(std::move(area));
+    if (!ec) return staging;
+    discard(staging);
+    return {};
+  }
+
+  /// Its files are synced (`StagedFile::finish`); then `chunk.json`, written and synced; the staging directory synced;
+  /// renamed; its new parent synced. Only then is it published. `errc::body_too_short` where a file is not finished,
+  /// `errc::sync_failed` where any of the syncs failed: then the staging can only be discarded.
+  Generation publish(Staging& staging, std::error_code& ec) {
+    if (!staging.area_) {
+      ec = std::make_error_code(std::errc::bad_file_descriptor);
+      return {};
+    }
+    detail::StagingArea<F>& area = *staging.area_;
+    Generation generation;
+    ec = seal(area, generation);
+    typename F::Directory dataset;
+    if (!ec) dataset = open_dataset(generation.dataset_id, ec);
+    if (!ec) ec = enter(area, generation, dataset);
+    if (ec) {
+      const std::lock_guard lock(area.mutex);
+      area.sync_failed = area.sync_failed || ec == errc::sync_failed;
+      return {};
+    }
+    state_->bytes_used += generation.bytes;
+    return generation;
+  }
+
+  std::error_code discard(Staging& staging) {
+    if (!staging.area_) return {};
+    if (std::exchange(staging.area_->left_staging, true)) return {};
+    const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
+    if (!ec) return {};
+    detail::Leftovers leftovers;
+    leftovers.staging.push_back(staging.area_->name);
+    state_->remover.leave(leftovers);
+    return ec;
+  }
+
+  /// Computed from the name; the disk is not asked.
+  [[nodiscard]] Location location(const Generation& generation) const {
+    return root().path() / store_layout::chunks_directory / store_layout::dataset_name(generation.dataset_id) /
+           store_layout::chunk_name(generation);
+  }
+
+  /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const typename F::Directory directory = open_generation(generation, ec);
+    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
+    return ec ? DataChunk() : descriptor.described();
+  }
+
+  /// Compares sizes and XXH3-128 with what `chunk.json` says, and the directory's entries with its names.
+  /// `errc::io_error` where the disk does not give the bytes.
+  [[nodiscard]] std::error_code verify(const Generation& generation) const {
+    std::error_code ec;
+    const typename F::Directory directory = open_generation(generation, ec);
+    if (ec) return ec;
+    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
+    if (ec) return ec;
+    bool as_published = true;
+    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
+      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
+      as_published = as_published && known && kind == EntryKind::file;
+    });
+    if (!ec && !as_published) ec = errc::corrupt_chunk;
+    for (const auto& [name, found] : descriptor.found) {
+      if (ec) break;
+      ec = verify_file(directory, name, found);
+    }
+    return ec;
+  }
+
+  [[nodiscard]] StoreUsage usage() const {
+    std::error_code ec;
+    const std::uint64_t free = fs().free_space(ec);
+    return {state_->bytes_used.load(), ec ? 0 : free};
+  }
+
+ private:
+  struct State {
+    State(F fs, Durability durability)
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root) {}
+
+    std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
+    std::atomic<std::uint64_t> bytes_used{0};
+    detail::StoreRemover<F> remover;
+    std::mutex mutex;  ///< guards the next one
+    std::vector<std::string> unrecognised;
+    typename F::Mutex datasets_mutex;  ///< held while a dataset's directory is made durable; guards the next one
+    std::set<std::string> lost_datasets;
+  };
+
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
+  [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
+
+  /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
+  std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
+    if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
+    ChunkDescriptor descriptor{area.chunk, area.number, {}};
+    {
+      const std::lock_guard lock(area.mutex);
+      if (area.sync_failed) return errc::sync_failed;
+      if (area.found.size() != area.chunk.files.size()) return errc::body_too_short;
+      descriptor.found = area.found;
+    }
+    const auto bytes = descriptor.bytes();
+    if (!bytes) return errc::chunk_too_large;
+    generation = {area.chunk.id, area.chunk.dataset_id, area.chunk.block_range, *bytes, area.number};
+    const std::string text = encode_descriptor(descriptor);
+    // Of an earlier attempt, which may have run out of space here.
+    std::error_code ec = root().unless_missing(fs().remove_file(area.directory, store_layout::descriptor_file));
+    if (!ec) ec = root().write_small_file(area.directory, store_layout::descriptor_file, text);
+    return ec ? ec : root().sync_directory(area.directory);
+  }
+
+  /// Renames what was sealed into its dataset, and makes that durable.
+  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation,
+                        const typename F::Directory& dataset) {
+    const std::string name = store_layout::chunk_name(generation);
+    std::error_code ec = fs().rename(root().staging(), area.name, dataset, name);
+    if (ec) return ec;
+    area.left_staging = true;
+    ec = root().sync_directory(dataset);
+    if (!ec) return {};
+    // A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
+    detail::Leftovers leftovers;
+    if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
+      leftovers.doomed.push_back(generation);
+      state_->remover.leave(leftovers);
+    }
+    state_->remover.doom(generation);
+    return ec;
+  }
+
+  /// The dataset's directory, made and durable.
+  typename F::Directory open_dataset(const DatasetId& id, std::error_code& ec) {
+    const std::string name = store_layout::dataset_name(id);
+    {
+      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
+      // synced and then could not be removed. That is still to be removed, and made anew.
+      const std::lock_guard lock(state_->datasets_mutex);
+      if (state_->lost_datasets.contains(name)) remove_lost_dataset(name, ec);
+      if (!ec) ec = fs().make_directory(root().chunks(), name);
+      if (!ec) {
+        ec = root().sync_directory(root().chunks());
+        std::error_code ignored;
+        if (ec) remove_lost_dataset(name, ignored);
+      } else if (ec == std::errc::file_exists) {
+        ec.clear();
+      }
+    }
+    return ec ? typename F::Directory() : fs().open_directory(root().chunks(), name, ec);
+  }
+
+  void remove_lost_dataset(const std::string& name, std::error_code& ec) {
+    ec = root().unless_missing(fs().remove_directory(root().chunks(), name));
+    if (ec) {
+      state_->lost_datasets.insert(name);
+    } else {
+      state_->lost_datasets.erase(name);
+    }
+  }
+
+  typename F::Directory open_existing_dataset(const Generation& generation, std::error_code& ec) const {
+    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+  }
+
+  typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
+    const typename F::Directory dataset = open_existing_dataset(generation, ec);
+    if (!ec) {
+      typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
+      if (!ec) return directory;
+    }
+    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
+    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
+    return {};
+  }
+
+  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
+  static std::error_code as_corruption(std::error_code ec) {
+    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
+                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
+      if (ec == wrong) return errc::corrupt_chunk;
+    }
+    return ec;
+  }
+
+  ChunkDescriptor read_descriptor(const typename F::Directory& directory, const Generation& generation,
+                                  std::error_code& ec) const {
+    const std::string text =
+        root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+    ec = as_corruption(ec);
+    if (ec) return {};
+    ChunkDescriptor descriptor = decode_descriptor(text, ec);
+    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
+    return descriptor;
+  }
+
+  std::error_code verify_file(const typename F::Directory& directory, const std::string& name,
+                              const FoundFile& published) const {
+    std::error_code ec;
+    typename F::File file = fs().open_file(directory, name, Access::read, ec);
+    if (ec) return as_corruption(ec);
+    std::vector<std::byte> buffer(std::size_t{256} << 10);
+    DigestStream digests;
+    std::uint64_t size = 0;
+    for (std::size_t count = buffer.size(); count == buffer.size();) {
+      count = fs().read(file, size, buffer, ec);
+      if (ec) return ec;
+      digests.update(std::span(buffer).first(count));
+      size += count;
+      if (size > published.size) return errc::corrupt_chunk;
+    }
+    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
+    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace garner
+
+namespace garner {
+
+namespace detail {
+
+/// Makes the directory `path` and those above it that are missing, each of them durable in its parent.
+inline std::error_code make_directories(const std::filesystem::path& path, Durability durability) {
+  const std::filesystem::path parent = path.parent_path();
+  if (::mkdir(path.c_str(), 0755) < 0) {
+    if (errno == EEXIST) return {};  // what it is shows when it is opened
+    if (errno != ENOENT || parent == path) return errno_code(errno);
+    const std::error_code ec = make_directories(parent, durability);
+    if (ec) return ec;
+    if (::mkdir(path.c_str(), 0755) < 0 && errno != EEXIST) return errno_code(errno);
+  }
+  if (durability == Durability::relaxed) return {};
+  const Descriptor above(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!above) return errno_code(errno);
+  return ::fsync(above.get()) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
+}
+
+inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability) {
+  std::error_code ec;
+  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec);
+  if (ec == std::errc::no_such_file_or_directory) {
+    ec = make_directories(fs.path(), durability);
+    if (!ec) fs = PosixFileSystem::open(data_dir, ec);
+  }
+  if (ec) throw Error(ec, fs.path().string());
+  return fs;
+}
+
+}  // namespace detail
+
+/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp.
+///
+/// Location: the absolute path of the generation's directory. Thread-safety and exceptions: as `Storage` says.
+/// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
+class FilesystemStorage : public BasicStore<PosixFileSystem> {
+ public:
+  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`
+  /// alone. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
+  /// `data_dir` or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another
+  /// store, of this process or another, has it; what the file system reports.
+  explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
+      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability) {}
+};
+
+static_assert(Storage<FilesystemStorage>);
+
+}  // namespace garner
+
+// garner/storage/memory_storage.hpp -------------------------------------------------------------------------
+// MemoryStorage: a Storage in memory, with the standard library alone. For tests and for what need not outlive the
+// program; its "disk" is an object that can be handed to the next store, as a data directory is at a restart.
+
+namespace garner {
+
+/// A published generation's files. Immutable; lives as long as anyone holds it.
+struct MemoryChunk {
+  std::map<std::string, std::vector<std::byte>> files;  ///< file name -> its bytes
+};
+
+/// Location: a `std::shared_ptr<const MemoryChunk>`, null for a generation that the store does not hold.
+///
+/// Digests: SHA-256 is checked. Others need more than the standard library, so they are **not** checked unless the
+/// constructor is given a check that knows them; sizes always are.
+///
+/// Thread-safety: as `Storage` asks. Copying is not offered; moving keeps what was staged valid.
+class MemoryStorage {
+ public:
+  using Location = std::shared_ptr<const MemoryChunk>;
+  /// Whether `bytes` have this digest. Called by any thread, several at a time.
+  using DigestCheck = std::function<bool(const Digest& digest, std::span<const std::byte> bytes)>;
+
+  /// What a data directory is to the other storage: it outlives the store, and one store at a time uses it. Opaque.
+  class Disk {
+   public:
+    /// `capacity`: bytes, of published and staged files together; more is `errc::no_space`.
+    explicit Disk(std::uint64_t capacity = std::numeric_limits<std::uint64_t>::max()) : capacity_(capacity) {}
+
+   private:
+    friend class MemoryStorage;
+
+    struct StagedBytes {
+      std::vector<std::byte> bytes;
+      bool finished = false;
+    };
+    struct Staged {
+      DataChunk chunk;
+      std::map<std::string, std::shared_ptr<StagedBytes>> files;
+    };
+    struct Held {
+      DataChunk described;
+      std::shared_ptr<MemoryChunk> chunk;
+      std::map<std::string, std::uint64_t> checksums;
+    };
+
+    /// False where there is no room.
+    bool take(std::uint64_t bytes) noexcept {
+      std::uint64_t used = used_.load();
+      do {
+        if (bytes > capacity_ - used) return false;
+      } while (!used_.compare_exchange_weak(used, used + bytes));
+      return true;
+    }
+    void give_back(std::uint64_t bytes) noexcept { used_ -= bytes; }
+
+    const std::uint64_t capacity_;
+    std::atomic<std::uint64_t> used_{0};
+    std::mutex mutex_;                        ///< guards all below, but for the bytes of staged files
+    std::map<std::uint64_t, Staged> staged_;  ///< generation number -> what it has so far
+    std::map<std::uint64_t, Held> held_;      ///< likewise
+    std::set<std::uint64_t> doomed_;          ///< generation numbers
+    bool in_use_ = false;
+  };
+
+  /// A file of a staging area. One thread at a time; default-constructed it holds none.
+  class StagedFile {
+   public:
+    StagedFile() = default;
+
+    [[nodiscard]] std::uint64_t size() const noexcept { return file_ ? file_->bytes.size() : 0; }
+
+    std::error_code write(std::span<const std::byte> bytes) {
+      if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
+      if (bytes.size() > asked_.size.value_or(std::numeric_limits<std::uint64_t>::max()) - size()) {
+        return errc::body_too_long;
+      }
+      if (!disk_->take(bytes.size())) return errc::no_space;
+      try {
+        file_->bytes.insert(file_->bytes.end(), bytes.begin(), bytes.end());
+      } catch (const std::bad_alloc&) {
+        disk_->give_back(bytes.size());
+        return errc::no_space;
+      }
+      return {};
+    }
+
+    std::error_code restart() {
+      if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
+      disk_->give_back(size());
+      file_->bytes.clear();
+      return {};
+    }
+
+    std::error_code finish() {
+      if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
+      if (size() < asked_.size.value_or(0)) return errc::body_too_short;
+      if (asked_.digest && !(*check_)(*asked_.digest, file_->bytes)) return errc::digest_mismatch;
+      file_->finished = true;
+      return {};
+    }
+
+   private:
+    friend class MemoryStorage;
+
+    [[nodiscard]] bool is_open() const noexcept { return file_ && !file_->finished; }
+
+    std::shared_ptr<Disk> disk_;
+    std::shared_ptr<const DigestCheck> check_;
+    FileSource asked_;
+    std::shared_ptr<Disk::StagedBytes> file_;
+  };
+
+  class Staging {
+   public:
+    Staging() = default;
+
+    /// `errc::invalid_file_name` for a name that is not in the description.
+    StagedFile open(const std::string& name, std::error_code& ec) {
+      const auto source = chunk_.files.find(name);
+      if (!disk_ || source == chunk_.files.end() || !detail::is_portable_file_name(name)) {
+        ec = disk_ ? make_error_code(errc::invalid_file_name) : std::make_error_code(std::errc::bad_file_descriptor);
+        return {};
+      }
+      ec.clear();
+      StagedFile file;
+      file.disk_ = disk_;
+      file.check_ = check_;
+      file.asked_ = source->second;
+      file.file_ = std::make_shared<Disk::StagedBytes>();
+      const std::lock_guard lock(disk_->mutex_);
+      std::shared_ptr<Disk::StagedBytes>& slot = disk_->staged_[number_].files[name];
+      if (slot) disk_->give_back(slot->bytes.size());
+      slot = file.file_;
+      return file;
+    }
+
+   private:
+    friend class MemoryStorage;
+
+    std::shared_ptr<Disk> disk_;
+    std::shared_ptr<const DigestCheck> check_;
+    DataChunk chunk_;
+    std::uint64_t number_ = 0;
+  };
+
+  /// `disk`: empty, or what an earlier store left. Throws `Error` with `errc::directory_in_use` where another store has
+  /// it. `check`: what digests are checked with.
+  explicit MemoryStorage(std::shared_ptr<Disk> disk = std::make_shared<Disk>(), DigestCheck check = check_sha256)
+      : disk_(std::move(disk)), check_(std::make_shared<const DigestCheck>(std::move(check))) {
+    const std::lock_guard lock(disk_->mutex_);
+    if (std::exchange(disk_->in_use_, true)) throw Error(errc::directory_in_use, "memory");
+  }
+  /// As above, on a new disk of `capacity` bytes.
+  explicit MemoryStorage(std::uint64_t capacity) : MemoryStorage(std::make_shared<Disk>(capacity)) {}
+
+  MemoryStorage(MemoryStorage&&) noexcept = default;
+  MemoryStorage& operator=(MemoryStorage&&) = delete;
+  MemoryStorage(const MemoryStorage&) = delete;
+  MemoryStorage& operator=(const MemoryStorage&) = delete;
+  ~MemoryStorage() {
+    if (!disk_) return;
+    const std::lock_guard lock(disk_->mutex_);
+    disk_->in_use_ = false;
+  }
+
+  Recovery recover(const std::function<void(const Generation&)>& found) {
+    Recovery recovery;
+    std::vector<Generation> held;
+    {
+      const std::lock_guard lock(disk_->mutex_);
+      const auto saw = [&recovery](std::uint64_t number) {
+        recovery.last_generation = std::max(recovery.last_generation, number);
+      };
+      for (const auto& [number, staged] : disk_->staged_) leftovers_.push_back(number), saw(number);
+      for (const std::uint64_t number : disk_->doomed_) leftovers_.push_back(number), saw(number);
+      for (const auto& [number, generation] : disk_->held_) {
+        saw(number);
+        if (!disk_->doomed_.contains(number)) held.push_back(describe_briefly(number, generation));
+      }
+    }
+    for (const Generation& generation : held) found(generation);
+    return recovery;
+  }
+
+  std::error_code clean_up() {
+    const std::lock_guard lock(disk_->mutex_);
+    for (const std::uint64_t number : std::exchange(leftovers_, {})) erase(number);
+    return {};
+  }
+
+  Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
+    Staging staging;
+    {
+      const std::lock_guard lock(disk_->mutex_);
+      const bool is_new = !disk_->held_.contains(number) && disk_->staged_.try_emplace(number).second;
+      ec = is_new ? std::error_code() : std::make_error_code(std::errc::file_exists);
+      if (ec) return staging;
+      disk_->staged_[number].chunk = chunk;
+    }
+    staging.disk_ = disk_;
+    staging.check_ = check_;
+    staging.chunk_ = chunk;
+    staging.number_ = number;
+    return staging;
+  }
+
+  Generation publish(Staging& staging, std::error_code& ec) {
+    const std::lock_guard lock(disk_->mutex_);
+    const auto staged = disk_->staged_.find(staging.number_);
+    ec = staged == disk_->staged_.end() ? std::make_error_code(std::errc::bad_file_descriptor) : std::error_code();
+    if (ec) return {};
+    const auto& files = staged->second.files;
+    const bool whole = files.size() == staging.chunk_.files.size() &&
+                       std::all_of(files.begin(), files.end(), [](const auto& file) { return file.second->finished; });
+    if (!whole) ec = errc::body_too_short;
+    if (ec) return {};
+    Disk::Held held{staging.chunk_, std::make_shared<MemoryChunk>(), {}};
+    for (auto& [name, source] : held.described.files) {
+      for (std::string& url : source.urls) url = redact_url(url);
+      std::vector<std::byte>& bytes = held.chunk->files[name] = std::move(files.at(name)->bytes);
+      source.size = bytes.size();
+      held.checksums[name] = checksum(bytes);
+    }
+    disk_->staged_.erase(staged);
+    const auto at = disk_->held_.insert_or_assign(staging.number_, std::move(held)).first;
+    return describe_briefly(staging.number_, at->second);
+  }
+
+  std::error_code discard(Staging& staging) {
+    const std::lock_guard lock(disk_->mutex_);
+    erase_staged(staging.number_);
+    return {};
+  }
+
+  [[nodiscard]] Location location(const Generation& generation) const {
+    const std::lock_guard lock(disk_->mutex_);
+    const Disk::Held* held = find(generation);
+    return held != nullptr ? held->chunk : nullptr;
+  }
+
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const std::lock_guard lock(disk_->mutex_);
+    const Disk::Held* held = find(generation);
+    ec = held != nullptr ? std::error_code() : make_error_code(errc::no_such_generation);
+    return held != nullptr ? held->described : DataChunk();
+  }
+
+  std::error_code doom(const Generation& generation) {
+    const std::lock_guard lock(disk_->mutex_);
+    disk_->doomed_.insert(generation.number);
+    return {};
+  }
+
+  std::error_code spare(const Generation& generation) {
+    const std::lock_guard lock(disk_->mutex_);
+    disk_->doomed_.erase(generation.number);
+    return {};
+  }
+
+  std::error_code remove(const Generation& generation) {
+    const std::lock_guard lock(disk_->mutex_);
+    if (find(generation) == nullptr) return errc::no_such_generation;
+    erase(generation.number);
+    return {};
+  }
+
+  [[nodiscard]] std::error_code verify(const Generation& generation) const {
+    Disk::Held held;
+    {
+      const std::lock_guard lock(disk_->mutex_);
+      const Disk::Held* at = find(generation);
+      if (at == nullptr) return errc::no_such_generation;
+      held = *at;
+    }
+    const auto& files = held.chunk->files;
+    const bool same =
+        files.size() == held.checksums.size() && std::all_of(files.begin(), files.end(), [&held](const auto& file) {
+          const auto published = held.checksums.find(file.first);
+          return published != held.checksums.end() && published->second == checksum(file.second);
+        });
+    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  [[nodiscard]] StoreUsage usage() const {
+    StoreUsage usage;
+    const std::lock_guard lock(disk_->mutex_);
+    for (const auto& [number, held] : disk_->held_) usage.bytes_used += bytes_of(held);
+    usage.bytes_free = disk_->capacity_ - disk_->used_.load();
+    return usage;
+  }
+
+  /// The default check: true where `bytes` have `digest`, or where it is not a SHA-256.
+  static bool check_sha256(const Digest& digest, std::span<const std::byte> bytes) {
+    if (digest.algorithm() != DigestAlgorithm::sha256) return true;
+    detail::Sha256 hash;
+    hash.update(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+    const auto found = hash.finish();
+    return std::equal(found.begin(), found.end(), digest.data());
+  }
+
+ private:
+  /// 64-bit FNV-1a (draft-eastlake-fnv): tells a changed byte, and no more is wanted of it.
+  static std::uint64_t checksum(std::span<const std::byte> bytes) noexcept {
+    std::uint64_t hash = 0xcbf29ce484222325U;
+    for (const std::byte byte : bytes) hash = (hash ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3U;
+    return hash;
+  }
+
+  static std::uint64_t bytes_of(const Disk::Held& held) noexcept {
+    std::uint64_t bytes = 0;
+    for (const auto& [name, source] : held.described.files) bytes += source.size.value_or(0);
+    return bytes;
+  }
+
+  static Generation describe_briefly(std::uint64_t number, const Disk::Held& held) {
+    const DataChunk& chunk = held.described;
+    return {chunk.id, chunk.dataset_id, chunk.block_range, bytes_of(held), number};
+  }
+
+  [[nodiscard]] const Disk::Held* find(const Generation& generation) const {
+    const auto at = disk_->held_.find(generation.number);
+    return at != disk_->held_.end() && at->second.described.id == generation.id ? &at->second : nullptr;
+  }
+
+  void erase_staged(std::uint64_t number) {
+    const auto staged = disk_->staged_.find(number);
+    if (staged == disk_->staged_.end()) return;
+    for (const auto& [name, file] : staged->second.files) disk_->give_back(file->bytes.size());
+    disk_->staged_.erase(staged);
+  }
+
+  /// All that there is of this generation.
+  void erase(std::uint64_t number) {
+    erase_staged(number);
+    if (const auto held = disk_->held_.find(number); held != disk_->held_.end()) {
+      disk_->give_back(bytes_of(held->second));
+      disk_->held_.erase(held);
+    }
+    disk_->doomed_.erase(number);
+  }
+
+  std::shared_ptr<Disk> disk_;
+  std::shared_ptr<const DigestCheck> check_;
+  std::vector<std::uint64_t> leftovers_;
+};
+
+static_assert(Storage<MemoryStorage>);
+
+}  // namespace garner
+
+// garner/download/curl_downloader.hpp -----------------------------------------------------------------------
+// CurlDownloader: the default Downloader, HTTP/1.1 by libcurl's multi interface on Asio. Not here: retries, mirrors,
+// or what a chunk is.
+
+// garner/download/curl_loop.hpp -----------------------------------------------------------------------------
+// One thread that runs transfers: an io_context, a libcurl multi handle with its connections, and the orders that
+// other threads leave for it.
+
+// garner/download/curl_driver.hpp ---------------------------------------------------------------------------
+// Drives one libcurl multi handle from one Asio io_context: its sockets, its timer and nothing else. What the
+// transfers are, and what becomes of those that end, is told by whoever owns it.
+
+namespace garner::detail {
+
+/// `curl_multi_socket_action` on Asio. Used on the io_context's one thread only, and destroyed when no handler of its
+/// will run any more. A socket stays registered with Asio until libcurl closes it, not only while a transfer uses it.
+class CurlDriver {
+ public:
+  /// `after` is called whenever transfers may have ended.
+  CurlDriver(asio::io_context& io, std::function<void()> after)
+      : io_(io), after_(std::move(after)), timer_(io), multi_(curl_multi_init()) {
+    if (multi_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, &CurlDriver::on_socket);
+    curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
+    curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, &CurlDriver::on_timer);
+    curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
+  }
+  CurlDriver(const CurlDriver&) = delete;
+  CurlDriver& operator=(const CurlDriver&) = delete;
+  ~CurlDriver() { shut_down(); }
+
+  /// Closes all connections. No easy handle may be left in the multi handle.
+  void shut_down() noexcept {
+    if (multi_ == nullptr) return;
+    curl_multi_cleanup(std::exchange(multi_, nullptr));
+    while (!sockets_.empty()) drop(sockets_.begin()->first);
+    due_.reset();
+    sleep_no_longer();
+  }
+
+  [[nodiscard]] CURLM* multi() const { return multi_; }
+
+  /// A new socket, for `CURLOPT_OPENSOCKETFUNCTION`; -1 with `errno` where there is none.
+  int open_socket(int family, int type, int protocol) {
+    const int fd = ::socket(family, type | SOCK_CLOEXEC, protocol);
+    if (fd >= 0 && add(fd, true) == nullptr) {
+      const int why = errno;
+      ::close(fd);
+      errno = why;
+      return -1;
+    }
+    return fd;
+  }
+
+  /// `CURLOPT_CLOSESOCKETFUNCTION`; its data is the driver.
+  static int close_socket(void* self, curl_socket_t fd) noexcept {
+    static_cast<CurlDriver*>(self)->drop(fd);
+    return ::close(fd);
+  }
+
+  /// The transfer of `easy` has ended and is still in the multi handle: its connection, if libcurl has kept it, stands.
+  void keep_connection(CURL* easy) noexcept {
+    curl_socket_t fd = CURL_SOCKET_BAD;
+    if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK) return;
+    if (const auto found = sockets_.find(fd); found != sockets_.end()) found->second->stands = true;
+  }
+
+  /// Lets go of the sockets that libcurl has closed without a word. Not inside a call of libcurl.
+  void sweep() noexcept {
+    for (auto at = sockets_.begin(); at != sockets_.end();) {
+      const Socket& socket = *(at++)->second;
+      if (socket.wanted == 0 && !socket.stands) drop(socket.fd);
+    }
+  }
+
+  /// Nothing is going on: an alarm that nobody waits for is taken back, so that an idle loop never wakes.
+  void rest() noexcept {
+    if (!due_) sleep_no_longer();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  /// Asio has a duplicate of the descriptor, so that each side closes its own: libcurl 7.88 closes a connection that
+  /// it gives up before it stands without a word to `CURLOPT_CLOSESOCKETFUNCTION`, and the number may be another
+  /// file's by the time that we hear of it.
+  struct Socket {
+    Socket(asio::io_context& io, int number, int duplicate, bool opened_here)
+        : fd(number), ours(opened_here), descriptor(io, duplicate) {}
+
+    int fd;  // libcurl's
+    bool ours;
+    bool stands = false;   // libcurl keeps it in its cache, and will say when it closes it
+    int wanted = 0;        // CURL_POLL_IN, CURL_POLL_OUT or both
+    bool reading = false;  // a wait is pending; it may outlive the wish and serve the next one
+    bool writing = false;
+    asio::posix::stream_descriptor descriptor;
+  };
+  using SocketPtr = std::shared_ptr<Socket>;
+
+  static int on_socket(CURL*, curl_socket_t fd, int what, void* self, void*) noexcept {
+    auto& driver = *static_cast<CurlDriver*>(self);
+    const auto found = driver.sockets_.find(fd);
+    if (what == CURL_POLL_REMOVE) {
+      if (found == driver.sockets_.end()) return 0;
+      found->second->wanted = 0;
+      if (!found->second->ours) driver.drop(fd);
+      return 0;
+    }
+    // One that we did not open: libcurl's resolver has such. Without a descriptor it falls back to its timer.
+    const SocketPtr socket = found != driver.sockets_.end() ? found->second : driver.add(fd, false);
+    if (socket == nullptr) return 0;
+    socket->wanted = what;
+    driver.wait(socket);
+    return 0;
+  }
+
+  /// Null with `errno` where there are no more descriptors.
+  SocketPtr add(int fd, bool ours) {
+    drop(fd);  // one of that number would be left from a connection that never stood
+    const int duplicate = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (duplicate < 0) return nullptr;
+    auto socket = std::make_shared<Socket>(io_, fd, duplicate, ours);
+    sockets_[fd] = socket;
+    return socket;
+  }
+
+  /// Not left to a destructor: a pending wait keeps the object, and is ended by this.
+  void drop(int fd) noexcept {
+    const auto found = sockets_.find(fd);
+    if (found == sockets_.end()) return;
+    // Not `close`: that relies on the kernel to forget a descriptor, which it does not while libcurl's is open.
+    ::close(found->second->descriptor.release());
+    sockets_.erase(found);
+  }
+
+  void wait(const SocketPtr& socket) {
+    if ((socket->wanted & CURL_POLL_IN) != 0 && !socket->reading) {
+      socket->reading = true;
+      socket->descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                                    [this, socket](const std::error_code& error) {
+                                      socket->reading = false;
+                                      on_event(socket, error, CURL_POLL_IN, CURL_CSELECT_IN);
+                                    });
+    }
+    if ((socket->wanted & CURL_POLL_OUT) != 0 && !socket->writing) {
+      socket->writing = true;
+      socket->descriptor.async_wait(asio::posix::stream_descriptor::wait_write,
+                                    [this, socket](const std::error_code& error) {
+                                      socket->writing = false;
+                                      on_event(socket, error, CURL_POLL_OUT, CURL_CSELECT_OUT);
+                                    });
+    }
+  }
+
+  void on_event(const SocketPtr& socket, const std::error_code& error, int wish, int event) {
+    if (!socket->descriptor.is_open() || (socket->wanted & wish) == 0) return;
+    act(socket->fd, error ? CURL_CSELECT_ERR : event);
+    if (socket->descriptor.is_open()) wait(socket);
+    after_();
+  }
+
+  static int on_timer(CURLM*, long milliseconds, void* self) noexcept {
+    auto& driver = *static_cast<CurlDriver*>(self);
+    driver.due_.reset();
+    if (milliseconds == 0) {
+      driver.act_soon();
+    } else if (milliseconds > 0) {
+      driver.due_ = Clock::now() + std::chrono::milliseconds(milliseconds);
+      driver.sleep();
+    }
+    return 0;
+  }
+
+  /// Posted, not put through the timer: most of libcurl's timeouts are zero, and a timer costs system calls.
+  void act_soon() {
+    if (std::exchange(acting_soon_, true)) return;
+    asio::post(io_, [this] {
+      acting_soon_ = false;
+      if (multi_ == nullptr) return;
+      act(CURL_SOCKET_TIMEOUT, 0);
+      after_();
+    });
+  }
+
+  /// An alarm that is set for earlier stays and is set anew when it rings: libcurl moves its timeout with each request.
+  void sleep() {
+    if (alarm_ && *alarm_ <= *due_) return;
+    alarm_ = due_;
+    timer_.expires_at(*alarm_);
+    timer_.async_wait([this, rings = *alarm_](const std::error_code& error) {
+      if (error || alarm_ != rings) return;
+      alarm_.reset();
+      if (!due_) return;
+      if (Clock::now() < *due_) return sleep();
+      due_.reset();
+      act(CURL_SOCKET_TIMEOUT, 0);
+      after_();
+    });
+  }
+
+  void sleep_no_longer() noexcept {
+    if (!alarm_) return;
+    alarm_.reset();
+    try {
+      timer_.cancel();
+    } catch (const std::system_error&) {
+      // It rings once more, for nothing.
+    }
+  }
+
+  void act(curl_socket_t socket, int events) {
+    int running = 0;
+    curl_multi_socket_action(multi_, socket, events, &running);
+  }
+
+  asio::io_context& io_;
+  std::function<void()> after_;
+  asio::steady_timer timer_;
+  CURLM* multi_;
+  std::unordered_map<curl_socket_t, SocketPtr> sockets_;
+  std::optional<Clock::time_point> due_;    // when libcurl wants to be called
+  std::optional<Clock::time_point> alarm_;  // what the timer is set to; never later than `due_`
+  bool acting_soon_ = false;
+};
+
+}  // namespace garner::detail
+
+// garner/download/curl_settings.hpp -------------------------------------------------------------------------
+// What can be chosen about CurlDownloader. Plain values.
+
+namespace garner {
+
+/// Fixed at a downloader's construction.
+struct CurlSettings {
+  // How the work is spread.
+  unsigned loops = 2;                      ///< threads, each with its own connections; at least 1
+  std::size_t connections_per_host = 8;    ///< over all loops; more transfers wait for a free one
+  std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
+  std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
+  std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
+
+  // When a transfer is given up (`errc::timed_out`).
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);  ///< name, connection and TLS together
+  std::uint32_t low_speed_bytes_per_second = 1024;                       ///< slower than this ...
+  std::chrono::seconds low_speed_time = std::chrono::seconds(30);        ///< ... for this long; 0: never
+
+  // What a server may do.
+  bool require_https = false;
+  unsigned max_redirects = 5;
+  std::size_t max_header_bytes = 64 * 1024;  ///< of one response, informational ones and trailers included
+  std::uint64_t max_file_bytes = std::uint64_t{1} << 40;
+  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
+  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
+  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
+  std::vector<std::string> allowed_hosts;
+
+  std::string user_agent = "garner";
+  std::string ca_bundle;  ///< a PEM file of the authorities to trust instead of the system's
+};
+
+}  // namespace garner
+
+// garner/download/curl_transfer.hpp -------------------------------------------------------------------------
+// One transfer on one reusable libcurl easy handle: the request it sends, what it does with each piece of the answer,
+// and how it ends. Redirects are followed here, hop by hop, so that each is held to the same rules.
+
+// garner/download/curl_errors.hpp ---------------------------------------------------------------------------
+// What libcurl's result codes mean in ours.
+
+namespace garner::detail {
+
+/// The error that `code` stands for; `answered`: a response's head had arrived whole (libcurl-errors(3)).
+inline std::error_code error_of_curl(CURLcode code, bool answered) {
+  switch (code) {
+    case CURLE_OK: return {};
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY: return errc::resolve_failed;
+    case CURLE_OPERATION_TIMEDOUT: return errc::timed_out;
+    case CURLE_PARTIAL_FILE: return errc::body_too_short;
+    case CURLE_FILESIZE_EXCEEDED: return errc::body_too_long;
+    case CURLE_URL_MALFORMAT: return errc::invalid_url;
+    case CURLE_TOO_MANY_REDIRECTS: return errc::redirect_not_allowed;
+    case CURLE_BAD_CONTENT_ENCODING: return errc::encoding_not_allowed;
+    case CURLE_UNSUPPORTED_PROTOCOL:  // The scheme was checked, so this is HTTP/0.9, which is to say garbage.
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_HTTP2:
+    case CURLE_WRITE_ERROR: return errc::malformed_response;
+    case CURLE_OUT_OF_MEMORY:
+      // Also what libcurl 7 says of a header line above 100 KB.
+      if (!answered) return errc::malformed_response;
+      return std::make_error_code(std::errc::not_enough_memory);
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_SSL_ENGINE_SETFAILED:
+    case CURLE_SSL_ENGINE_INITFAILED:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_USE_SSL_FAILED:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_SHUTDOWN_FAILED:
+    case CURLE_SSL_CRL_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+    case CURLE_SSL_INVALIDCERTSTATUS: return errc::tls_failed;
+    default: return errc::connection_failed;
+  }
+}
+
+}  // namespace garner::detail
+
+// garner/download/curl_url.hpp ------------------------------------------------------------------------------
+// A URL as libcurl's own parser understands it, which is the only parser here: what was checked is what is fetched.
+// Takes credentials out of it. Not here: which hosts are allowed.
+
+namespace garner::detail {
+
+/// Initialises libcurl, once for the program. It is not cleaned up: others in the program may use it too.
+inline void init_curl() {
+  static const CURLcode result = curl_global_init(CURL_GLOBAL_DEFAULT);
+  if (result != CURLE_OK) throw Error(std::make_error_code(std::errc::not_supported), "libcurl");
+}
+
+/// An `http` or `https` URL without credentials, which stand beside it. Thread-safe as a value is.
+class CurlUrl {
+ public:
+  /// Empty; what `parse` and `resolve` fill.
+  CurlUrl() = default;
+
+  /// Reads a whole URL; no scheme is guessed. `errc::invalid_url` or `errc::scheme_not_allowed`, and then `out` is
+  /// unchanged.
+  static std::error_code parse(std::string_view text, bool require_https, CurlUrl& out) {
+    if (!is_clean(text)) return errc::invalid_url;
+    Handle handle(curl_url());
+    if (handle == nullptr) return std::make_error_code(std::errc::not_enough_memory);
+    return finish(std::move(handle), std::string(text), 0, require_https, out);
+  }
+
+  /// Follows `location`, absolute or relative, from here (RFC 3986, 5). Credentials of this URL go along to the same
+  /// origin only; such as `location` brings along itself are ignored. Never from https to http. All that is wrong with
+  /// it is `errc::redirect_not_allowed`.
+  std::error_code resolve(const std::string& location, bool require_https, CurlUrl& out) const {
+    CurlUrl next;
+    Handle handle(curl_url_dup(handle_.get()));
+    if (handle == nullptr) return std::make_error_code(std::errc::not_enough_memory);
+    const bool secure = require_https || scheme() == "https";
+    // A server's spaces and bytes above ASCII are encoded, as browsers do.
+    if (finish(std::move(handle), location, CURLU_URLENCODE, secure, next) || !is_clean(next.text())) {
+      return errc::redirect_not_allowed;
+    }
+    const bool same_origin = next.origin() == origin();
+    next.user_ = same_origin ? user_ : std::string();
+    next.password_ = same_origin ? password_ : std::string();
+    out = std::move(next);
+    return {};
+  }
+
+  /// For `CURLOPT_CURLU`; valid as long as this object.
+  [[nodiscard]] CURLU* handle() const { return handle_.get(); }
+  [[nodiscard]] const std::string& user() const { return user_; }
+  [[nodiscard]] const std::string& password() const { return password_; }
+  [[nodiscard]] std::string scheme() const { return part(CURLUPART_SCHEME); }
+  /// Without the brackets of an IPv6 address.
+  [[nodiscard]] std::string host() const {
+    std::string host = part(CURLUPART_HOST);
+    if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+    return fold_case(host);
+  }
+  /// Scheme, host and port.
+  [[nodiscard]] std::string origin() const {
+    return scheme() + "://" + host() + ":" + part(CURLUPART_PORT, CURLU_DEFAULT_PORT);
+  }
+  /// The whole, without credentials. May hold a signature: not for people.
+  [[nodiscard]] std::string text() const { return part(CURLUPART_URL); }
+
+ private:
+  struct Cleanup {
+    void operator()(CURLU* handle) const { curl_url_cleanup(handle); }
+    void operator()(char* text) const { curl_free(text); }
+  };
+  using Handle = std::unique_ptr<CURLU, Cleanup>;
+
+  /// Printable ASCII without spaces; libcurl would stop at a NUL.
+  static bool is_clean(std::string_view text) {
+    for (const char c : text) {
+      if (c <= ' ' || c > '~') return false;
+    }
+    return !text.empty();
+  }
+
+  static std::error_code finish(Handle handle, const std::string& text, unsigned flags, bool require_https,
+                                CurlUrl& out) {
+    // Schemes that libcurl does not speak are read too, to tell them from what is no URL.
+    const CURLUcode code = curl_url_set(handle.get(), CURLUPART_URL, text.c_str(), flags | CURLU_NON_SUPPORT_SCHEME);
+    if (code == CURLUE_OUT_OF_MEMORY) return std::make_error_code(std::errc::not_enough_memory);
+    if (code != CURLUE_OK) return errc::invalid_url;
+    CurlUrl url;
+    url.handle_ = std::move(handle);
+    const std::string scheme = fold_case(url.scheme());
+    if (scheme != "https" && (require_https || scheme != "http")) return errc::scheme_not_allowed;
+    if (url.host().empty()) return errc::invalid_url;
+    if (!url.take(CURLUPART_USER, url.user_) || !url.take(CURLUPART_PASSWORD, url.password_)) {
+      return errc::invalid_url;
+    }
+    std::string options;
+    url.take(CURLUPART_OPTIONS, options);
+    out = std::move(url);
+    return {};
+  }
+
+  /// Moves a part out of the URL, decoded; false where its decoded form has control bytes.
+  bool take(CURLUPart which, std::string& value) {
+    char* text = nullptr;
+    const CURLUcode code = curl_url_get(handle_.get(), which, &text, CURLU_URLDECODE);
+    const std::unique_ptr<char, Cleanup> owner(text);
+    if (code == CURLUE_OK && text != nullptr) value = text;
+    curl_url_set(handle_.get(), which, nullptr, 0);
+    return code != CURLUE_URLDECODE;
+  }
+
+  [[nodiscard]] std::string part(CURLUPart which, unsigned flags = 0) const {
+    char* text = nullptr;
+    const CURLUcode code = curl_url_get(handle_.get(), which, &text, flags);
+    const std::unique_ptr<char, Cleanup> owner(text);
+    return code == CURLUE_OK && text != nullptr ? std::string(text) : std::string();
+  }
+
+  Handle handle_;
+  std::string user_;
+  std::string password_;
+};
+
+}  // namespace garner::detail
+
+// garner/download/gather_buffer.hpp -------------------------------------------------------------------------
+// Gathers the small pieces in which a body arrives into writes of a size that file systems like. libcurl hands out at
+// most 16 KB at a time, and a write of that size costs more than its copy.
+
+namespace garner::detail {
+
+/// Used by one thread at a time. Its memory comes with the first piece that has to wait, and stays.
+class GatherBuffer {
+ public:
+  explicit GatherBuffer(std::size_t capacity) : capacity_(std::max<std::size_t>(capacity, 1)) {}
+
+  /// Takes `piece`; whole buffers go to `sink`, whose error is returned. The `last` piece goes at once.
+  std::error_code add(std::span<const std::byte> piece, bool last, FetchSink& sink) {
+    // What needs not wait is not copied: all of a small file, as a rule.
+    if (size_ == 0 && last) return piece.empty() ? std::error_code() : sink.write(piece);
+    if (memory_ == nullptr) memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
+    while (!piece.empty()) {
+      const std::size_t count = std::min(piece.size(), capacity_ - size_);
+      std::memcpy(memory_.get() + size_, piece.data(), count);
+      size_ += count;
+      piece = piece.subspan(count);
+      if (size_ == capacity_) {
+        if (const std::error_code error = flush(sink)) return error;
+      }
+    }
+    return last ? flush(sink) : std::error_code();
+  }
+
+  /// Gives the sink what is there.
+  std::error_code flush(FetchSink& sink) {
+    if (size_ == 0) return {};
+    const std::size_t count = size_;
+    size_ = 0;
+    return sink.write({memory_.get(), count});
+  }
+
+  void clear() { size_ = 0; }
+
+ private:
+  std::size_t capacity_;
+  std::size_t size_ = 0;
+  std::unique_ptr<std::byte[]> memory_;
+};
+
+}  // namespace garner::detail
+
+// garner/download/host_filter.hpp ---------------------------------------------------------------------------
+// Which hosts may be connected to: by name, and again by the address that the name resolved to. No I/O.
+
+namespace garner::detail {
+
+/// Reads `CurlSettings::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
+class HostFilter {
+ public:
+  /// Throws `Error` for an entry that is a network and does not parse.
+  explicit HostFilter(const std::vector<std::string>& entries) {
+    for (const std::string& entry : entries) {
+      std::error_code error;
+      const auto address = asio::ip::make_address(entry, error);
+      const bool slash = entry.find('/') != std::string::npos;
+      if (error && !slash) {
+        names_.push_back(fold_case(entry));
+      } else if (!slash) {
+        networks_.emplace_back(address.is_v4() ? Network(asio::ip::network_v4(address.to_v4(), 32))
+                                               : Network(asio::ip::network_v6(address.to_v6(), 128)));
+      } else {
+        networks_.push_back(parse_network(entry));
+      }
+    }
+  }
+
+  /// `host` as a URL has it: a name, or an address without brackets.
+  [[nodiscard]] bool allows_host(const std::string& host) const {
+    std::error_code error;
+    const auto address = asio::ip::make_address(host, error);
+    if (!error) return allows_address(address) && (names_.empty() || !networks_.empty());
+    const auto matches = [folded = fold_case(host)](const std::string& name) {
+      return name.starts_with('.') ? folded.size() > name.size() && folded.ends_with(name) : folded == name;
+    };
+    return names_.empty() || std::any_of(names_.begin(), names_.end(), matches);
+  }
+
+  /// The address that is about to be connected to.
+  [[nodiscard]] bool allows_address(asio::ip::address address) const {
+    if (networks_.empty()) return true;
+    if (address.is_v6() && address.to_v6().is_v4_mapped()) {
+      address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
+    }
+    return std::any_of(networks_.begin(), networks_.end(), [&](const Network& n) { return n.contains(address); });
+  }
+
+ private:
+  struct Network {
+    explicit Network(const asio::ip::network_v4& network) : base(network.network()), prefix(network.prefix_length()) {}
+    explicit Network(const asio::ip::network_v6& network) : base(network.network()), prefix(network.prefix_length()) {}
+
+    [[nodiscard]] bool contains(const asio::ip::address& address) const {
+      if (address.is_v4() != base.is_v4()) return false;
+      if (base.is_v4()) return asio::ip::network_v4(address.to_v4(), prefix).network() == base.to_v4();
+      return asio::ip::network_v6(address.to_v6(), prefix).network() == base.to_v6();
+    }
+
+    asio::ip::address base;
+    unsigned short prefix;
+  };
+
+  static Network parse_network(const std::string& entry) {
+    std::error_code error;
+    const auto v4 = asio::ip::make_network_v4(entry, error);
+    if (!error) return Network(v4);
+    const auto v6 = asio::ip::make_network_v6(entry, error);
+    if (error) throw Error(std::make_error_code(std::errc::invalid_argument), "allowed host " + printable(entry));
+    return Network(v6);
+  }
+
+  std::vector<std::string> names_;
+  std::vector<Network> networks_;
+};
+
+}  // namespace garner::detail
+
+// garner/download/http_response.hpp -------------------------------------------------------------------------
+// Reads the head of an HTTP response, line by line and without trust, and judges what it means for a request: bytes
+// from which offset on and how many, a redirect, or which error. No I/O, and no libcurl.
+
+namespace garner::detail {
+
+inline std::string_view trim(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r\n") + 1 - first);
+}
+
+/// Equal but for the case of ASCII letters.
+inline bool same_token(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (lower(a[i]) != lower(b[i])) return false;
+  }
+  return true;
+}
+
+/// Digits and nothing else; nothing where it overflows.
+inline std::optional<std::uint64_t> parse_decimal(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+/// A validator that may be stored and sent back: it comes from a server, or from a file, and goes into a header.
+inline bool is_clean_validator(std::string_view text) {
+  if (text.empty() || text.size() > 1024) return false;
+  for (const char c : text) {
+    if (c < ' ' || c > '~') return false;
+  }
+  return true;
+}
+
+/// `Content-Range` of a 206 or a 416 (RFC 9110, 14.4).
+struct ContentRange {
+  std::optional<std::uint64_t> first;  ///< with `last`, or neither: `bytes */total`
+  std::optional<std::uint64_t> last;   ///< included
+  std::optional<std::uint64_t> total;
+
+  static std::optional<ContentRange> parse(std::string_view text) {
+    if (text.size() < 6 || !same_token(text.substr(0, 6), "bytes ")) return std::nullopt;
+    text = trim(text.substr(6));
+    const std::size_t slash = text.find('/');
+    if (slash == std::string_view::npos) return std::nullopt;
+    const std::string_view range = text.substr(0, slash);
+    const std::string_view whole = text.substr(slash + 1);
+    ContentRange out;
+    if (whole != "*") {
+      out.total = parse_decimal(whole);
+      if (!out.total) return std::nullopt;
+    }
+    if (range == "*") return out;
+    const std::size_t dash = range.find('-');
+    if (dash == std::string_view::npos) return std::nullopt;
+    out.first = parse_decimal(range.substr(0, dash));
+    out.last = parse_decimal(range.substr(dash + 1));
+    if (!out.first || !out.last || *out.first > *out.last) return std::nullopt;
+    if (*out.last == std::numeric_limits<std::uint64_t>::max() || (out.total && *out.last >= *out.total)) {
+      return std::nullopt;
+    }
+    return out;
+  }
+};
+
+/// What of a response's head matters here. Trailers and informational responses are counted and otherwise ignored.
+class HttpHead {
+ public:
+  explicit HttpHead(std::size_t max_bytes) : max_bytes_(max_bytes) {}
+
+  /// Takes the next line, with its end. An error ends the transfer.
+  std::error_code add_line(std::string_view line) {
+    bytes_ += line.size();
+    if (bytes_ > max_bytes_) return errc::malformed_response;
+    if (complete_) return {};
+    if (!in_fields_) return add_status_line(trim(line));
+    if (trim(line).empty()) {
+      in_fields_ = false;
+      complete_ = status_ >= 200;
+      return {};
+    }
+    return add_field(line);
+  }
+
+  /// The line that ends the head of a final response has been seen.
+  [[nodiscard]] bool complete() const { return complete_; }
+  /// 0 before there was one.
+  [[nodiscard]] int status() const { return status_; }
+
+  std::optional<std::uint64_t> content_length;
+  bool chunked = false;
+  bool encoded = false;  ///< a Content-Encoding other than identity
+  std::optional<std::string> content_range;
+  std::string etag;
+  std::string last_modified;
+  std::string location;
+  std::string retry_after;
+
+ private:
+  std::error_code add_status_line(std::string_view line) {
+    const std::size_t space = line.find(' ');
+    if (line.substr(0, 5) != "HTTP/" || space == std::string_view::npos) return errc::malformed_response;
+    const auto status = parse_decimal(line.substr(space + 1, 3));
+    if (!status || *status < 100 || *status > 599) return errc::malformed_response;
+    const std::size_t bytes = bytes_;
+    *this = HttpHead(max_bytes_);
+    bytes_ = bytes;
+    status_ = static_cast<int>(*status);
+    in_fields_ = true;
+    return {};
+  }
+
+  std::error_code add_field(std::string_view line) {
+    const std::size_t colon = line.find(':');
+    // A folded line, or a space before the colon: what smuggling is made of (RFC 9112, 5.1 and 5.2).
+    if (colon == std::string_view::npos || colon == 0 || line.find_first_of(" \t") < colon) {
+      return errc::malformed_response;
+    }
+    const std::string_view name = line.substr(0, colon);
+    const std::string_view value = trim(line.substr(colon + 1));
+    if (same_token(name, "content-length")) {
+      const auto length = parse_decimal(value);
+      if (content_length || chunked || !length) return errc::malformed_response;
+      content_length = length;
+    } else if (same_token(name, "transfer-encoding")) {
+      // libcurl would undo a compression here without being asked to.
+      if (!same_token(value, "chunked")) return errc::encoding_not_allowed;
+      if (content_length || chunked) return errc::malformed_response;
+      chunked = true;
+    } else if (same_token(name, "content-encoding")) {
+      encoded = encoded || !(value.empty() || same_token(value, "identity"));
+    } else if (same_token(name, "content-range")) {
+      if (content_range) return errc::malformed_response;
+      content_range = std::string(value);
+    } else if (same_token(name, "etag")) {
+      if (is_clean_validator(value)) etag = value;
+    } else if (same_token(name, "last-modified")) {
+      if (is_clean_validator(value)) last_modified = value;
+    } else if (same_token(name, "location")) {
+      location = value;
+    } else if (same_token(name, "retry-after")) {
+      retry_after = value;
+    }
+    return {};
+  }
+
+  std::size_t max_bytes_;
+  std::size_t bytes_ = 0;
+  int status_ = 0;
+  bool in_fields_ = false;
+  bool complete_ = false;
+};
+
+/// What a response's head means for a request.
+struct Verdict {
+  enum class Kind : std::uint8_t {
+    data,      ///< its body is the file's bytes from `offset` on
+    complete,  ///< there is nothing after the bytes that are held already
+    redirect,  ///< to the head's `location`
+    refused,   ///< `error`; its body is nothing
+  };
+  Kind kind = Kind::refused;
+  std::error_code error;
+  std::uint64_t offset = 0;
+  std::optional<std::uint64_t> body;  ///< bytes, where the server tells
+  SourceIdentity identity;
+};
+
+/// The error that a status stands for which carries no data (DESIGN: failure).
+inline errc error_of_status(int status) {
+  switch (status) {
+    case 401:
+    case 403: return errc::credentials_rejected;
+    case 404:
+    case 410: return errc::not_found;
+    case 408:
+    case 425:
+    case 429: return errc::server_unavailable;
+    default: return status >= 500 ? errc::server_unavailable : errc::unexpected_status;
+  }
+}
+
+/// Judges `head`, which is complete, as the answer to `request`; nothing above `max_file_bytes` is accepted.
+inline Verdict judge(const FetchRequest& request, const HttpHead& head, std::uint64_t max_file_bytes) {
+  Verdict out;
+  out.identity = {std::nullopt, head.etag, head.last_modified};
+  const auto refuse = [&out](errc error) {
+    out.kind = Verdict::Kind::refused;
+    out.error = error;
+    return out;
+  };
+  const int status = head.status();
+  const bool redirects = status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+  if (redirects && !head.location.empty()) {
+    out.kind = Verdict::Kind::redirect;
+    return out;
+  }
+  const auto range = head.content_range ? ContentRange::parse(*head.content_range) : std::nullopt;
+  if (status == 416 && request.offset > 0) {
+    const std::uint64_t offset = request.offset;
+    const bool told = range && range->total;
+    const bool known = request.size == offset || request.identity.length == offset;
+    if (told ? *range->total != offset : !known) return refuse(errc::range_mismatch);
+    if (request.size && *request.size != offset) return refuse(errc::range_mismatch);
+    out.kind = Verdict::Kind::complete;
+    out.offset = offset;
+    out.body = 0;
+    out.identity = request.identity;
+    out.identity.length = offset;
+    return out;
+  }
+  if (status != 200 && status != 206) return refuse(error_of_status(status));
+  if (head.encoded) return refuse(errc::encoding_not_allowed);
+  out.kind = Verdict::Kind::data;
+
+  if (status == 200) {
+    out.body = head.content_length;
+    out.identity.length = head.content_length;
+    if (out.body.value_or(0) > request.size.value_or(max_file_bytes)) return refuse(errc::body_too_long);
+    if (out.body && request.size && *out.body < *request.size) return refuse(errc::body_too_short);
+    return out;
+  }
+
+  if (!range || !range->first || *range->first != request.offset) return refuse(errc::range_mismatch);
+  out.offset = request.offset;
+  out.body = *range->last - *range->first + 1;
+  if (head.content_length && *head.content_length != *out.body) return refuse(errc::range_mismatch);
+  // All the rest was asked for, so a range that ends early is another one.
+  out.identity.length = range->total ? range->total : request.size;
+  if (out.identity.length && *out.identity.length != *range->last + 1) return refuse(errc::range_mismatch);
+  if (request.size && *out.identity.length != *request.size) return refuse(errc::range_mismatch);
+  if (request.identity.length && *request.identity.length != *range->last + 1) return refuse(errc::range_mismatch);
+  if (*range->last >= max_file_bytes) return refuse(errc::body_too_long);
+  if (request.offset > 0) {
+    const SourceIdentity& held = request.identity;
+    const bool other_etag = !held.etag.empty() && !head.etag.empty() && held.etag != head.etag;
+    const bool other_date = held.etag.empty() && !held.last_modified.empty() && !head.last_modified.empty() &&
+                            held.last_modified != head.last_modified;
+    if (other_etag || other_date) return refuse(errc::source_changed);
+    // A 206 need not repeat the validators (RFC 9110, 15.3.7).
+    if (out.identity.etag.empty()) out.identity.etag = held.etag;
+    if (out.identity.last_modified.empty()) out.identity.last_modified = held.last_modified;
+  }
+  return out;
+}
+
+/// The value of `If-Range` for a request from an offset on: a strong ETag or a date, else empty (RFC 9110, 13.1.5).
+inline std::string if_range(const SourceIdentity& identity) {
+  const bool strong = is_clean_validator(identity.etag) && identity.etag.substr(0, 2) != "W/";
+  if (strong) return identity.etag;
+  return is_clean_validator(identity.last_modified) ? identity.last_modified : std::string();
+}
+
+/// `Retry-After` as a number of seconds; `parse_date` gives seconds since the epoch for an HTTP date, or -1. Nothing
+/// where it is garbage, negative or past (RFC 9110, 10.2.3).
+template <class ParseDate>
+std::optional<std::chrono::nanoseconds> parse_retry_after(const std::string& text, std::int64_t now,
+                                                          ParseDate parse_date) {
+  constexpr std::int64_t longest = std::int64_t{10} * 365 * 24 * 3600;
+  if (const auto seconds = parse_decimal(text)) {
+    const auto most = static_cast<std::uint64_t>(longest);
+    return std::chrono::seconds(static_cast<std::int64_t>(*seconds < most ? *seconds : most));
+  }
+  if (text.empty() || (text.front() >= '0' && text.front() <= '9')) return std::nullopt;
+  const std::int64_t date = parse_date(text);
+  if (date < 0 || date <= now) return std::nullopt;
+  return std::chrono::seconds(date - now < longest ? date - now : longest);
+}
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
+class CurlTransfer {
+ public:
+  CurlTransfer(const CurlSettings& settings, const HostFilter& filter, CurlDriver& driver)
+      : settings_(settings),
+        filter_(filter),
+        driver_(driver),
+        easy_(curl_easy_init()),
+        head_(settings.max_header_bytes),
+        buffer_(settings.write_bytes) {
+    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    set_up();
+  }
+  CurlTransfer(const CurlTransfer&) = delete;
+  CurlTransfer& operator=(const CurlTransfer&) = delete;
+
+  [[nodiscard]] CURL* easy() const { return easy_.get(); }
+  [[nodiscard]] std::uint64_t id() const { return id_; }
+
+  /// Prepares the handle. Where this is an error, the transfer is over, with that result.
+  std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    id_ = id;
+    request_ = std::move(request);
+    sink_ = std::move(sink);
+    redirects_ = 0;
+    error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
+    if (error_) reason_ = "not fetched";
+    if (!error_) prepare();
+    return error_;
+  }
+
+  /// libcurl is done with the handle. True: so is the transfer. False: it goes on at another URL.
+  bool finish(CURLcode code) {
+    if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
+    if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
+    if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
+    if (code == CURLE_OK && !answered_) code = CURLE_WEIRD_SERVER_REPLY;
+    if (answered_) error_ = buffer_.flush(*sink_);  // also before a failure: the transfer resumes from there
+    if (error_) return true;
+    error_ = code == CURLE_OK ? check_end() : connect_error_ ? connect_error_ : error_of_curl(code, answered_);
+    if (code != CURLE_OK && reason_.empty())
+      reason_ = error_text_[0] != '\0' ? error_text_.data() : curl_easy_strerror(code);
+    return true;
+  }
+
+  /// The end that somebody else decided on.
+  void fail(std::error_code error) {
+    if (!error_) error_ = error;
+  }
+
+  /// Leaves the transfer empty, for the next one.
+  std::pair<std::shared_ptr<FetchSink>, FetchResult> take() {
+    FetchResult result;
+    result.error = error_;
+    result.http_status = head_.status();
+    if (error_) {
+      const auto date = [](const std::string& text) { return std::int64_t{curl_getdate(text.c_str(), nullptr)}; };
+      result.retry_after = parse_retry_after(head_.retry_after, std::int64_t{std::time(nullptr)}, date);
+      result.detail = describe();
+    }
+    head_ = HttpHead(settings_.max_header_bytes);
+    buffer_.clear();
+    url_ = CurlUrl();
+    error_ = {};
+    reason_.clear();
+    long opened = 0;
+    curl_easy_getinfo(easy_.get(), CURLINFO_NUM_CONNECTS, &opened);
+    if (opened > 0) set_up();
+    return {std::exchange(sink_, nullptr), std::move(result)};
+  }
+
+ private:
+  struct Cleanup {
+    void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+    void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+  };
+
+  /// An option that libcurl refuses is a protection that is missing.
+  template <class Value>
+  void set(CURLoption option, Value value) {
+    const CURLcode code = curl_easy_setopt(easy_.get(), option, value);
+    if (code != CURLE_OK) throw Error(std::make_error_code(std::errc::not_supported), curl_easy_strerror(code));
+  }
+
+  /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
+  /// counts, gives up at the sixth, and forgets only here: the count is the handle's, not the transfer's.
+  void set_up() {
+    curl_easy_reset(easy_.get());
+    set(CURLOPT_PRIVATE, this);
+    set_network_options();
+    set_trust_options();
+  }
+
+  void set_network_options() {
+    set(CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
+#endif
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    set(CURLOPT_TCP_KEEPALIVE, 1L);
+    set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
+    set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
+    if (settings_.low_speed_time.count() > 0) {
+      set(CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(settings_.low_speed_bytes_per_second));
+      set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.low_speed_time.count()));
+    }
+    if (!settings_.user_agent.empty()) set(CURLOPT_USERAGENT, settings_.user_agent.c_str());
+    set(CURLOPT_ERRORBUFFER, error_text_.data());
+    set(CURLOPT_HEADERFUNCTION, &CurlTransfer::on_header);
+    set(CURLOPT_HEADERDATA, this);
+    set(CURLOPT_WRITEFUNCTION, &CurlTransfer::on_body);
+    set(CURLOPT_WRITEDATA, this);
+    set(CURLOPT_OPENSOCKETFUNCTION, &CurlTransfer::on_open);
+    set(CURLOPT_OPENSOCKETDATA, this);
+    set(CURLOPT_CLOSESOCKETFUNCTION, &CurlDriver::close_socket);
+    set(CURLOPT_CLOSESOCKETDATA, &driver_);
+  }
+
+  void set_trust_options() {
+#if LIBCURL_VERSION_NUM >= 0x075500
+    const char* schemes = settings_.require_https ? "https" : "http,https";
+    set(CURLOPT_PROTOCOLS_STR, schemes);
+    set(CURLOPT_REDIR_PROTOCOLS_STR, schemes);
+#else
+    const long schemes = settings_.require_https ? CURLPROTO_HTTPS : CURLPROTO_HTTP | CURLPROTO_HTTPS;
+    set(CURLOPT_PROTOCOLS, schemes);
+    set(CURLOPT_REDIR_PROTOCOLS, schemes);
+#endif
+    set(CURLOPT_FOLLOWLOCATION, 0L);
+    set(CURLOPT_UNRESTRICTED_AUTH, 0L);
+    set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
+    set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    set(CURLOPT_PROXY, "");
+    set(CURLOPT_NOPROXY, "*");
+    set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
+    set(CURLOPT_SSL_VERIFYPEER, 1L);
+    set(CURLOPT_SSL_VERIFYHOST, 2L);
+    set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  /// Sets up the handle for `url_`.
+  void prepare() {
+    head_ = HttpHead(settings_.max_header_bytes);
+    verdict_ = {};
+    answered_ = false;
+    ignored_ = 0;
+    connect_error_ = {};
+    error_text_[0] = '\0';
+    if (!filter_.allows_host(url_.host())) {
+      error_ = redirects_ == 0 ? errc::connection_failed : errc::redirect_not_allowed;
+      reason_ = "the host is not allowed";
+      return;
+    }
+    set(CURLOPT_CURLU, url_.handle());
+    const bool credentials = !url_.user().empty() || !url_.password().empty();
+    set(CURLOPT_USERNAME, credentials ? url_.user().c_str() : nullptr);
+    set(CURLOPT_PASSWORD, credentials ? url_.password().c_str() : nullptr);
+    headers_.reset(curl_slist_append(nullptr, "Accept-Encoding: identity"));
+    if (request_.offset == 0) {
+      set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
+    } else {
+      set(CURLOPT_RANGE, (std::to_string(request_.offset) + "-").c_str());
+      const std::string validator = if_range(request_.identity);
+      if (!validator.empty()) curl_slist_append(headers_.get(), ("If-Range: " + validator).c_str());
+    }
+    set(CURLOPT_HTTPHEADER, headers_.get());
+  }
+
+  /// False where the redirect may not be followed, or not begun.
+  bool follow() {
+    CurlUrl next;
+    if (++redirects_ > settings_.max_redirects) {
+      error_ = errc::redirect_not_allowed;
+      reason_ = "too many redirects";
+      return false;
+    }
+    error_ = url_.resolve(head_.location, settings_.require_https, next);
+    if (error_) return false;
+    url_ = std::move(next);
+    prepare();
+    return !error_;
+  }
+
+  static std::size_t on_header(char* data, std::size_t, std::size_t size, void* self) noexcept {
+    return static_cast<CurlTransfer*>(self)->take_header({data, size}) ? size : 0;
+  }
+
+  static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self) noexcept {
+    auto& transfer = *static_cast<CurlTransfer*>(self);
+    return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
+  }
+
+  static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
+    auto& transfer = *static_cast<CurlTransfer*>(self);
+    if (!transfer.filter_.allows_address(address_of(address->addr))) {
+      transfer.reason_ = "the host's address is not allowed";
+      return CURL_SOCKET_BAD;
+    }
+    const int fd = transfer.driver_.open_socket(address->family, address->socktype, address->protocol);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) transfer.connect_error_ = errc::too_many_open_files;
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+  }
+
+  bool take_header(std::string_view line) {
+    error_ = head_.add_line(line);
+    if (error_) return false;
+    if (answered_ || !head_.complete()) return true;
+    answered_ = true;
+    verdict_ = judge(request_, head_, settings_.max_file_bytes);
+    received_ = 0;
+    switch (verdict_.kind) {
+      case Verdict::Kind::redirect:
+      case Verdict::Kind::refused: return head_.content_length.value_or(0) <= most_ignored;
+      case Verdict::Kind::complete:
+      case Verdict::Kind::data: break;
+    }
+    limit_ = verdict_.body.value_or(request_.size.value_or(settings_.max_file_bytes));
+    error_ = sink_->begin(verdict_.offset, verdict_.identity);
+    return !error_;
+  }
+
+  bool take_body(std::span<const std::byte> piece) {
+    if (!answered_) {
+      error_ = errc::malformed_response;
+      return false;
+    }
+    if (verdict_.kind != Verdict::Kind::data) {
+      // A short one is read to its end for the sake of the connection.
+      ignored_ += piece.size();
+      return ignored_ <= most_ignored;
+    }
+    if (piece.size() > limit_ - received_) {
+      error_ = errc::body_too_long;
+      return false;
+    }
+    received_ += piece.size();
+    error_ = buffer_.add(piece, verdict_.body && received_ == limit_, *sink_);
+    return !error_;
+  }
+
+  [[nodiscard]] std::error_code check_end() const {
+    if (verdict_.body && received_ < *verdict_.body) return errc::body_too_short;
+    if (request_.size && verdict_.offset + received_ < *request_.size) return errc::body_too_short;
+    return {};
+  }
+
+  [[nodiscard]] std::string describe() const {
+    std::string text = redact_url(url_.handle() != nullptr ? url_.text() : request_.url);
+    if (redirects_ > 0) text += " (redirected from " + redact_url(request_.url) + ")";
+    text += ": " + error_.message();
+    if (head_.status() != 0) text += ", status " + std::to_string(head_.status());
+    if (!reason_.empty()) text += " (" + printable(reason_) + ")";
+    return text;
+  }
+
+  static asio::ip::address address_of(const sockaddr& address) {
+    if (address.sa_family == AF_INET6) {
+      asio::ip::address_v6::bytes_type bytes;
+      const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+      std::copy_n(v6.sin6_addr.s6_addr, bytes.size(), bytes.begin());
+      return asio::ip::address_v6(bytes);
+    }
+    return asio::ip::address_v4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
+  }
+
+  /// Of a body that is not data; more of it is not worth a connection.
+  static constexpr std::size_t most_ignored = 16 * 1024;
+
+  const CurlSettings& settings_;
+  const HostFilter& filter_;
+  CurlDriver& driver_;
+  std::array<char, CURL_ERROR_SIZE> error_text_{};
+  std::unique_ptr<curl_slist, Cleanup> headers_;
+  CurlUrl url_;
+  std::unique_ptr<CURL, Cleanup> easy_;
+
+  std::uint64_t id_ = 0;
+  FetchRequest request_;
+  std::shared_ptr<FetchSink> sink_;
+  unsigned redirects_ = 0;
+
+  HttpHead head_;
+  Verdict verdict_;
+  bool answered_ = false;       // the head was whole, and judged
+  std::uint64_t received_ = 0;  // of the body that is data
+  std::uint64_t limit_ = 0;     // the most that it may be
+  std::size_t ignored_ = 0;
+  GatherBuffer buffer_;
+
+  std::error_code error_;  // set where we ended it; else libcurl's result decides
+  std::error_code connect_error_;
+  std::string reason_;
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Thread-safety: every member from any thread, but `join` from one. Idle, it does not wake.
+/// Object lifetimes: `settings` and `filter` outlive it. The destructor stops it and joins; not on its own thread.
+class CurlLoop {
+ public:
+  CurlLoop(const CurlSettings& settings, const HostFilter& filter)
+      : settings_(settings), filter_(filter), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
+    const auto share = [loops = settings.loops](std::size_t all) {
+      return static_cast<long>((all + loops - 1) / loops);
+    };
+    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(settings.connections_per_host));
+    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(settings.idle_connections));
+    curl_multi_setopt(driver_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    // The first one is made here, where an option that this libcurl does not have can still throw.
+    spare_.push_back(std::make_unique<CurlTransfer>(settings_, filter_, driver_));
+    thread_ = std::thread([this] { run(); });
+  }
+  CurlLoop(const CurlLoop&) = delete;
+  CurlLoop& operator=(const CurlLoop&) = delete;
+  ~CurlLoop() {
+    stop();
+    join();
+  }
+
+  /// Transfers that have not ended.
+  [[nodiscard]] std::size_t load() const noexcept { return load_.load(std::memory_order_relaxed); }
+
+  void start(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!stopped_) {
+        orders_.push_back({id, std::move(request), std::move(sink)});
+        load_.fetch_add(1, std::memory_order_relaxed);
+        return wake();
+      }
+    }
+    sink->done(cancelled());
+  }
+
+  void cancel(std::uint64_t id) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    orders_.push_back({id, {}, nullptr});
+    wake();
+  }
+
+  /// Ends all transfers soon, and the thread after their `done`.
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(stopped_, true)) return;
+    asio::post(io_, [this] { shut_down(); });
+  }
+
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  /// To start a transfer, or without a sink to cancel one.
+  struct Order {
+    std::uint64_t id;
+    FetchRequest request;
+    std::shared_ptr<FetchSink> sink;
+  };
+  using TransferPtr = std::unique_ptr<CurlTransfer>;
+
+  static FetchResult cancelled() {
+    FetchResult result;
+    result.error = errc::cancelled;
+    return result;
+  }
+
+  void run() {
+    // Signals are the program's business, and are handled on its own threads.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    io_.run();
+  }
+
+  /// With the lock held. One wake-up serves all orders that come before it is heard.
+  void wake() {
+    if (std::exchange(woken_, true)) return;
+    asio::post(io_, [this] { obey(); });
+  }
+
+  void obey() {
+    std::vector<Order> orders;
+    {
+      const std::lock_guard lock(mutex_);
+      woken_ = false;
+      orders.swap(orders_);
+    }
+    for (Order& order : orders) {
+      if (order.sink != nullptr) {
+        begin(std::move(order));
+      } else if (const auto found = running_.find(order.id); found != running_.end()) {
+        end(*found->second, errc::cancelled);
+      }
+    }
+    reap();
+  }
+
+  void begin(Order order) {
+    TransferPtr transfer;
+    if (!spare_.empty()) {
+      transfer = std::move(spare_.back());
+      spare_.pop_back();
+    }
+    FetchResult failed;
+    try {
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(settings_, filter_, driver_);
+      CurlTransfer& started = *transfer;
+      const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
+      running_.emplace(order.id, std::move(transfer));
+      if (error || !add(started)) end(started, errc::connection_failed);
+      return;
+    } catch (const std::exception& error) {
+      failed.error = std::make_error_code(std::errc::not_enough_memory);
+      failed.detail = error.what();
+    }
+    load_.fetch_sub(1, std::memory_order_relaxed);
+    order.sink->done(failed);
+  }
+
+  bool add(CurlTransfer& transfer) { return curl_multi_add_handle(driver_.multi(), transfer.easy()) == CURLM_OK; }
+
+  /// Delivers `done`, with `error` unless the transfer has one of its own; a transfer is spent after it.
+  void end(CurlTransfer& transfer, std::error_code error = {}) {
+    curl_multi_remove_handle(driver_.multi(), transfer.easy());
+    driver_.sweep();
+    if (error) transfer.fail(error);
+    const auto found = running_.find(transfer.id());
+    auto [sink, result] = transfer.take();
+    if (spare_.size() < most_spare) spare_.push_back(std::move(found->second));
+    running_.erase(found);
+    load_.fetch_sub(1, std::memory_order_relaxed);
+    sink->done(result);
+  }
+
+  /// Takes leave of the transfers that have ended.
+  void reap() {
+    int left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(driver_.multi(), &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      const CURLcode code = message->data.result;
+      CurlTransfer* transfer = nullptr;
+      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
+      driver_.keep_connection(transfer->easy());
+      curl_multi_remove_handle(driver_.multi(), transfer->easy());
+      if (transfer->finish(code)) {
+        end(*transfer);
+      } else if (!add(*transfer)) {
+        end(*transfer, errc::connection_failed);
+      }
+    }
+    if (running_.empty()) driver_.rest();
+  }
+
+  void shut_down() {
+    obey();
+    while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
+    spare_.clear();
+    driver_.shut_down();
+    guard_.reset();
+  }
+
+  /// Handles that are kept for the next transfers, with their buffers.
+  static constexpr std::size_t most_spare = 8;
+
+  const CurlSettings& settings_;
+  const HostFilter& filter_;
+  asio::io_context io_{1};
+  CurlDriver driver_;
+  asio::executor_work_guard<asio::io_context::executor_type> guard_;
+  std::unordered_map<std::uint64_t, TransferPtr> running_;
+  std::vector<TransferPtr> spare_;
+  std::atomic<std::size_t> load_{0};
+
+  std::mutex mutex_;
+  std::vector<Order> orders_;
+  bool woken_ = false;
+  bool stopped_ = false;
+
+  std::thread thread_;
+};
+
+}  // namespace garner::detail
+
+namespace garner {
+
+/// Moves files over `http` and `https` on a few threads of its own, over connections that all transfers share and
+/// that are kept alive.
+///
+/// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
+/// `.netrc` of the environment are ignored. Bytes that follow a body of the declared length are no part of it
+/// (RFC 9112, 6.3): they are dropped with their connection.
+///
+/// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
+/// holds up the other transfers of that thread while it blocks.
+/// Object lifetimes: the destructor cancels what is running, and returns after each `done`; it must not run inside a
+/// sink. A sink is kept until its `done`.
+/// Exception safety: construction throws `Error`, and `std::system_error` where no thread can be started; `start`
+/// throws `std::bad_alloc` alone, and then has done nothing.
+class CurlDownloader {
+ public:
+  using Settings = CurlSettings;
+
+  /// Refers to one transfer; empty when default-constructed.
+  class Transfer {
+   public:
+    Transfer() = default;
+
+   private:
+    friend class CurlDownloader;
+    Transfer(std::size_t loop, std::uint64_t id) : loop_(loop), id_(id) {}
+
+    std::size_t loop_ = 0;
+    std::uint64_t id_ = 0;
+  };
+
+  explicit CurlDownloader(const Options& options = {}) : CurlDownloader(from_options(options)) {}
+  explicit CurlDownloader(Settings settings) : work_(std::make_unique<Work>(std::move(settings))) {}
+  CurlDownloader(CurlDownloader&&) noexcept = default;
+  CurlDownloader& operator=(CurlDownloader&&) = delete;
+  ~CurlDownloader() = default;
+
+  /// `errc::invalid_url` or `errc::scheme_not_allowed`, by the parser that the transfer uses. Looks at no name and no
+  /// address: that is done when a connection is made.
+  [[nodiscard]] std::error_code check_url(std::string_view text) const {
+    detail::CurlUrl url;
+    return detail::CurlUrl::parse(text, work_->settings.require_https, url);
+  }
+
+  /// On the thread with the fewest transfers. A URL that `check_url` rejects ends with its error.
+  Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < work_->loops.size(); ++i) {
+      if (work_->loops[i]->load() < work_->loops[best]->load()) best = i;
+    }
+    const std::uint64_t id = work_->next_id.fetch_add(1, std::memory_order_relaxed);
+    work_->loops[best]->start(id, std::move(request), std::move(sink));
+    return {best, id};
+  }
+
+  void cancel(const Transfer& transfer) noexcept {
+    if (transfer.id_ != 0) work_->loops[transfer.loop_]->cancel(transfer.id_);
+  }
+
+  /// What `options` say about downloading, and the defaults for the rest.
+  static Settings from_options(const Options& options) {
+    Settings settings;
+    settings.require_https = options.require_https;
+    settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);
+    settings.max_file_bytes = options.max_chunk_bytes;
+    return settings;
+  }
+
+ private:
+  struct Work {
+    explicit Work(Settings chosen) : settings(limit(std::move(chosen))), filter(settings.allowed_hosts) {
+      detail::init_curl();
+      for (unsigned i = 0; i < settings.loops; ++i) {
+        loops.push_back(std::make_unique<detail::CurlLoop>(settings, filter));
+      }
+    }
+    Work(const Work&) = delete;
+    Work& operator=(const Work&) = delete;
+    ~Work() {
+      // All stop before any is gone: a `done` may call `start`.
+      for (auto& loop : loops) loop->stop();
+      for (auto& loop : loops) loop->join();
+    }
+
+    static Settings limit(Settings chosen) {
+      chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
+      const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
+      chosen.loops = std::clamp(chosen.loops, 1U, most);
+      return chosen;
+    }
+
+    Settings settings;
+    detail::HostFilter filter;
+    std::vector<std::unique_ptr<detail::CurlLoop>> loops;
+    std::atomic<std::uint64_t> next_id{1};
+  };
+
+  std::unique_ptr<Work> work_;
+};
+
+static_assert(diagnose_downloader<CurlDownloader>());
+
+}  // namespace garner
+
+// garner/download/memory_downloader.hpp ---------------------------------------------------------------------
+// MemoryDownloader: a Downloader whose network is a map of URL to bytes, with faults to order. Standard library only;
+// for tests, and for programs whose data comes with them.
+
+namespace garner {
+
+namespace detail {
+class MemoryWork;
+}
+
+/// Where a `MemoryDownloader` has its bytes from. A handle: copies share one map, and any number of downloaders can
+/// use it while it changes.
+///
+/// Thread-safety: every member from any thread. A transfer sees the file as it was when the transfer began.
+class MemoryOrigin {
+ public:
+  /// Ends a transfer from outside.
+  struct Fault {
+    std::error_code error = errc::connection_failed;
+    std::uint64_t after_bytes = 0;  ///< sent before it; 0: nothing of the answer comes
+    std::optional<std::chrono::nanoseconds> retry_after = std::nullopt;
+  };
+
+  /// Adds a file, or replaces it: then transfers from an offset on start over, where they say the ETag of the old one.
+  /// An empty `etag` is made from the number of the replacement.
+  void put(const std::string& url, std::string bytes, std::string etag = {}) {
+    const std::lock_guard lock(shared_->mutex);
+    if (etag.empty()) etag = "\"" + std::to_string(++shared_->versions) + "\"";
+    shared_->files[url] = {std::make_shared<const std::string>(std::move(bytes)), std::move(etag)};
+  }
+  /// From now on the URL is `errc::not_found`.
+  void remove(const std::string& url) {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->files.erase(url);
+  }
+
+  /// The next `times` transfers of `url` that begin end with `fault`.
+  void fail(const std::string& url, Fault fault, std::size_t times = 1) {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->faults[url].insert(shared_->faults[url].end(), times, fault);
+  }
+
+  /// Transfers of `url` stop after `after_bytes` of those that they were to send, until `release`.
+  void hold(const std::string& url, std::uint64_t after_bytes = 0) {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->held[url] = after_bytes;
+  }
+  /// Lets them go on: on this thread, where their downloader runs inline.
+  void release(const std::string& url) {
+    std::vector<std::function<void()>> waiting;
+    {
+      const std::lock_guard lock(shared_->mutex);
+      shared_->held.erase(url);
+      waiting = std::exchange(shared_->waiting[url], {});
+      shared_->waiting.erase(url);
+    }
+    for (const auto& resume : waiting) resume();
+  }
+
+  /// Transfers of `url`, or of all, that have begun.
+  [[nodiscard]] std::size_t transfers(const std::string& url) const {
+    const std::lock_guard lock(shared_->mutex);
+    const auto found = shared_->transfers.find(url);
+    return found == shared_->transfers.end() ? 0 : found->second;
+  }
+  [[nodiscard]] std::size_t transfers() const {
+    const std::lock_guard lock(shared_->mutex);
+    std::size_t all = 0;
+    for (const auto& [url, count] : shared_->transfers) all += count;
+    return all;
+  }
+  /// Bytes that sinks have taken.
+  [[nodiscard]] std::uint64_t bytes() const { return shared_->bytes.load(); }
+
+ private:
+  friend class detail::MemoryWork;
+
+  struct File {
+    std::shared_ptr<const std::string> bytes;
+    std::string etag;
+  };
+
+  struct Shared {
+    std::mutex mutex;
+    std::map<std::string, File> files;
+    std::map<std::string, std::deque<Fault>> faults;
+    std::map<std::string, std::uint64_t> held;
+    std::map<std::string, std::vector<std::function<void()>>> waiting;  // to resume
+    std::map<std::string, std::size_t> transfers;
+    std::uint64_t versions = 0;
+    std::atomic<std::uint64_t> bytes{0};
+  };
+
+  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+};
+
+namespace detail {
+
+/// `http`, `https` or `mem`, and something after it.
+inline std::error_code check_memory_url(std::string_view url) {
+  const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
+  const std::size_t colon = url.find("://");
+  if (!clean || colon == std::string_view::npos || colon == 0 || colon + 3 == url.size()) return errc::invalid_url;
+  const std::string scheme = fold_case(url.substr(0, colon));
+  if (scheme != "http" && scheme != "https" && scheme != "mem") return errc::scheme_not_allowed;
+  return {};
+}
+
+/// The transfers of one downloader. Shared with what it has posted, which may come after its end.
+class MemoryWork : public std::enable_shared_from_this<MemoryWork> {
+ public:
+  using Poster = std::function<void(std::function<void()>)>;
+
+  struct Job {
+    enum class State : std::uint8_t { waiting, running, ended };
+    FetchRequest request;
+    std::shared_ptr<FetchSink> sink;
+    State state = State::waiting;  // under the lock
+    std::atomic<bool> cancelled{false};
+    // Of the thread that runs it.
+    bool begun = false;
+    MemoryOrigin::File file;
+    std::optional<MemoryOrigin::Fault> fault;
+    std::uint64_t position = 0;
+    std::uint64_t sent = 0;
+  };
+  using JobPtr = std::shared_ptr<Job>;
+
+  MemoryWork(MemoryOrigin origin, Poster poster) : origin_(std::move(origin)), poster_(std::move(poster)) {}
+
+  JobPtr start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    auto job = std::make_shared<Job>();
+    job->request = std::move(request);
+    job->sink = std::move(sink);
+    {
+      const std::lock_guard lock(mutex_);
+      job->cancelled = stopped_;
+      jobs_.push_back(job);
+    }
+    dispatch(job);
+    return job;
+  }
+
+  void cancel(const JobPtr& job) {
+    if (job->cancelled.exchange(true)) return;
+    dispatch(job);  // where it is held; one that runs looks for itself
+  }
+
+  /// Ends all, and waits for what other threads are in.
+  void stop() {
+    std::unique_lock lock(mutex_);
+    stopped_ = true;
+    while (!jobs_.empty()) {
+      const JobPtr job = jobs_.front();
+      job->cancelled = true;
+      lock.unlock();
+      run(job);
+      lock.lock();
+      left_.wait(lock, [&] { return job->state != Job::State::running; });
+    }
+  }
+
+ private:
+  void dispatch(const JobPtr& job) {
+    if (!poster_) return run(job);
+    poster_([self = shared_from_this(), job] { self->run(job); });
+  }
+
+  void run(const JobPtr& job) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (job->state != Job::State::waiting) return;
+      job->state = Job::State::running;
+    }
+    FetchResult result;
+    if (!step(*job, result)) return park(job);
+    std::exchange(job->sink, nullptr)->done(result);
+    const std::lock_guard lock(mutex_);
+    job->state = Job::State::ended;
+    jobs_.erase(std::find(jobs_.begin(), jobs_.end(), job));
+    left_.notify_all();
+  }
+
+  /// Sends what may be sent. False: it is held.
+  bool step(Job& job, FetchResult& result) {
+    const auto end = [&](std::error_code error, int status) {
+      result.error = error;
+      result.http_status = status;
+      if (error) result.detail = redact_url(job.request.url) + ": " + error.message();
+      return true;
+    };
+    if (job.cancelled) return end(errc::cancelled, 0);
+    if (job.file.bytes == nullptr) {
+      if (const std::error_code error = look_up(job)) return end(error, error == errc::not_found ? 404 : 0);
+    }
+    if (!job.begun) {
+      if (job.fault && job.fault->after_bytes == 0) {
+        result.retry_after = job.fault->retry_after;
+        return end(job.fault->error, 0);
+      }
+      if (held_after(job.request.url) == 0) return false;
+      job.begun = true;
+      if (const std::error_code error = begin(job)) return end(error, status_of(job));
+    }
+    while (true) {
+      if (job.cancelled) return end(errc::cancelled, status_of(job));
+      const std::uint64_t left = job.file.bytes->size() - job.position;
+      if (job.fault && (left == 0 || job.sent >= job.fault->after_bytes)) {
+        result.retry_after = job.fault->retry_after;
+        return end(job.fault->error, status_of(job));
+      }
+      const auto hold = held_after(job.request.url);
+      if (hold && job.sent >= *hold) return false;
+      if (left == 0) return end({}, status_of(job));
+      std::uint64_t count = std::min(left, piece_bytes);
+      if (hold) count = std::min(count, *hold - job.sent);
+      if (job.fault) count = std::min(count, job.fault->after_bytes - job.sent);
+      const auto piece = std::as_bytes(std::span(*job.file.bytes)).subspan(job.position, count);
+      if (const std::error_code error = job.sink->write(piece)) return end(error, status_of(job));
+      job.position += count;
+      job.sent += count;
+      origin_.shared_->bytes += count;
+    }
+  }
+
+  static int status_of(const Job& job) { return job.position > 0 && job.request.offset > 0 ? 206 : 200; }
+
+  std::error_code look_up(Job& job) {
+    if (const std::error_code error = check_memory_url(job.request.url)) return error;
+    const std::lock_guard lock(origin_.shared_->mutex);
+    ++origin_.shared_->transfers[job.request.url];
+    auto& faults = origin_.shared_->faults[job.request.url];
+    if (!faults.empty()) {
+      job.fault = faults.front();
+      faults.pop_front();
+    }
+    const auto found = origin_.shared_->files.find(job.request.url);
+    if (found != origin_.shared_->files.end()) {
+      job.file = found->second;
+      return {};
+    }
+    const bool unreachable = job.fault && job.fault->after_bytes == 0;
+    return unreachable ? job.fault->error : errc::not_found;
+  }
+
+  /// As a server that knows `Range` and `If-Range` does.
+  static std::error_code begin(Job& job) {
+    const std::uint64_t length = job.file.bytes->size();
+    const SourceIdentity& held = job.request.identity;
+    job.position = held.etag.empty() || held.etag == job.file.etag ? job.request.offset : 0;
+    if (job.position > length) return errc::range_mismatch;
+    if (job.request.size && length > *job.request.size) return errc::body_too_long;
+    if (job.request.size && length < *job.request.size) return errc::body_too_short;
+    return job.sink->begin(job.position, {length, job.file.etag, {}});
+  }
+
+  /// Where transfers of `url` are to stop, if they are.
+  [[nodiscard]] std::optional<std::uint64_t> held_after(const std::string& url) const {
+    const std::lock_guard lock(origin_.shared_->mutex);
+    const auto found = origin_.shared_->held.find(url);
+    return found == origin_.shared_->held.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  /// Waits for `release`, or for a cancellation that came meanwhile.
+  void park(const JobPtr& job) {
+    {
+      const std::lock_guard lock(mutex_);
+      job->state = Job::State::waiting;
+      left_.notify_all();
+    }
+    bool again = job->cancelled;
+    if (!again) {
+      const std::lock_guard lock(origin_.shared_->mutex);
+      const auto found = origin_.shared_->held.find(job->request.url);
+      again = found == origin_.shared_->held.end() || found->second > job->sent;
+      if (!again) {
+        origin_.shared_->waiting[job->request.url].push_back(
+            [weak = weak_from_this(), weak_job = std::weak_ptr<Job>(job)] {
+              const auto self = weak.lock();
+              const auto waiting = weak_job.lock();
+              if (self != nullptr && waiting != nullptr) self->dispatch(waiting);
+            });
+      }
+    }
+    if (again) dispatch(job);
+  }
+
+  static constexpr std::uint64_t piece_bytes = 64 * 1024;
+
+  MemoryOrigin origin_;
+  Poster poster_;
+  std::mutex mutex_;
+  std::condition_variable left_;  // a thread has left a job
+  std::vector<JobPtr> jobs_;
+  bool stopped_ = false;
+};
+
+}  // namespace detail
+
+/// Moves files out of a `MemoryOrigin`. URLs are `http`, `https` or `mem`, and are compared as text.
+///
+/// Thread-safety: every member from any thread. Where it was given a poster, transfers run as the tasks that it posts;
+/// otherwise inside `start`, and one that is held inside `MemoryOrigin::release` or `cancel`.
+/// Object lifetimes: the destructor cancels what has not ended, and returns after each `done`; not inside a sink. What
+/// the poster was given may run, or be dropped, at any later time.
+class MemoryDownloader {
+ public:
+  using Origin = MemoryOrigin;
+  using Poster = std::function<void(std::function<void()>)>;
+
+  /// Refers to one transfer; empty when default-constructed.
+  class Transfer {
+   public:
+    Transfer() = default;
+
+   private:
+    friend class MemoryDownloader;
+    explicit Transfer(const std::shared_ptr<detail::MemoryWork::Job>& job) : job_(job) {}
+
+    std::weak_ptr<detail::MemoryWork::Job> job_;
+  };
+
+  explicit MemoryDownloader(Origin origin = {}, Poster poster = nullptr)
+      : work_(std::make_shared<detail::MemoryWork>(std::move(origin), std::move(poster))) {}
+  MemoryDownloader(MemoryDownloader&&) noexcept = default;
+  MemoryDownloader& operator=(MemoryDownloader&&) = delete;
+  ~MemoryDownloader() {
+    if (work_ != nullptr) work_->stop();
+  }
+
+  [[nodiscard]] std::error_code check_url(std::string_view url) const { return detail::check_memory_url(url); }
+
+  Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    return Transfer(work_->start(std::move(request), std::move(sink)));
+  }
+
+  void cancel(const Transfer& transfer) {
+    if (const auto job = transfer.job_.lock()) work_->cancel(job);
+  }
+
+ private:
+  std::shared_ptr<detail::MemoryWork> work_;
+};
+
+static_assert(diagnose_downloader<MemoryDownloader>());
+
+}  // namespace garner
+
+// garner/execution/asio_executor.hpp ------------------------------------------------------------------------
+// AsioExecutor: the default Executor, on threads of its own or on an io_context or thread_pool that a program has
+// already. Not here: any notion of what the tasks do, or of how many of them should run at once.
+
+namespace garner {
+
+/// Runs tasks on Asio. An idle one wakes no thread: there is no polling, only posted tasks and timers that are due.
+///
+/// Thread-safety: every member from any thread.
+/// Object lifetimes: with threads of its own, the destructor drops the tasks that have not begun, waits for those that
+/// have, and joins; it must not run inside a task. A borrowed context or pool must outlive the executor; tasks and
+/// timers that were posted to it stay there when the executor ends, and run after it. A `Timer` may outlive
+/// everything.
+/// Exception safety: a task that throws ends the program on threads of our own, as it would in a `std::thread`; on a
+/// borrowed context the exception leaves `run()`.
+class AsioExecutor {
+ private:
+  /// Owned by the pending wait alone, so that no timer is left when its context goes.
+  struct Alarm {
+    Alarm(const asio::any_io_executor& executor, Instant at, Task what)
+        : timer(executor, std::chrono::steady_clock::time_point(
+                              std::chrono::duration_cast<std::chrono::steady_clock::duration>(at))),
+          task(std::move(what)) {}
+
+    asio::steady_timer timer;
+    Task task;
+    std::atomic<bool> claimed{false};  // by the run or by a cancellation, whichever is first
+  };
+
+ public:
+  /// Refers to one task of `post_at`; empty when default-constructed.
+  class Timer {
+   public:
+    Timer() = default;
+
+   private:
+    friend class AsioExecutor;
+    explicit Timer(const std::shared_ptr<Alarm>& alarm) : alarm_(alarm) {}
+
+    std::weak_ptr<Alarm> alarm_;
+  };
+
+  /// Owns `threads` threads, at least one. Throws `std::system_error` where they cannot be started.
+  explicit AsioExecutor(unsigned threads = 4)
+      : own_(std::make_unique<asio::thread_pool>(threads == 0 ? 1 : threads)), executor_(own_->get_executor()) {}
+  /// Borrows `context`; somebody must run it.
+  explicit AsioExecutor(asio::io_context& context) : executor_(context.get_executor()) {}
+  /// Borrows `pool`.
+  explicit AsioExecutor(asio::thread_pool& pool) : executor_(pool.get_executor()) {}
+
+  AsioExecutor(AsioExecutor&&) noexcept = default;
+  AsioExecutor& operator=(AsioExecutor&&) = delete;
+  ~AsioExecutor() = default;
+
+  void post(Task task) { asio::post(executor_, std::move(task)); }
+
+  Timer post_at(Instant at, Task task) {
+    auto alarm = std::make_shared<Alarm>(executor_, at, std::move(task));
+    Timer handle(alarm);
+    asio::steady_timer& timer = alarm->timer;
+    timer.async_wait([alarm = std::move(alarm)](const std::error_code&) {
+      if (!alarm->claimed.exchange(true)) alarm->task();
+    });
+    return handle;
+  }
+
+  void cancel(Timer& timer) noexcept {
+    const std::shared_ptr<Alarm> alarm = timer.alarm_.lock();
+    // Asio does not take back a wait whose time has come, so the claim decides; and it lets one thread only touch the
+    // timer, which is not safe for two.
+    if (alarm == nullptr || alarm->claimed.exchange(true)) return;
+    try {
+      alarm->timer.cancel();
+    } catch (const std::system_error&) {
+      // It stays until it is due and then finds itself claimed.
+    }
+  }
+
+  /// Of `std::chrono::steady_clock`.
+  [[nodiscard]] Instant now() const noexcept { return std::chrono::steady_clock::now().time_since_epoch(); }
+
+ private:
+  std::unique_ptr<asio::thread_pool> own_;
+  asio::any_io_executor executor_;
+};
+
+static_assert(diagnose_executor<AsioExecutor>());
+
+}  // namespace garner
+
+// garner/execution/async_wait.hpp ---------------------------------------------------------------------------
+// The waits of a data manager as Asio operations: with a callback, a future, or `co_await` and
+// `asio::use_awaitable`.
+
+namespace garner {
+
+namespace detail {
+
+/// One wait: completes its handler once, when `is_over(event)` or the manager is closed.
+template <class Handler>
+class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
+ public:
+  explicit AsyncWait(Handler handler)
+      : handler_(std::move(handler)), work_(asio::get_associated_executor(*handler_, asio::system_executor())) {}
+
+  /// `is_over` is asked at once, and then at each event.
+  template <class Manager, class IsOver>
+  void start(Manager& manager, IsOver is_over) {
+    auto self = this->shared_from_this();
+    Subscription subscription = manager.subscribe([self, &manager, is_over](const Event& event) {
+      if (is_over(manager)) return self->complete({});
+      if (event.kind == EventKind::closed) self->complete(errc::closed);
+    });
+    // After subscribing, so that nothing falls between.
+    const bool over = is_over(manager);
+    const bool closed = manager.status().closed;
+    std::optional<std::error_code> error;
+    {
+      const std::scoped_lock lock(mutex_);
+      subscription_ = std::move(subscription);
+      starting_ = false;
+      error = early_;
+    }
+    // The handler may end the manager, so that is not touched any more.
+    if (error) return complete(*error);
+    if (over) return complete({});
+    if (closed) complete(errc::closed);
+  }
+
+ private:
+  void complete(std::error_code error) {
+    std::optional<Handler> handler;
+    Subscription subscription;
+    {
+      const std::scoped_lock lock(mutex_);
+      if (starting_) {
+        early_ = error;
+        return;
+      }
+      // A handler need not be assignable.
+      if (handler_) handler.emplace(*std::move(handler_));
+      handler_.reset();
+      subscription = std::move(subscription_);
+    }
+    if (!handler) return;
+    const auto executor = work_.get_executor();
+    asio::post(executor, [handler = *std::move(handler), error]() mutable { std::move(handler)(error); });
+    work_.reset();
+  }
+
+  using Executor = asio::associated_executor_t<Handler, asio::system_executor>;
+
+  std::mutex mutex_;
+  std::optional<Handler> handler_;
+  asio::executor_work_guard<Executor> work_;
+  Subscription subscription_;
+  bool starting_ = true;                  // nothing completes before `start` is through
+  std::optional<std::error_code> early_;  // what was to complete then
+};
+
+template <class Manager, class IsOver, class Token>
+auto async_wait(Manager& manager, IsOver is_over, Token&& token) {
+  return asio::async_initiate<Token, void(std::error_code)>(
+      [&manager, is_over = std::move(is_over)](auto handler) {
+        using Handler = decltype(handler);
+        std::make_shared<AsyncWait<Handler>>(std::move(handler))->start(manager, is_over);
+      },
+      token);
+}
+
+}  // namespace detail
+
+/// Completes with no error once nothing wanted is missing and nothing unwanted is left unpinned, with
+/// `errc::closed` where the manager is closed before. The handler, `void(std::error_code)`, runs on its
+/// associated executor. The manager must live until then.
+template <class S, class D, class E, class Token>
+auto async_wait_converged(DataManager<S, D, E>& manager, Token&& token) {
+  return detail::async_wait(
+      manager, [](const DataManager<S, D, E>& m) { return m.status().converged; }, std::forward<Token>(token));
+}
+
+/// As `async_wait_converged`, once the chunk is served.
+template <class S, class D, class E, class Token>
+auto async_wait_ready(DataManager<S, D, E>& manager, const ChunkId& id, Token&& token) {
+  return detail::async_wait(
+      manager,
+      [id](const DataManager<S, D, E>& m) {
+        const std::optional<ChunkStatus> status = m.chunk_status(id);
+        return status && status->served;
+      },
+      std::forward<Token>(token));
+}
+
+}  // namespace garner
+
+// garner/execution/inline_executor.hpp ----------------------------------------------------------------------
+// InlineExecutor: an Executor without threads that runs tasks where and when its caller says so, for tests and for
+// programs of one thread. Goes by the steady clock, or by a manual one that moves only when it is told to.
+
+namespace garner {
+
+/// Runs tasks inside `run_one_until`, `run_ready` and `advance`, on the thread that calls them: posted ones in their
+/// order, timers in the order of their times, and of a posted task and a timer that is due the one that came first.
+///
+/// Thread-safety: every member from any thread; tasks may be posted while another thread waits for one. Several
+/// threads may run tasks at the same time, and a task may run others.
+/// Object lifetimes: the destructor drops what has not run. A `Timer` may outlive it.
+/// Exception safety: an exception leaves a task through the call that ran it; that task is spent.
+class InlineExecutor {
+ public:
+  /// Refers to one task of `post_at`; empty when default-constructed.
+  class Timer {
+   public:
+    Timer() = default;
+
+   private:
+    friend class InlineExecutor;
+    Timer(Instant at, std::uint64_t sequence) : key_{at, sequence} {}
+
+    std::pair<Instant, std::uint64_t> key_{};
+  };
+
+  /// Goes by `std::chrono::steady_clock`.
+  InlineExecutor() : state_(std::make_unique<State>()) {}
+
+  /// Goes by a clock of its own that starts at `start` and never waits: where nothing is due, `run_one_until` moves it
+  /// to the next timer, or to the end of its wait.
+  static InlineExecutor manual(Instant start = Instant::zero()) {
+    InlineExecutor executor;
+    executor.state_->manual_now = start;
+    return executor;
+  }
+
+  void post(Task task) {
+    const std::lock_guard lock(state_->mutex);
+    state_->ready.push_back({++state_->sequence, std::move(task)});
+    state_->changed.notify_one();
+  }
+
+  Timer post_at(Instant at, Task task) {
+    const std::lock_guard lock(state_->mutex);
+    const Timer timer(at, ++state_->sequence);
+    state_->timers.emplace(timer.key_, std::move(task));
+    state_->changed.notify_one();
+    return timer;
+  }
+
+  void cancel(Timer& timer) noexcept {
+    Task dropped;  // Destroyed after the lock: what a task holds may call back.
+    const std::lock_guard lock(state_->mutex);
+    const auto found = state_->timers.find(timer.key_);
+    if (found == state_->timers.end()) return;
+    dropped = std::move(found->second);
+    state_->timers.erase(found);
+  }
+
+  [[nodiscard]] Instant now() const noexcept {
+    const std::lock_guard lock(state_->mutex);
+    return state_->now();
+  }
+
+  /// Runs one task and returns true; or waits for one until `until`, and returns false. With the manual clock the wait
+  /// takes no time: the clock moves instead (and stays where it is for `Instant::max()`, the end of time).
+  bool run_one_until(Instant until) {
+    std::unique_lock lock(state_->mutex);
+    while (true) {
+      if (std::optional<Task> task = state_->take_due()) {
+        lock.unlock();
+        (*task)();
+        return true;
+      }
+      const bool timer_in_time = !state_->timers.empty() && state_->timers.begin()->first.first <= until;
+      const Instant next = timer_in_time ? state_->timers.begin()->first.first : until;
+      if (state_->manual_now) {
+        if (next != Instant::max()) state_->manual_now = std::max(*state_->manual_now, next);
+        if (!timer_in_time) return false;
+      } else if (next == Instant::max()) {
+        state_->changed.wait(lock);
+      } else if (!timer_in_time && state_->now() >= until) {
+        return false;
+      } else {
+        state_->changed.wait_until(lock, std::chrono::steady_clock::time_point(next));
+      }
+    }
+  }
+
+  /// Runs what is due, and what that posts, without waiting; returns how many tasks ran.
+  std::size_t run_ready() {
+    std::size_t count = 0;
+    for (;; ++count) {
+      std::unique_lock lock(state_->mutex);
+      std::optional<Task> task = state_->take_due();
+      lock.unlock();
+      if (!task) return count;
+      (*task)();
+    }
+  }
+
+  /// Runs all that becomes due within `duration` from now, each at its time; returns how many tasks ran. Takes that
+  /// long with the steady clock, and no time with the manual one.
+  std::size_t advance(std::chrono::nanoseconds duration) {
+    const Instant until = now() + duration;
+    std::size_t count = 0;
+    while (run_one_until(until)) ++count;
+    return count;
+  }
+
+ private:
+  struct Ready {
+    std::uint64_t sequence;
+    Task task;
+  };
+
+  struct State {
+    [[nodiscard]] Instant now() const noexcept {
+      return manual_now ? *manual_now : Instant(std::chrono::steady_clock::now().time_since_epoch());
+    }
+
+    /// In the order of posting, so that neither timers nor tasks can starve the other.
+    std::optional<Task> take_due() {
+      const auto timer = timers.begin();
+      const bool due = timer != timers.end() && timer->first.first <= now();
+      if (due && (ready.empty() || timer->first.second < ready.front().sequence)) {
+        Task task = std::move(timer->second);
+        timers.erase(timer);
+        return task;
+      }
+      if (ready.empty()) return std::nullopt;
+      Task task = std::move(ready.front().task);
+      ready.pop_front();
+      return task;
+    }
+
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::optional<Instant> manual_now;
+    std::uint64_t sequence = 0;
+    std::deque<Ready> ready;
+    std::map<std::pair<Instant, std::uint64_t>, Task> timers;
+  };
+
+  std::unique_ptr<State> state_;
+};
+
+static_assert(diagnose_executor<InlineExecutor>() && DrivenExecutor<InlineExecutor>);
+
+}  // namespace garner
+
+// For people.
+
+// garner/format.hpp -----------------------------------------------------------------------------------------
+// fmt formatters of the public values: ids as hex, ranges as [begin, end), digests, states, events and error
+// codes by name. Takes the standard string format specification (width, alignment).
+
+namespace garner::detail {
+
+template <class Tag>
+std::string as_text(const BasicId<Tag>& id) {
+  return id.to_hex();
+}
+inline std::string as_text(const Digest& digest) { return digest.to_string(); }
+inline std::string as_text(const BlockRange& range) { return fmt::format("[{}, {})", range.begin, range.end); }
+inline std::string_view as_text(ChunkState state) { return to_string(state); }
+inline std::string_view as_text(EventKind kind) { return to_string(kind); }
+inline std::string_view as_text(ErrorClass cls) { return to_string(cls); }
+inline std::string as_text(errc code) { return make_error_code(code).message(); }
+
+/// Formats a `T` as the text that `as_text(const T&)` gives for it.
+template <class T>
+struct TextFormatter : fmt::formatter<std::string_view> {
+  template <class Context>
+  auto format(const T& value, Context& context) const {
+    return fmt::formatter<std::string_view>::format(as_text(value), context);
+  }
+};
+
+}  // namespace garner::detail
+
+template <class Tag>
+struct fmt::formatter<garner::BasicId<Tag>> : garner::detail::TextFormatter<garner::BasicId<Tag>> {};
+template <>
+struct fmt::formatter<garner::Digest> : garner::detail::TextFormatter<garner::Digest> {};
+template <>
+struct fmt::formatter<garner::BlockRange> : garner::detail::TextFormatter<garner::BlockRange> {};
+template <>
+struct fmt::formatter<garner::ChunkState> : garner::detail::TextFormatter<garner::ChunkState> {};
+template <>
+struct fmt::formatter<garner::EventKind> : garner::detail::TextFormatter<garner::EventKind> {};
+template <>
+struct fmt::formatter<garner::ErrorClass> : garner::detail::TextFormatter<garner::ErrorClass> {};
+template <>
+struct fmt::formatter<garner::errc> : garner::detail::TextFormatter<garner::errc> {};
+// clang-format on
+
+namespace garner {
+
+template <class S = FilesystemStorage, class D = CurlDownloader, class E = AsioExecutor>
+class DataManager;
+
+}  // namespace garner

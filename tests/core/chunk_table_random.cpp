@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The state machine under random calls and random reports, each legal where it comes, against a model that knows only
+// what was asked for last. A seed replays.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <ostream>
+#include <set>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "core/table_bench.hpp"
+#include "garner/core/chunk_table.hpp"
+
+namespace {
+
+using garner::DataChunk;
+using garner::errc;
+using garner::Generation;
+using garner::Options;
+using garner::core::Outcome;
+using garner::core::Random;
+namespace action = garner::core::action;
+using namespace std::chrono_literals;
+
+constexpr int names = 5;
+
+constexpr int versions = 3;
+
+/// Made once: ids are digests.
+const DataChunk& describe(int name, int version) {
+  static const std::vector<DataChunk> all = [] {
+    std::vector<DataChunk> out;
+    for (int n = 0; n < names; ++n) {
+      for (int v = 0; v < versions; ++v) {
+        out.push_back(garner::test::describe("c" + std::to_string(n), v, 1 + static_cast<std::size_t>(v),
+                                             1 + static_cast<std::size_t>(n) % 2));
+      }
+    }
+    return out;
+  }();
+  return all.at(static_cast<std::size_t>(name * versions + version));
+}
+
+/// What the store and the network know of one generation.
+struct Held {
+  int name = 0;
+  int version = 0;
+  enum class State { staging, staged, publishing, published, discarding, removing } state = State::staging;
+  std::set<std::uint64_t> moving;  // transfers
+  std::set<std::string> done;      // files
+  bool busy = false;               // an operation of the store is under way
+  bool listed = false;
+  bool ever_listed = false;
+  bool doomed = false;
+  int pins = 0;
+  bool drain_due = false;       // nobody holds it, and that is still to be told
+  bool drained = false;         // it was told
+};
+
+class World {
+ public:
+  explicit World(std::uint64_t seed) : random_(seed), options_(random_options()), table_(options_, seed) {
+    if (below(2) == 0) recover();
+    for (int step = 0; step < 120; ++step) {
+      if (below(3) == 0) {
+        call();
+      } else {
+        report();
+      }
+      look();
+    }
+    come_to_rest();
+    close();
+  }
+
+ private:
+  std::uint64_t below(std::uint64_t n) { return random_.next() % n; }
+  bool chance(std::uint64_t of_hundred) { return below(100) < of_hundred; }
+
+  Options random_options() {
+    Options options;
+    options.max_concurrent_chunks = 1 + below(4);
+    options.max_concurrent_files = 1 + below(4);
+    options.revive = chance(80);
+    return options;
+  }
+
+  static garner::ChunkId id_of(int name) { return describe(name, 0).id; }
+
+  Generation generation(std::uint64_t number) const {
+    const DataChunk& chunk = describe(held_.at(number).name, held_.at(number).version);
+    return {chunk.id, chunk.dataset_id, chunk.block_range, 7, number};
+  }
+
+  // ---- inputs
+
+  void recover() {
+    for (std::uint64_t number = 1 + below(3); number < 8; number += 1 + below(3)) {
+      Held held;
+      held.name = static_cast<int>(below(names));
+      held.version = static_cast<int>(below(versions));
+      held.state = Held::State::published;
+      held_[number] = held;
+      // The newest of each serves.
+      desired_[held.name] = held.version;
+      table_.recovered(generation(number));
+      perform();
+    }
+    table_.recovery_done(10);
+    perform();
+    last_number_ = 10;
+    look();
+  }
+
+  void call() {
+    const int name = static_cast<int>(below(names));
+    const int version = static_cast<int>(below(versions));
+    switch (below(12)) {
+      case 0: {
+        std::map<int, int> assigned;
+        std::vector<garner::core::Wish> wishes;
+        for (int n = 0; n < names; ++n) {
+          if (chance(50)) assigned[n] = static_cast<int>(below(versions));
+        }
+        for (const auto& [n, v] : assigned) wishes.emplace_back(describe(n, v));
+        table_.assign(wishes, now_);
+        desired_ = assigned;
+        break;
+      }
+      case 1: {
+        options_ = random_options();
+        table_.set_options(options_, now_);
+        break;
+      }
+      case 2: {
+        std::vector<garner::ChunkId> all;
+        for (int n = 0; n < names; ++n) all.push_back(id_of(n));
+        table_.verify(all, now_);
+        break;
+      }
+      case 3:
+      case 4:
+      case 5:
+      case 6:
+        table_.remove(id_of(name), now_);
+        desired_.erase(name);
+        break;
+      default:
+        table_.download(garner::core::Wish(describe(name, version)), now_);
+        desired_[name] = version;
+    }
+    perform();
+  }
+
+  /// Somebody pins, somebody lets go, an action ends, or the time comes.
+  void report() {
+    switch (below(6)) {
+      case 0: return pin();
+      case 1: return unpin();
+      case 2: return wake();
+      default: break;
+    }
+    if (pending_.empty()) return;
+    answer(below(pending_.size()));
+  }
+
+  void pin() {
+    for (auto& [number, held] : held_) {
+      if (held.listed && chance(30)) ++held.pins;
+    }
+  }
+
+  void unpin() {
+    for (auto& [number, held] : held_) {
+      if (held.pins > 0 && chance(50) && --held.pins == 0 && !held.listed) held.drain_due = true;
+      if (!held.drain_due || chance(30)) continue;
+      held.drain_due = false;
+      held.drained = true;
+      table_.drained(generation(number), now_);
+      perform();
+      return;  // what was asked for may have changed the map
+    }
+  }
+
+  void wake() {
+    const auto at = table_.next_wake();
+    if (!at) return;
+    now_ = std::max(now_, *at);
+    table_.woken(now_);
+    perform();
+  }
+
+  Outcome fault() {
+    static constexpr errc errors[] = {errc::timed_out, errc::not_found,  errc::digest_mismatch, errc::no_space,
+                                      errc::io_error,  errc::cancelled, errc::server_unavailable};
+    if (!faults_ || !chance(25)) return {};
+    return {errors[below(std::size(errors))], "fault", std::nullopt};
+  }
+
+  /// Each answer is one that a store or a network could give.
+  void answer(std::size_t at) {
+    const garner::core::Action todo = pending_[at];
+    pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(at));
+    std::visit([this](const auto& what) { answer(what); }, todo);
+    perform();
+  }
+
+  void answer(const action::Stage& todo) {
+    const Outcome outcome = fault();
+    const auto id = todo.chunk->id;
+    if (outcome.ok()) {
+      held_.at(todo.number).state = Held::State::staged;
+    } else {
+      held_.erase(todo.number);
+    }
+    table_.staged(id, outcome, now_);
+  }
+  void answer(const action::StartFile& todo) {
+    Held& held = held_.at(todo.number);
+    held.moving.erase(todo.transfer);
+    Outcome outcome = fault();
+    if (outcome.ok() && stopped_.contains(todo.transfer) && chance(80)) outcome.error = errc::cancelled;
+    if (outcome.ok()) held.done.insert(*todo.name);
+    table_.file_done(todo.chunk->id, todo.transfer, outcome, now_);
+  }
+  void answer(const action::Publish& todo) {
+    Held& held = held_.at(todo.number);
+    const Outcome outcome = fault();
+    held.state = outcome.ok() ? Held::State::published : Held::State::staged;
+    table_.published(todo.id, outcome.ok() ? generation(todo.number) : Generation(), outcome, now_);
+  }
+  void answer(const action::Discard& todo) {
+    held_.erase(todo.number);
+    table_.discarded(todo.id, fault(), now_);
+  }
+  void answer(const action::CleanUp&) { table_.cleaned_up(fault(), now_); }
+  void answer(const action::Doom& todo) {
+    Held& held = end_operation(todo.generation);
+    const Outcome outcome = fault();
+    held.doomed = held.doomed || outcome.ok();
+    table_.doomed(todo.generation, outcome, now_);
+  }
+  void answer(const action::Spare& todo) {
+    Held& held = end_operation(todo.generation);
+    const Outcome outcome = fault();
+    held.doomed = held.doomed && !outcome.ok();
+    table_.spared(todo.generation, outcome, now_);
+  }
+  void answer(const action::Remove& todo) {
+    end_operation(todo.generation);
+    const Outcome outcome = fault();
+    if (outcome.ok()) held_.erase(todo.generation.number);
+    table_.removed(todo.generation, outcome, now_);
+  }
+  void answer(const action::Describe& todo) {
+    const Held& held = end_operation(todo.generation);
+    std::optional<DataChunk> chunk = describe(held.name, held.version);
+    if (!fault().ok()) chunk.reset();
+    table_.described(todo.generation, chunk, now_);
+  }
+  void answer(const action::Verify& todo) {
+    const Held& held = end_operation(todo.generation);
+    Outcome outcome;
+    if (faults_ && chance(20)) outcome.error = errc::corrupt_chunk;
+    const DataChunk& chunk = describe(held.name, held.version);
+    table_.verified(todo.generation, outcome, chunk, now_);
+  }
+  void answer(const action::StopFile&) {}
+  void answer(const action::List&) {}
+  void answer(const action::Unlist&) {}
+  void answer(const garner::Event&) {}
+
+  Held& end_operation(const Generation& of) {
+    Held& held = held_.at(of.number);
+    REQUIRE(held.busy);
+    held.busy = false;
+    return held;
+  }
+
+  // ---- what is asked for, each with what must hold before it
+
+  void perform() {
+    for (garner::core::Action& todo : std::exchange(table_.actions(), {})) {
+      std::visit([this](const auto& what) { asked(what); }, todo);
+      const bool reported = !std::holds_alternative<action::StopFile>(todo) &&
+                            !std::holds_alternative<action::List>(todo) &&
+                            !std::holds_alternative<action::Unlist>(todo) &&
+                            !std::holds_alternative<garner::Event>(todo);
+      if (reported) pending_.push_back(std::move(todo));
+    }
+  }
+
+  void asked(const action::Stage& todo) {
+    REQUIRE_FALSE(closed_);
+    REQUIRE(todo.number > last_number_);
+    last_number_ = todo.number;
+    Held held;
+    for (held.name = 0; id_of(held.name) != todo.chunk->id;) ++held.name;
+    for (held.version = 0; !(describe(held.name, held.version) == *todo.chunk);) ++held.version;
+    held_[todo.number] = held;
+  }
+  void asked(const action::StartFile& todo) {
+    REQUIRE_FALSE(closed_);
+    REQUIRE(todo.transfer > last_transfer_);
+    last_transfer_ = todo.transfer;
+    Held& held = held_.at(todo.number);
+    REQUIRE(held.state == Held::State::staged);
+    REQUIRE_FALSE(held.done.contains(*todo.name));
+    REQUIRE(todo.url < todo.source->urls.size());
+    held.moving.insert(todo.transfer);
+    std::size_t moving = 0;
+    for (const auto& [number, other] : held_) moving += other.moving.size();
+    REQUIRE(moving <= options_.max_concurrent_files);
+  }
+  void asked(const action::StopFile& todo) { stopped_.insert(todo.transfer); }
+  void asked(const action::Publish& todo) {
+    Held& held = held_.at(todo.number);
+    REQUIRE(held.state == Held::State::staged);
+    REQUIRE(held.moving.empty());
+    REQUIRE(held.done.size() == describe(held.name, held.version).files.size());
+    held.state = Held::State::publishing;
+  }
+  void asked(const action::Discard& todo) {
+    Held& held = held_.at(todo.number);
+    REQUIRE(held.state == Held::State::staged);
+    REQUIRE(held.moving.empty());
+    held.state = Held::State::discarding;
+  }
+  void asked(const action::CleanUp&) {
+    REQUIRE_FALSE(closed_);
+    for (const auto& todo : pending_) REQUIRE_FALSE(std::holds_alternative<action::CleanUp>(todo));
+  }
+  void begin_operation(const Generation& on) {
+    Held& held = held_.at(on.number);
+    REQUIRE(held.state == Held::State::published);
+    REQUIRE_FALSE(held.busy);
+    held.busy = true;
+  }
+  void asked(const action::Doom& todo) { begin_operation(todo.generation); }
+  void asked(const action::Spare& todo) { begin_operation(todo.generation); }
+  void asked(const action::Describe& todo) { begin_operation(todo.generation); }
+  void asked(const action::Verify& todo) { begin_operation(todo.generation); }
+  void asked(const action::Remove& todo) {
+    REQUIRE_FALSE(closed_);
+    begin_operation(todo.generation);
+    const Held& held = held_.at(todo.generation.number);
+    REQUIRE_FALSE(held.listed);
+    REQUIRE(held.pins == 0);
+    REQUIRE((held.drained || !held.ever_listed));
+  }
+  void asked(const action::List& todo) {
+    Held& held = held_.at(todo.generation.number);
+    REQUIRE(held.state == Held::State::published);
+    REQUIRE_FALSE(held.listed);
+    held.listed = held.ever_listed = true;
+    held.drained = held.drain_due = false;  // the report is of an older listing
+  }
+  void asked(const action::Unlist& todo) {
+    Held& held = held_.at(todo.generation.number);
+    REQUIRE(held.listed);
+    held.listed = false;
+    held.drain_due = held.pins == 0;
+  }
+  void asked(const garner::Event&) {}
+
+  // ---- what must hold after each step
+
+  void look() {
+    bool right = true;
+    std::set<int> listed;
+    for (const auto& [number, held] : held_) {
+      if (!held.listed) continue;
+      right = right && listed.insert(held.name).second;     // one copy of each
+      right = right && desired_.contains(held.name);  // what was deleted last is not found
+    }
+    right = right && table_.idle() == pending_.empty();
+    garner::Status status;
+    table_.fill(status);
+    right = right &&
+            status.ready + status.queued + status.downloading + status.waiting + status.parked == desired_.size();
+    for (int name = 0; name < names; ++name) {
+      const auto known = table_.chunk_status(id_of(name), now_);
+      right = right && (known && known->wanted) == desired_.contains(name);
+      right = right && (known && known->served) == listed.contains(name);
+    }
+    right = right && (!table_.settled() || listed.size() == desired_.size());
+    REQUIRE(right);
+  }
+
+  void come_to_rest() {
+    faults_ = false;
+    for (int round = 0; round < 10000; ++round) {
+      if (!pending_.empty()) {
+        answer(below(pending_.size()));
+      } else if (std::any_of(held_.begin(), held_.end(),
+                             [](const auto& h) { return h.second.pins > 0 || h.second.drain_due; })) {
+        unpin();
+      } else if (table_.next_wake()) {
+        wake();
+      } else {
+        break;
+      }
+      look();
+    }
+    REQUIRE(pending_.empty());
+    REQUIRE(table_.settled());
+    std::map<int, int> served;
+    for (const auto& [number, held] : held_) {
+      REQUIRE(held.listed);
+      REQUIRE_FALSE(held.doomed);
+      served[held.name] = held.version;
+    }
+    REQUIRE(served == desired_);
+  }
+
+  void close() {
+    faults_ = true;
+    for (int step = 0; step < 15; ++step) chance(60) ? call() : report();
+    table_.close(now_);
+    closed_ = true;
+    faults_ = false;
+    perform();
+    while (!pending_.empty()) answer(below(pending_.size()));
+    REQUIRE(table_.idle());
+    for (const auto& [number, held] : held_) {
+      // What the next start would find is what was served.
+      if (held.state == Held::State::published) REQUIRE(held.listed != held.doomed);
+      REQUIRE(held.moving.empty());
+    }
+  }
+
+  Random random_;
+  Options options_;
+  garner::core::ChunkTable table_;
+  std::chrono::nanoseconds now_{};
+  std::map<int, int> desired_;  // name -> version: the model
+  std::map<std::uint64_t, Held> held_;
+  std::vector<garner::core::Action> pending_;
+  std::set<std::uint64_t> stopped_;
+  std::uint64_t last_number_ = 0;
+  std::uint64_t last_transfer_ = 0;
+  bool faults_ = true;
+  bool closed_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("whatever is called and reported, the last call about an id wins, and all rests in the end") {
+  for (std::uint64_t seed = 1; seed <= 2000; ++seed) {
+    CAPTURE(seed);
+    const World world(seed);
+  }
+}

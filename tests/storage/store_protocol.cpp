@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The order in which the store writes, syncs, renames and unlinks, and what it does when one of these fails: seen on a
+// file system that writes down what is asked of it.
+#include "garner/storage/store_protocol.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "contract/storage_contract.hpp"
+#include "support/recording_file_system.hpp"
+#include "support/temp_dir.hpp"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using garner::Durability;
+using garner::errc;
+using garner::Generation;
+using garner::contract::bytes_of;
+using garner::contract::chunk_of;
+using garner::store_layout::chunk_name;
+using garner::store_layout::qualified_name;
+using garner::test::Journal;
+using garner::test::RecordingFileSystem;
+using Store = garner::BasicStore<RecordingFileSystem>;
+using Entries = std::vector<std::string>;
+
+const std::map<std::string, std::string> hello = {{"a.bin", "hello"}};
+
+/// A directory, the journal of what is done in it, and stores on it.
+struct World {
+  garner::test::TempDir dir;
+  std::shared_ptr<Journal> journal = std::make_shared<Journal>();
+
+  [[nodiscard]] garner::contract::Steps<Store> start(Durability durability = Durability::full) const {
+    std::error_code ec;
+    auto posix = garner::PosixFileSystem::open(dir.path(), ec);
+    REQUIRE_FALSE(ec);
+    return garner::contract::Steps(Store(RecordingFileSystem(std::move(posix), journal), durability));
+  }
+
+  /// Refuses what begins with `prefix` with `error`.
+  void refuse(const std::string& prefix, std::error_code error) const {
+    journal->refuse = [prefix, error](const std::string& entry) {
+      return entry.starts_with(prefix) ? error : std::error_code();
+    };
+  }
+};
+
+/// The generation that the first `published("c", hello)` gives.
+const Generation first{garner::ChunkId::from_name("c"), garner::DatasetId::from_name("d"), {10, 20}, 5, 1};
+const std::string dataset = "chunks/" + first.dataset_id.to_hex();
+const std::string in_place = dataset + '/' + chunk_name(first);
+const std::string in_staging = "staging/" + first.id.to_hex() + ".1";
+const std::string in_trash = "trash/" + qualified_name(first);
+const std::string marker = "doomed/" + qualified_name(first);
+
+std::size_t position(const Entries& entries, const std::string& entry) {
+  const auto at = std::find(entries.begin(), entries.end(), entry);
+  CAPTURE(entry);
+  REQUIRE(at != entries.end());
+  return static_cast<std::size_t>(at - entries.begin());
+}
+
+TEST_CASE("publish syncs each file, the descriptor and the staging directory, renames, and syncs the parent") {
+  const World world;
+  auto steps = world.start();
+  world.journal->take();
+  steps.published("c", hello);
+  CHECK(world.journal->take() ==
+        Entries{"make_directory " + in_staging, "open_directory " + in_staging, "remove_file " + in_staging + "/a.bin",
+                "create_file " + in_staging + "/a.bin", "write " + in_staging + "/a.bin",
+                "sync_file " + in_staging + "/a.bin", "close " + in_staging + "/a.bin",
+                "remove_file " + in_staging + "/chunk.json", "create_file " + in_staging + "/chunk.json",
+                "write " + in_staging + "/chunk.json", "sync_file " + in_staging + "/chunk.json",
+                "close " + in_staging + "/chunk.json", "sync_directory " + in_staging + '/',
+                "make_directory " + dataset, "sync_directory chunks/", "open_directory " + dataset,
+                "rename " + in_staging + " -> " + in_place, "sync_directory " + dataset + '/'});
+  // The second in a dataset does not sync what was synced.
+  steps.published("e", hello);
+  const Entries second = world.journal->take({"sync_directory"});
+  CHECK(std::count(second.begin(), second.end(), "sync_directory chunks/") == 0);
+  CHECK(second.back() == "sync_directory " + dataset + '/');
+}
+
+TEST_CASE("relaxed durability syncs nothing, ever") {
+  const World world;
+  {
+    auto steps = world.start(Durability::relaxed);
+    const Generation generation = steps.published("c", hello);
+    CHECK_FALSE(steps.store().doom(generation));
+    CHECK_FALSE(steps.store().spare(generation));
+    steps.published("e", hello);
+    CHECK_FALSE(steps.store().remove(generation));
+  }
+  auto again = world.start(Durability::relaxed);
+  CHECK(again.found().size() == 1);
+  CHECK_FALSE(again.store().clean_up());
+  CHECK(world.journal->take({"sync"}).empty());
+}
+
+TEST_CASE("a sync that fails is never repeated, nothing is published after it, and the next try has new files") {
+  const World world;
+  std::string failing;
+  SUBCASE("of a file") { failing = "sync_file " + in_staging + "/a.bin"; }
+  SUBCASE("of the descriptor") { failing = "sync_file " + in_staging + "/chunk.json"; }
+  SUBCASE("of the staging directory") { failing = "sync_directory " + in_staging + '/'; }
+  SUBCASE("of the directory of datasets") { failing = "sync_directory chunks/"; }
+  SUBCASE("of the dataset's directory") { failing = "sync_directory " + dataset + '/'; }
+  CAPTURE(failing);
+  bool failed = false;
+  {
+    auto steps = world.start();
+    world.journal->take();
+    world.journal->refuse = [&](const std::string& entry) {
+      const bool fails = !failed && entry == failing;
+      failed = failed || fails;
+      return fails ? make_error_code(errc::sync_failed) : std::error_code();
+    };
+    auto staging = steps.stage(chunk_of("c", hello));
+    auto file = steps.open(staging, "a.bin");
+    REQUIRE_FALSE(file.write(bytes_of("hello")));
+    std::error_code ec = file.finish();
+    if (!ec) steps.store().publish(staging, ec);
+    CHECK(ec == errc::sync_failed);
+    // Nor does anyone get it published who asks again.
+    CHECK(file.finish());
+    CHECK(file.restart());
+    steps.store().publish(staging, ec);
+    CHECK(ec);
+    CHECK(steps.store().usage().bytes_used == 0);
+
+    const Entries entries = world.journal->take();
+    CHECK(std::count(entries.begin(), entries.end(), failing) == 1);
+    for (std::size_t i = position(entries, failing); i < entries.size(); ++i) {
+      CHECK_FALSE(entries[i].find("-> chunks/") != std::string::npos);
+    }
+    CHECK_FALSE(fs::exists(world.dir / in_place));
+
+    CHECK_FALSE(steps.store().discard(staging));
+    const Generation second = steps.published("c", hello);
+    CHECK(second.number == 2);
+    CHECK_FALSE(steps.store().verify(second));
+  }
+  auto again = world.start();
+  REQUIRE(again.found().size() == 1);
+  CHECK(again.found().front().number == 2);
+  CHECK_FALSE(again.store().clean_up());
+  CHECK(fs::is_empty(world.dir / "trash"));
+  CHECK(fs::is_empty(world.dir / "staging"));
+}
+
+TEST_CASE(
+    "a generation whose parent did not sync is taken into the trash whole, since a power cut may bring it "
+    "back") {
+  const World world;
+  auto steps = world.start();
+  auto staging = steps.staged(chunk_of("c", hello), hello);
+  world.refuse("sync_directory " + dataset, errc::sync_failed);
+  std::error_code ec;
+  steps.store().publish(staging, ec);
+  CHECK(ec == errc::sync_failed);
+  CHECK_FALSE(steps.store().discard(staging));
+  CHECK(fs::exists(world.dir / in_trash / "a.bin"));
+  CHECK(fs::exists(world.dir / in_trash / "chunk.json"));
+}
+
+TEST_CASE("a dataset's directory whose name did not sync is made anew by the next that needs it") {
+  const World world;
+  auto steps = world.start();
+  auto staging = steps.staged(chunk_of("c", hello), hello);
+  world.refuse("sync_directory chunks/", errc::sync_failed);
+  std::error_code ec;
+  steps.store().publish(staging, ec);
+  CHECK(ec == errc::sync_failed);
+  CHECK_FALSE(fs::exists(world.dir / dataset));
+
+  SUBCASE("where it could be taken away") {
+    world.journal->refuse = nullptr;
+    world.journal->take();
+    steps.published("e", hello);
+    const Entries entries = world.journal->take();
+    CHECK(position(entries, "make_directory " + dataset) + 1 == position(entries, "sync_directory chunks/"));
+  }
+  SUBCASE("and where it could not, nothing is published into it until it can") {
+    world.journal->refuse = [](const std::string& entry) {
+      const bool fails = entry == "sync_directory chunks/" || entry.starts_with("remove_directory chunks/");
+      return fails ? make_error_code(errc::sync_failed) : std::error_code();
+    };
+    for (int i = 0; i < 2; ++i) {
+      auto next = steps.staged(chunk_of("e", hello), hello);
+      steps.store().publish(next, ec);
+      CHECK(ec == errc::sync_failed);
+    }
+    world.journal->refuse = nullptr;
+    world.journal->take();
+    steps.published("f", hello);
+    const Entries entries = world.journal->take();
+    const auto removed = position(entries, "remove_directory " + dataset);
+    CHECK(removed + 1 == position(entries, "make_directory " + dataset));
+    CHECK(removed + 2 == position(entries, "sync_directory chunks/"));
+  }
+}
+
+TEST_CASE("a full disk keeps a chunk from being published, and does not spoil it") {
+  const World world;
+  auto steps = world.start();
+  auto staging = steps.stage(chunk_of("c", hello));
+  auto file = steps.open(staging, "a.bin");
+  world.refuse("write ", errc::no_space);
+  CHECK(file.write(bytes_of("hello")) == errc::no_space);
+  CHECK(file.size() == 0);
+  world.journal->refuse = nullptr;
+  REQUIRE_FALSE(file.write(bytes_of("hello")));
+  REQUIRE_FALSE(file.finish());
+  for (const std::string step : {"write ", "create_file ", "make_directory ", "rename "}) {
+    world.refuse(step, errc::no_space);
+    std::error_code ec;
+    steps.store().publish(staging, ec);
+    CHECK(ec == errc::no_space);
+  }
+  world.journal->refuse = nullptr;
+  CHECK_FALSE(steps.store().verify(steps.publish(staging)));
+}
+
+TEST_CASE("room for a file is reserved from a megabyte on, and a full disk shows then") {
+  const World world;
+  auto steps = world.start();
+  const std::string megabyte(std::size_t{1} << 20, 'x');
+  auto staging = steps.stage(chunk_of("c", {{"a.bin", megabyte}, {"b.bin", megabyte.substr(1)}}));
+  steps.open(staging, "a.bin");
+  steps.open(staging, "b.bin");
+  CHECK(world.journal->take({"reserve"}) == Entries{"reserve " + in_staging + "/a.bin 1048576"});
+  world.refuse("reserve", errc::no_space);
+  std::error_code ec;
+  staging.open("a.bin", ec);
+  CHECK(ec == errc::no_space);
+}
+
+TEST_CASE("remove renames, syncs the parent, takes the marker away, and only then unlinks") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  REQUIRE_FALSE(steps.store().doom(generation));
+  world.journal->take();
+  CHECK_FALSE(steps.store().remove(generation));
+  Entries entries = world.journal->take({"rename", "sync", "remove"});
+  REQUIRE(entries.size() == 7);
+  std::sort(entries.begin() + 4, entries.begin() + 6);  // files, in the order of the directory
+  CHECK(entries == Entries{"rename " + in_place + " -> " + in_trash, "sync_directory " + dataset + '/',
+                           "remove_file " + marker, "sync_directory doomed/", "remove_file " + in_trash + "/a.bin",
+                           "remove_file " + in_trash + "/chunk.json", "remove_directory " + in_trash});
+}
+
+TEST_CASE("what was removed but not synced away stays whole and marked until it is") {
+  const World world;
+  {
+    auto steps = world.start();
+    const Generation generation = steps.published("c", hello);
+    world.refuse("sync_directory " + dataset, errc::sync_failed);
+    CHECK_FALSE(steps.store().remove(generation));
+    CHECK(fs::exists(world.dir / in_trash / "a.bin"));
+    CHECK(fs::exists(world.dir / marker));
+    CHECK(steps.store().remove(generation) == errc::no_such_generation);
+    world.journal->refuse = nullptr;
+  }
+  auto again = world.start();
+  CHECK(again.found().empty());
+  SUBCASE("the clean-up syncs before it unlinks, and takes the marker last") {
+    world.journal->take();
+    CHECK_FALSE(again.store().clean_up());
+    const Entries entries = world.journal->take({"sync", "remove"});
+    CHECK(entries.front() == "sync_directory " + dataset + '/');
+    CHECK(position(entries, "remove_directory " + in_trash) < position(entries, "remove_file " + marker));
+    CHECK(entries.back() == "sync_directory doomed/");
+  }
+  SUBCASE("and leaves both where the sync fails") {
+    world.refuse("sync_directory " + dataset, errc::sync_failed);
+    CHECK(again.store().clean_up() == errc::sync_failed);
+    CHECK(fs::exists(world.dir / in_trash / "a.bin"));
+    CHECK(fs::exists(world.dir / marker));
+  }
+}
+
+TEST_CASE("a removal that failed goes on where it stopped when it is called again") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  world.refuse("remove_file " + in_trash, errc::io_error);
+  CHECK(steps.store().remove(generation) == errc::io_error);
+  CHECK_FALSE(fs::exists(world.dir / in_place));
+  world.journal->refuse = nullptr;
+  CHECK_FALSE(steps.store().remove(generation));
+  CHECK(fs::is_empty(world.dir / "trash"));
+  CHECK(steps.store().remove(generation) == errc::no_such_generation);
+}
+
+TEST_CASE("what could not be discarded is the clean-up's") {
+  const World world;
+  auto steps = world.start();
+  auto staging = steps.staged(chunk_of("c", hello), hello);
+  world.refuse("remove_file " + in_staging, errc::io_error);
+  CHECK(steps.store().discard(staging) == errc::io_error);
+  CHECK(steps.store().clean_up() == errc::io_error);
+  world.journal->refuse = nullptr;
+  CHECK_FALSE(steps.store().clean_up());
+  CHECK(fs::is_empty(world.dir / "staging"));
+}
+
+TEST_CASE("a name that is taken in the trash does not keep a generation from being removed") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  fs::create_directories(world.dir / in_trash / "leftover");
+  CHECK_FALSE(steps.store().remove(generation));
+  CHECK(fs::is_empty(world.dir / "trash"));
+}
+
+TEST_CASE("doom and spare sync, and where that fails the store is as it was") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  world.journal->take();
+  const auto refuse = [&] { world.refuse("sync_directory doomed/", errc::sync_failed); };
+
+  refuse();
+  CHECK(steps.store().doom(generation) == errc::sync_failed);
+  CHECK_FALSE(fs::exists(world.dir / marker));
+  world.journal->refuse = nullptr;
+  world.journal->take();
+  CHECK_FALSE(steps.store().doom(generation));
+  CHECK(world.journal->take() == Entries{"create_file " + marker, "close " + marker, "sync_directory doomed/"});
+
+  refuse();
+  CHECK(steps.store().spare(generation) == errc::sync_failed);
+  CHECK(fs::exists(world.dir / marker));
+  world.journal->refuse = nullptr;
+  world.journal->take();
+  CHECK_FALSE(steps.store().spare(generation));
+  CHECK(world.journal->take() == Entries{"remove_file " + marker, "sync_directory doomed/"});
+}
+
+TEST_CASE("large files are cut down in steps of 16 MB before they are unlinked") {
+  const World world;
+  auto steps = world.start(Durability::relaxed);
+  const Generation small = steps.published("c", {{"a.bin", "hello"}});
+  world.journal->take();
+  CHECK_FALSE(steps.store().remove(small));
+  CHECK(world.journal->take({"truncate", "open_file"}).empty());
+
+  const std::string large((std::size_t{40} << 20) + 1, 'x');
+  const Generation generation = steps.published("c", {{"a.bin", large}, {"b.bin", "hello"}});
+  const Generation linked = steps.published("e", {{"a.bin", large}});
+  fs::create_hard_link(steps.store().location(linked) / "a.bin", world.dir / "kept");
+  world.journal->take();
+  CHECK_FALSE(steps.store().remove(generation));
+  const std::string path = "trash/" + qualified_name(generation) + "/a.bin";
+  CHECK(world.journal->take({"truncate", "remove_file trash/" + qualified_name(generation) + "/a"}) ==
+        Entries{"truncate " + path + " 25165825", "truncate " + path + " 8388609", "remove_file " + path});
+
+  CHECK_FALSE(steps.store().remove(linked));
+  CHECK(world.journal->take({"truncate"}).empty());
+  CHECK(fs::file_size(world.dir / "kept") == large.size());
+}
+
+TEST_CASE("a start opens no file") {
+  const World world;
+  {
+    auto steps = world.start();
+    steps.published("c", hello);
+    REQUIRE_FALSE(steps.store().doom(steps.published("e", hello)));
+    steps.staged(chunk_of("f", hello), hello);
+  }
+  world.journal->take();
+  auto again = world.start();
+  CHECK(again.found() == std::vector{first});
+  const Entries entries = world.journal->take({"open_file", "status", "read", "create_file", "write"});
+  // FORMAT is read before and under the lock; of the chunks nothing.
+  CHECK(entries == Entries{"open_file FORMAT", "status FORMAT", "read FORMAT", "open_file LOCK", "open_file FORMAT",
+                           "status FORMAT", "read FORMAT"});
+}
+
+TEST_CASE("a start syncs what an earlier process may not have lived to sync, before it tells of it") {
+  const World world;
+  { world.start().published("c", hello); }
+  world.journal->take();
+  auto again = world.start();
+  CHECK(world.journal->take({"sync", "list"}) ==
+        Entries{"sync_directory ", "sync_directory doomed/", "list doomed/", "list staging/", "list trash/",
+                "sync_directory chunks/", "list chunks/", "sync_directory " + dataset + '/', "list " + dataset + '/'});
+}
+
+TEST_CASE("a start that cannot read a directory says which") {
+  const World world;
+  { world.start().published("c", hello); }
+  std::error_code ec;
+  Store store(RecordingFileSystem(garner::PosixFileSystem::open(world.dir.path(), ec), world.journal));
+  std::string place;
+  SUBCASE("the doomed") { place = "doomed"; }
+  SUBCASE("the staging") { place = "staging"; }
+  SUBCASE("the trash") { place = "trash"; }
+  SUBCASE("the datasets") { place = "chunks"; }
+  SUBCASE("one dataset") { place = dataset; }
+  world.refuse("list " + place, errc::io_error);
+  const garner::Recovery recovery = store.recover([](const Generation&) {});
+  CHECK(recovery.error == errc::io_error);
+  CHECK(recovery.subject == world.dir / place);
+}
+
+TEST_CASE("a clean-up that fails in one place goes on in the others and says so") {
+  const World world;
+  {
+    auto steps = world.start();
+    steps.staged(chunk_of("c", hello), hello);
+    steps.staged(chunk_of("e", hello), hello);
+    REQUIRE_FALSE(steps.store().doom(steps.published("f", hello)));
+  }
+  auto again = world.start();
+  world.refuse("remove_file " + in_staging, errc::io_error);
+  CHECK(again.store().clean_up() == errc::io_error);
+  CHECK(fs::exists(world.dir / in_staging));
+  CHECK(std::distance(fs::directory_iterator(world.dir / "staging"), {}) == 1);
+  CHECK(again.store().usage().bytes_used == 0);
+}
+
+TEST_CASE("a disk that does not give the bytes is not a corrupt chunk") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  world.refuse("read " + in_place + "/a.bin", errc::io_error);
+  CHECK(steps.store().verify(generation) == errc::io_error);
+}
+
+}  // namespace
