@@ -94,13 +94,14 @@ TEST_CASE("hostile 3: a file name with any byte outside of the portable set is r
           (allowed ? std::error_code() : make_error_code(errc::invalid_file_name)));
   }
   CHECK(verdict(with_name(".hidden")) == errc::invalid_file_name);
-  CHECK(verdict(with_name("bl\xc3\xb6" "cke")) == errc::invalid_file_name);
+  CHECK(verdict(with_name("bl\xc3\xb6"
+                          "cke")) == errc::invalid_file_name);
   CHECK(verdict(with_name(std::string("a\0b", 3))) == errc::invalid_file_name);
 }
 
 TEST_CASE("hostile 4: an empty file name, a dot, two dots, or more than 255 bytes is rejected") {
-  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string(256, 'a'),
-                                  std::string(100000, 'a')}) {
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string(256, 'a'), std::string(100000, 'a')}) {
     CAPTURE(name.size());
     CHECK(verdict(with_name(name)) == errc::invalid_file_name);
   }
@@ -174,8 +175,8 @@ TEST_CASE("hostile 9: a digest of the wrong length, with odd hex or of an unknow
 }
 
 TEST_CASE("a digest of each algorithm is read in either case, and told in lower case") {
-  for (const auto& [name, bytes] : std::vector<std::pair<std::string, std::size_t>>{
-           {"md5", 16}, {"sha1", 20}, {"sha256", 32}, {"sha512", 64}}) {
+  for (const auto& [name, bytes] :
+       std::vector<std::pair<std::string, std::size_t>>{{"md5", 16}, {"sha1", 20}, {"sha256", 32}, {"sha512", 64}}) {
     const Digest found = digest(name + ":" + std::string(bytes, 'A') + std::string(bytes, '7'));
     CHECK(found.size() == bytes);
     CHECK(found.data()[0] == 0xaa);
@@ -243,10 +244,9 @@ TEST_CASE("hostile 13: a credential is redacted from every shown URL") {
     CHECK(redact_url("http://user:pa?word@host/x?sig=abc") == "http://host/x?redacted");
   }
   SUBCASE("text that is no URL") {
-    for (const char* url :
-         {"user:pass@host/x", "//user:pass@host/x", "http:/user:pass@host/x", "http:user:pass@host/x",
-          "http:\\\\user:pass@host/x", "user:pass@host/http://other/", "http:///user:pass@host/", "@user:pass@",
-          "://user:pass@host/", "a b://user:pass@host"}) {
+    for (const char* url : {"user:pass@host/x", "//user:pass@host/x", "http:/user:pass@host/x", "http:user:pass@host/x",
+                            "http:\\\\user:pass@host/x", "user:pass@host/http://other/", "http:///user:pass@host/",
+                            "@user:pass@", "://user:pass@host/", "a b://user:pass@host"}) {
       CAPTURE(url);
       CHECK(redact_url(url).find("pass") == std::string::npos);
     }
@@ -271,8 +271,8 @@ TEST_CASE("a signature or a token in a query is redacted, and a harmless query i
 }
 
 TEST_CASE("a URL without secrets is shown as it is") {
-  for (const char* url : {"http://host", "http://host/", "http://host:80/a@b", "http://host/a?x=y@z", "http://host/a#b@c",
-                          "http://a#@b/", "mem://a/b", "", "x", "http://", "http://[::1]:80/x"}) {
+  for (const char* url : {"http://host", "http://host/", "http://host:80/a@b", "http://host/a?x=y@z",
+                          "http://host/a#b@c", "http://a#@b/", "mem://a/b", "", "x", "http://", "http://[::1]:80/x"}) {
     CHECK(redact_url(url) == url);
   }
 }

@@ -897,16 +897,16 @@ struct Throwing {
 
   garner::DataManager<ThrowingStorage, ThrowingDownloader, garner::test::DrivenFromOutside> make() {
     return {ThrowingStorage(MemoryStorage(outside.disk), trap),
-            ThrowingDownloader(MemoryDownloader(outside.origin), trap),
-            garner::test::DrivenFromOutside(outside.clock)};
+            ThrowingDownloader(MemoryDownloader(outside.origin), trap), garner::test::DrivenFromOutside(outside.clock)};
   }
 };
 
 }  // namespace
 
 TEST_CASE("hostile 47: a storage or a downloader that throws anywhere fails that operation, and it is tried again") {
-  for (const std::string call : {"clean_up", "stage", "open", "size", "write", "restart", "finish", "publish", "discard",
-                                 "doom", "spare", "remove", "remove, done", "usage", "start", "cancel", "describe"}) {
+  for (const std::string call :
+       {"clean_up", "stage", "open", "size", "write", "restart", "finish", "publish", "discard", "doom", "spare",
+        "remove", "remove, done", "usage", "start", "cancel", "describe"}) {
     for (const int times : {1, 2, 7}) {
       CAPTURE(call);
       CAPTURE(times);

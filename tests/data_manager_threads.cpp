@@ -156,7 +156,7 @@ TEST_CASE("callers, pinners, observers and changing options at once: the last ca
       static_cast<void>(manager.status());
       static_cast<void>(manager.chunk_status(some_chunk(random.next() % ids, 1).id));
       manager.verify();
-      const auto subscription = manager.subscribe([](const Event&) {});
+      const auto brief = manager.subscribe([](const Event&) {});
       std::this_thread::yield();
     }
   });
@@ -184,7 +184,8 @@ TEST_CASE("readers see an assignment whole, whatever they catch") {
   Manager& manager = *world.manager;
   std::vector<DataChunk> even;
   std::vector<DataChunk> odd;
-  for (std::uint64_t number = 0; number < ids; ++number) (number % 2 == 0 ? even : odd).push_back(some_chunk(number, 1));
+  for (std::uint64_t number = 0; number < ids; ++number)
+    (number % 2 == 0 ? even : odd).push_back(some_chunk(number, 1));
   std::vector<DataChunk> all = even;
   all.insert(all.end(), odd.begin(), odd.end());
   manager.set_assignment(all);

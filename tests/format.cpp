@@ -25,7 +25,7 @@ TEST_CASE("states, events and errors are formatted by name") {
 }
 
 TEST_CASE("width and alignment apply to the text") {
-  CHECK(fmt::format("{:>9}|{:<8}|{:^9}", garner::ChunkState::ready, garner::BlockRange{1, 2}, garner::EventKind::closed) ==
-        "    ready|[1, 2)  | closed  ");
+  CHECK(fmt::format("{:>9}|{:<8}|{:^9}", garner::ChunkState::ready, garner::BlockRange{1, 2},
+                    garner::EventKind::closed) == "    ready|[1, 2)  | closed  ");
   CHECK(fmt::format("{:.8}", garner::ChunkId::from_name("abc")) == "ba7816bf");
 }

@@ -99,9 +99,9 @@ TEST_CASE("an id becomes hexadecimal digits and comes back from either case of t
 
 TEST_CASE("what is not 64 hexadecimal digits is no id") {
   const std::string good(64, 'a');
-  for (const std::string& bad :
-       {std::string(), std::string(63, 'a'), std::string(65, 'a'), std::string(62, 'a') + "0x", " " + std::string(63, 'a'),
-        std::string(63, 'a') + "g", std::string(63, 'a') + std::string(1, '\0'), std::string(128, 'a')}) {
+  for (const std::string& bad : {std::string(), std::string(63, 'a'), std::string(65, 'a'), std::string(62, 'a') + "0x",
+                                 " " + std::string(63, 'a'), std::string(63, 'a') + "g",
+                                 std::string(63, 'a') + std::string(1, '\0'), std::string(128, 'a')}) {
     CAPTURE(bad);
     CHECK_FALSE(ChunkId::try_from_hex(bad));
     try {

@@ -773,7 +773,8 @@ struct FetchResult {
   std::error_code error;                                ///< none: the source's last byte was given to the sink
   int http_status = 0;                                  ///< 0 where there was none
   std::optional<std::chrono::nanoseconds> retry_after;  ///< as the server asked, not yet clamped
-  std::string detail;                                   ///< for people; no secrets
+  std::string detail;                                   ///< beside `error`, for people: the URL that was asked last
+                                                        ///< (redacted) and what it answered; or empty
 };
 
 /// Takes the bytes of one transfer. `begin`, `write` and `done` are called by one thread at a time, in this
@@ -2175,8 +2176,8 @@ struct Unlist {
 }  // namespace action
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp, action::StopFile,
-                            action::List, action::Unlist, Event>;
+                            action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp,
+                            action::StopFile, action::List, action::Unlist, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -2831,10 +2832,10 @@ class ChunkRules : protected ActionList {
   std::optional<Instant> hold_until_;  // the store is full: nothing starts
   std::set<ChunkId> to_verify_;
   bool verifying_ = false;
-  bool litter_ = false;                   // something is left to be cleaned up
+  bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
-  std::optional<Instant> clean_up_at_;    // not before
+  std::optional<Instant> clean_up_at_;  // not before
   bool closed_ = false;
   std::uint64_t asked_ = 0;
   std::uint64_t last_generation_ = 0;
@@ -3726,8 +3727,8 @@ class Transfers {
     }
     if (outcome.error) {
       const core::action::StartFile& action = transfer->action;
-      outcome.subject = "file '" + *action.name + "' from " + redact_url(action.source->urls[action.url]);
-      if (!result.detail.empty()) outcome.subject += ": " + result.detail;
+      const std::string url = redact_url(action.source->urls[action.url]);
+      outcome.subject = "file '" + *action.name + "' from " + (result.detail.empty() ? url : result.detail);
       outcome.retry_after = result.retry_after;
     }
     {
@@ -7657,7 +7658,6 @@ class CurlTransfer {
   [[nodiscard]] std::string describe() const {
     std::string text = redact_url(url_.handle() != nullptr ? url_.text() : request_.url);
     if (redirects_ > 0) text += " (redirected from " + redact_url(request_.url) + ")";
-    text += ": " + error_.message();
     if (head_.status() != 0) text += ", status " + std::to_string(head_.status());
     if (!reason_.empty()) text += " (" + printable(reason_) + ")";
     return text;
@@ -8187,7 +8187,7 @@ class MemoryWork : public std::enable_shared_from_this<MemoryWork> {
     const auto end = [&](std::error_code error, int status) {
       result.error = error;
       result.http_status = status;
-      if (error) result.detail = redact_url(job.request.url) + ": " + error.message();
+      if (error) result.detail = redact_url(job.request.url);
       return true;
     };
     if (job.cancelled) return end(errc::cancelled, 0);

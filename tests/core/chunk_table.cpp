@@ -127,7 +127,8 @@ TEST_CASE("a ready chunk that is asked for again with the same description: noth
   }
 }
 
-TEST_CASE("a ready chunk that is asked for with another description serves until the new one is published, then drains") {
+TEST_CASE(
+    "a ready chunk that is asked for with another description serves until the new one is published, then drains") {
   TableBench bench;
   bench.make_ready(describe("a", 1));
   CHECK(bench.want(describe("a", 2)) == "stage 2");

@@ -61,8 +61,8 @@ struct Held {
   bool ever_listed = false;
   bool doomed = false;
   int pins = 0;
-  bool drain_due = false;       // nobody holds it, and that is still to be told
-  bool drained = false;         // it was told
+  bool drain_due = false;  // nobody holds it, and that is still to be told
+  bool drained = false;    // it was told
 };
 
 class World {
@@ -153,9 +153,7 @@ class World {
         table_.remove(id_of(name), now_);
         desired_.erase(name);
         break;
-      default:
-        table_.download(garner::core::Wish(describe(name, version)), now_);
-        desired_[name] = version;
+      default: table_.download(garner::core::Wish(describe(name, version)), now_); desired_[name] = version;
     }
     perform();
   }
@@ -199,7 +197,7 @@ class World {
   }
 
   Outcome fault() {
-    static constexpr errc errors[] = {errc::timed_out, errc::not_found,  errc::digest_mismatch, errc::no_space,
+    static constexpr errc errors[] = {errc::timed_out, errc::not_found, errc::digest_mismatch,   errc::no_space,
                                       errc::io_error,  errc::cancelled, errc::server_unavailable};
     if (!faults_ || !chance(25)) return {};
     return {errors[below(std::size(errors))], "fault", std::nullopt};
@@ -290,10 +288,9 @@ class World {
   void perform() {
     for (garner::core::Action& todo : std::exchange(table_.actions(), {})) {
       std::visit([this](const auto& what) { asked(what); }, todo);
-      const bool reported = !std::holds_alternative<action::StopFile>(todo) &&
-                            !std::holds_alternative<action::List>(todo) &&
-                            !std::holds_alternative<action::Unlist>(todo) &&
-                            !std::holds_alternative<garner::Event>(todo);
+      const bool reported =
+          !std::holds_alternative<action::StopFile>(todo) && !std::holds_alternative<action::List>(todo) &&
+          !std::holds_alternative<action::Unlist>(todo) && !std::holds_alternative<garner::Event>(todo);
       if (reported) pending_.push_back(std::move(todo));
     }
   }
@@ -378,14 +375,14 @@ class World {
     std::set<int> listed;
     for (const auto& [number, held] : held_) {
       if (!held.listed) continue;
-      right = right && listed.insert(held.name).second;     // one copy of each
-      right = right && desired_.contains(held.name);  // what was deleted last is not found
+      right = right && listed.insert(held.name).second;  // one copy of each
+      right = right && desired_.contains(held.name);     // what was deleted last is not found
     }
     right = right && table_.idle() == pending_.empty();
     garner::Status status;
     table_.fill(status);
-    right = right &&
-            status.ready + status.queued + status.downloading + status.waiting + status.parked == desired_.size();
+    right =
+        right && status.ready + status.queued + status.downloading + status.waiting + status.parked == desired_.size();
     for (int name = 0; name < names; ++name) {
       const auto known = table_.chunk_status(id_of(name), now_);
       right = right && (known && known->wanted) == desired_.contains(name);

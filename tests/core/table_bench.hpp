@@ -194,9 +194,7 @@ class TableBench {
   core::TransferId last_transfer = 0;
 
  private:
-  static core::Outcome outcome(std::error_code error) {
-    return {error, error ? "subject" : "", std::nullopt};
-  }
+  static core::Outcome outcome(std::error_code error) { return {error, error ? "subject" : "", std::nullopt}; }
 
   std::string note(const core::action::Stage& todo) {
     chunks_[todo.number] = todo.chunk;
@@ -216,9 +214,7 @@ class TableBench {
   std::string note(const core::action::Doom& todo) { return "doom " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Spare& todo) { return "spare " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Remove& todo) { return "remove " + std::to_string(todo.generation.number); }
-  std::string note(const core::action::Describe& todo) {
-    return "describe " + std::to_string(todo.generation.number);
-  }
+  std::string note(const core::action::Describe& todo) { return "describe " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Verify& todo) { return "verify " + std::to_string(todo.generation.number); }
   std::string note(const core::action::List& todo) { return "list " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Unlist& todo) { return "unlist " + std::to_string(todo.generation.number); }

@@ -284,7 +284,6 @@ class CurlTransfer {
   [[nodiscard]] std::string describe() const {
     std::string text = redact_url(url_.handle() != nullptr ? url_.text() : request_.url);
     if (redirects_ > 0) text += " (redirected from " + redact_url(request_.url) + ")";
-    text += ": " + error_.message();
     if (head_.status() != 0) text += ", status " + std::to_string(head_.status());
     if (!reason_.empty()) text += " (" + printable(reason_) + ")";
     return text;

@@ -211,7 +211,7 @@ class MemoryWork : public std::enable_shared_from_this<MemoryWork> {
     const auto end = [&](std::error_code error, int status) {
       result.error = error;
       result.http_status = status;
-      if (error) result.detail = redact_url(job.request.url) + ": " + error.message();
+      if (error) result.detail = redact_url(job.request.url);
       return true;
     };
     if (job.cancelled) return end(errc::cancelled, 0);

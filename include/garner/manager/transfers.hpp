@@ -242,8 +242,8 @@ class Transfers {
     }
     if (outcome.error) {
       const core::action::StartFile& action = transfer->action;
-      outcome.subject = "file '" + *action.name + "' from " + redact_url(action.source->urls[action.url]);
-      if (!result.detail.empty()) outcome.subject += ": " + result.detail;
+      const std::string url = redact_url(action.source->urls[action.url]);
+      outcome.subject = "file '" + *action.name + "' from " + (result.detail.empty() ? url : result.detail);
       outcome.retry_after = result.retry_after;
     }
     {

@@ -40,7 +40,8 @@ struct FetchResult {
   std::error_code error;                                ///< none: the source's last byte was given to the sink
   int http_status = 0;                                  ///< 0 where there was none
   std::optional<std::chrono::nanoseconds> retry_after;  ///< as the server asked, not yet clamped
-  std::string detail;                                   ///< for people; no secrets
+  std::string detail;                                   ///< beside `error`, for people: the URL that was asked last
+                                                        ///< (redacted) and what it answered; or empty
 };
 
 /// Takes the bytes of one transfer. `begin`, `write` and `done` are called by one thread at a time, in this
