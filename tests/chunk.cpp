@@ -78,7 +78,7 @@ TEST_CASE("hostile 1: a file name with a path in it is rejected") {
 }
 
 TEST_CASE("hostile 2: an absolute file name, a home or a drive letter is rejected") {
-  for (const char* name : {"/etc/passwd", "~", "~root", "C:x", "C:", "\\\\server\\share"}) {
+  for (const char* name : {"/etc/passwd", "~", "~root", "C:x", "C:", R"(\\server\share)"}) {
     CAPTURE(name);
     CHECK(verdict(with_name(name)) == errc::invalid_file_name);
   }
@@ -260,9 +260,9 @@ TEST_CASE("hostile 13: a credential is redacted from every shown URL") {
 }
 
 TEST_CASE("a signature or a token in a query is redacted, and a harmless query is not") {
-  CHECK(redact_url("https://h/p?X-Amz-Signature=abc&b=c") == "https://h/p?redacted");
+  CHECK(redact_url("https://h/p?X-Amz-Signature=abc&X-Amz-Date=1") == "https://h/p?redacted");
   CHECK(redact_url("https://h/p?AWSAccessKeyId=abc") == "https://h/p?redacted");
-  CHECK(redact_url("https://h/p?a=b&TOKEN=c") == "https://h/p?redacted");
+  CHECK(redact_url("https://h/p?TOKEN=c") == "https://h/p?redacted");
   CHECK(redact_url("https://h/p?client_secret=c") == "https://h/p?redacted");
   CHECK(redact_url("https://h/p?se=1&sig=c") == "https://h/p?redacted");
   CHECK(redact_url("https://h/p#access_token=abc") == "https://h/p?redacted");
@@ -275,6 +275,15 @@ TEST_CASE("a URL without secrets is shown as it is") {
                           "http://host/a#b@c", "http://a#@b/", "mem://a/b", "", "x", "http://", "http://[::1]:80/x"}) {
     CHECK(redact_url(url) == url);
   }
+}
+
+TEST_CASE("what a redacted query asks for still tells one URL from another, and its signature does not") {
+  const std::string one = redact_url("https://h/p?key=a.parquet&X-Amz-Signature=abc");
+  CHECK(one.starts_with("https://h/p?redacted-"));
+  CHECK(one.find("parquet") == std::string::npos);
+  CHECK(one == redact_url("https://h/p?X-Amz-Signature=other&key=a.parquet"));
+  CHECK(one != redact_url("https://h/p?key=b.parquet&X-Amz-Signature=abc"));
+  CHECK(redact_url(one) == one);
 }
 
 TEST_CASE("redacting twice is redacting once") {
@@ -328,7 +337,7 @@ TEST_CASE("descriptions that may differ in a byte have two fingerprints") {
   others[2].block_range.begin = 11;
   others[3].block_range.end = 21;
   others[4].files["blocks.parquet"] = "http://host/other";
-  others[5].files["blocks.parquet"].urls.push_back("http://mirror/blocks.parquet");
+  others[5].files["blocks.parquet"].urls.emplace_back("http://mirror/blocks.parquet");
   others[6].files["blocks.parquet"].digest = digest(sha256_text);
   others[7].files["more"] = "http://host/more";
   for (std::size_t i = 0; i < others.size(); ++i) {

@@ -191,7 +191,7 @@ class LoopbackOrigin {
       std::string text = "HTTP/1.1 " + std::to_string(reply_.status) + " \r\n";
       text += "Content-Length: " + std::to_string(length) + "\r\n";
       if (!reply_.etag.empty()) text += "ETag: " + reply_.etag + "\r\nAccept-Ranges: bytes\r\n";
-      for (const auto& [name, value] : reply_.headers) text += name + ": " + value + "\r\n";
+      for (const auto& [name, value] : reply_.headers) text.append(name).append(": ").append(value).append("\r\n");
       return text + "\r\n";
     }
 

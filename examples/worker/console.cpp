@@ -28,7 +28,7 @@ std::string_view colour_of(Style style) {
 }
 
 bool is_set(const char* name) {
-  const char* value = std::getenv(name);
+  const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
   return value != nullptr && *value != '\0';
 }
 
@@ -41,7 +41,7 @@ winsize window_of(std::FILE* out) {
 }  // namespace
 
 Console::Console(std::FILE* out) : out_(out) {
-  const char* term = std::getenv("TERM");
+  const char* term = std::getenv("TERM");  // NOLINT(concurrency-mt-unsafe): nobody sets it
   terminal_ = isatty(fileno(out)) == 1 && term != nullptr && std::string_view(term) != "dumb";
   colours_ = terminal_ && !is_set("NO_COLOR");
 }

@@ -65,7 +65,7 @@ std::uint64_t mix(std::uint64_t seed, std::string_view text) noexcept {
 
 void Content::fill(std::uint64_t offset, std::span<char> out) const noexcept {
   std::uint64_t index = offset / 8;
-  if (const std::size_t skip = static_cast<std::size_t>(offset % 8); skip > 0 && !out.empty()) {
+  if (const auto skip = static_cast<std::size_t>(offset % 8); skip > 0 && !out.empty()) {
     const auto word = word_at(seed, index++);
     const std::size_t take = std::min(out.size(), word.size() - skip);
     std::memcpy(out.data(), word.data() + skip, take);

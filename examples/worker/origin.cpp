@@ -83,8 +83,7 @@ void Origin::add_file(const std::string& path, const garner::FileSource& source)
   const std::uint64_t whole = source.size.value_or(draw_size(mix(random + 1)));
   const std::uint64_t size = whole == 0 ? 0 : std::max<std::uint64_t>(whole / options_.scale, 1);
   const Fault fault = options_.faults ? draw_fault(mix(random + 2), size) : Fault::none;
-  const Content content{random, size};
-  slot->second = std::unique_ptr<File>(new File{content, "", std::nullopt, fault, 0});
+  slot->second = std::make_unique<File>(Content{random, size}, fault);
   bytes_ += size;
 }
 

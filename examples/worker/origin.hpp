@@ -67,11 +67,13 @@ class Origin {
 
  private:
   struct File {
+    File(const Content& bytes, Fault kind) : content(bytes), fault(kind) {}
+
     Content content;
     std::string etag;
     std::optional<garner::Digest> digest;  ///< set before the first request
     Fault fault;
-    std::atomic<unsigned> requests;
+    std::atomic<unsigned> requests = 0;
   };
 
   void add_file(const std::string& path, const garner::FileSource& source);

@@ -43,7 +43,7 @@ bool Signals::wait(std::chrono::milliseconds timeout) {
     return true;
   }
   pollfd ready{descriptor_, POLLIN, 0};
-  signalfd_siginfo info;
+  signalfd_siginfo info{};
   if (poll(&ready, 1, static_cast<int>(timeout.count())) == 1 &&
       read(descriptor_, &info, sizeof(info)) == sizeof(info)) {
     received_ = true;

@@ -80,7 +80,8 @@ std::uint64_t parse_bytes(std::string_view text) {
   if (!unit.empty()) {
     const std::size_t power = std::string_view("kKmMgGtT").find(unit.front());
     if (power == std::string_view::npos) return fail();
-    value *= std::pow(1000.0, static_cast<double>(power / 2 + 1));
+    const std::size_t thousands = power / 2 + 1;
+    value *= std::pow(1000.0, static_cast<double>(thousands));
   }
   return value < 1e18 ? static_cast<std::uint64_t>(std::llround(value)) : fail();
 }

@@ -125,6 +125,48 @@ struct DataChunk {
   friend bool operator==(const DataChunk&, const DataChunk&) = default;
 };
 
+namespace detail {
+
+inline std::string fold_case(std::string_view name) {
+  std::string out(name);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
+/// Whether a parameter says who asks, or until when, and not for what. `name` in lower case; the exact ones are those of
+/// Azure's shared access signatures.
+inline bool is_signing_parameter(std::string_view name) {
+  for (const std::string_view part : {"x-amz-", "x-goog-", "sig", "token", "secret", "password", "credential",
+                                      "accesskeyid", "key-pair-id", "expires", "policy"}) {
+    if (name.find(part) != std::string_view::npos) return true;
+  }
+  for (const std::string_view exact : {"se", "sp", "sv", "sr", "st", "spr", "sip", "skt", "ske", "sks", "skv"}) {
+    if (name == exact) return true;
+  }
+  return false;
+}
+
+/// Stands for the parameters of a query that is not shown: "-" and a short digest of those that may tell one file from
+/// another; empty where there is none.
+inline std::string query_digest(std::string_view query) {
+  Sha256 hash;
+  bool any = false;
+  while (!query.empty()) {
+    query.remove_prefix(1);  // the mark, or the ampersand
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    query.remove_prefix(parameter.size());
+    if (parameter.empty() || is_signing_parameter(fold_case(parameter.substr(0, parameter.find('='))))) continue;
+    hash.update(parameter);
+    hash.update(std::string_view("&"));
+    any = true;
+  }
+  return any ? "-" + format_hex(hash.finish().data(), 6) : std::string();
+}
+
+}  // namespace detail
+
 /// `url` without what must not be shown or stored: its user and password, and a query that carries a
 /// signature or a token. Works on text that is no valid URL too, and then removes rather too much.
 inline std::string redact_url(std::string_view url) {
@@ -141,12 +183,11 @@ inline std::string redact_url(std::string_view url) {
   if (at != std::string::npos && at >= start) out.erase(start, at + 1 - start);
 
   const std::size_t query = std::min(out.find_first_of("?#", start), out.size());
-  std::string lower = out.substr(query);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  const std::string folded = detail::fold_case(std::string_view(out).substr(query));
   for (const std::string_view secret : {"sig", "token", "secret", "password", "credential", "key"}) {
-    if (lower.find(secret) == std::string::npos) continue;
-    out.replace(query, std::string::npos, "?redacted");
+    if (folded.find(secret) == std::string::npos) continue;
+    const std::string kept = detail::query_digest(std::string_view(out).substr(query));
+    out.replace(query, std::string::npos, "?redacted" + kept);
     break;
   }
   return out;
@@ -212,14 +253,6 @@ constexpr bool is_portable_file_name(std::string_view name) noexcept {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
            c == '-';
   });
-}
-
-inline std::string fold_case(std::string_view name) {
-  std::string out(name);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
 }
 
 /// `text` with everything but printable ASCII as `\xNN`, and cut short: for naming hostile input in a

@@ -28,8 +28,10 @@ class DrainListener {
   /// `serial` tells apart the times that one generation was listed. Does not block on I/O.
   virtual void drained(const Generation& generation, std::uint64_t serial) noexcept = 0;
 
- protected:
-  ~DrainListener() = default;
+  DrainListener() = default;
+  DrainListener(const DrainListener&) = delete;
+  DrainListener& operator=(const DrainListener&) = delete;
+  virtual ~DrainListener() = default;
 };
 
 /// The store, shared by the manager and all pins: it lives, and holds its lock, as long as any of them.

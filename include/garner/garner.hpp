@@ -34,6 +34,13 @@
 #include "garner/execution/async_wait.hpp"
 #include "garner/execution/inline_executor.hpp"
 
+// A seeded world to run them in.
+#include "garner/simulation/decisions.hpp"
+#include "garner/simulation/sim_disk.hpp"
+#include "garner/simulation/sim_file_system.hpp"
+#include "garner/simulation/sim_world.hpp"
+#include "garner/simulation/sim_downloader.hpp"
+
 // For people.
 #include "garner/format.hpp"
 // clang-format on

@@ -586,6 +586,48 @@ struct DataChunk {
   friend bool operator==(const DataChunk&, const DataChunk&) = default;
 };
 
+namespace detail {
+
+inline std::string fold_case(std::string_view name) {
+  std::string out(name);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
+/// Whether a parameter says who asks, or until when, and not for what. `name` in lower case; the exact ones are those of
+/// Azure's shared access signatures.
+inline bool is_signing_parameter(std::string_view name) {
+  for (const std::string_view part : {"x-amz-", "x-goog-", "sig", "token", "secret", "password", "credential",
+                                      "accesskeyid", "key-pair-id", "expires", "policy"}) {
+    if (name.find(part) != std::string_view::npos) return true;
+  }
+  for (const std::string_view exact : {"se", "sp", "sv", "sr", "st", "spr", "sip", "skt", "ske", "sks", "skv"}) {
+    if (name == exact) return true;
+  }
+  return false;
+}
+
+/// Stands for the parameters of a query that is not shown: "-" and a short digest of those that may tell one file from
+/// another; empty where there is none.
+inline std::string query_digest(std::string_view query) {
+  Sha256 hash;
+  bool any = false;
+  while (!query.empty()) {
+    query.remove_prefix(1);  // the mark, or the ampersand
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    query.remove_prefix(parameter.size());
+    if (parameter.empty() || is_signing_parameter(fold_case(parameter.substr(0, parameter.find('='))))) continue;
+    hash.update(parameter);
+    hash.update(std::string_view("&"));
+    any = true;
+  }
+  return any ? "-" + format_hex(hash.finish().data(), 6) : std::string();
+}
+
+}  // namespace detail
+
 /// `url` without what must not be shown or stored: its user and password, and a query that carries a
 /// signature or a token. Works on text that is no valid URL too, and then removes rather too much.
 inline std::string redact_url(std::string_view url) {
@@ -602,12 +644,11 @@ inline std::string redact_url(std::string_view url) {
   if (at != std::string::npos && at >= start) out.erase(start, at + 1 - start);
 
   const std::size_t query = std::min(out.find_first_of("?#", start), out.size());
-  std::string lower = out.substr(query);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  const std::string folded = detail::fold_case(std::string_view(out).substr(query));
   for (const std::string_view secret : {"sig", "token", "secret", "password", "credential", "key"}) {
-    if (lower.find(secret) == std::string::npos) continue;
-    out.replace(query, std::string::npos, "?redacted");
+    if (folded.find(secret) == std::string::npos) continue;
+    const std::string kept = detail::query_digest(std::string_view(out).substr(query));
+    out.replace(query, std::string::npos, "?redacted" + kept);
     break;
   }
   return out;
@@ -673,14 +714,6 @@ constexpr bool is_portable_file_name(std::string_view name) noexcept {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
            c == '-';
   });
-}
-
-inline std::string fold_case(std::string_view name) {
-  std::string out(name);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
 }
 
 /// `text` with everything but printable ASCII as `\xNN`, and cut short: for naming hostile input in a
@@ -1129,10 +1162,8 @@ constexpr bool diagnose_storage() {
 
 }  // namespace garner
 
-namespace garner {
-
 /// Compiled here, run in the tests, and good for nothing else.
-namespace minimal {
+namespace garner::minimal {
 
 /// Runs tasks when its caller says so, and keeps no time of its own: timers are due at once. One thread only.
 class Executor {
@@ -1215,9 +1246,7 @@ class Storage {
 
 static_assert(garner::Executor<Executor> && garner::Downloader<Downloader> && garner::Storage<Storage>);
 
-}  // namespace minimal
-
-}  // namespace garner
+}  // namespace garner::minimal
 
 // garner/status.hpp -----------------------------------------------------------------------------------------
 // What a data manager is told and what it tells: options, the status of the whole and of one chunk, and
@@ -1406,8 +1435,10 @@ class DrainListener {
   /// `serial` tells apart the times that one generation was listed. Does not block on I/O.
   virtual void drained(const Generation& generation, std::uint64_t serial) noexcept = 0;
 
- protected:
-  ~DrainListener() = default;
+  DrainListener() = default;
+  DrainListener(const DrainListener&) = delete;
+  DrainListener& operator=(const DrainListener&) = delete;
+  virtual ~DrainListener() = default;
 };
 
 /// The store, shared by the manager and all pins: it lives, and holds its lock, as long as any of them.
@@ -2200,7 +2231,7 @@ class ActionList {
 
   void notify_failure(const ChunkId& id, std::uint64_t number, const Outcome& outcome) {
     notify(EventKind::chunk_failed, id, number);
-    Event& event = std::get<Event>(actions_.back());
+    auto& event = std::get<Event>(actions_.back());
     event.error = outcome.error;
     event.subject = outcome.subject;
   }
@@ -3306,7 +3337,7 @@ class Observers {
   Subscription subscribe(Observer observer) {
     const std::scoped_lock lock(state_->mutex);
     const std::uint64_t number = ++state_->last_number;
-    state_->observers.push_back({number, std::make_shared<const Observer>(std::move(observer))});
+    state_->observers.emplace_back(number, std::make_shared<const Observer>(std::move(observer)));
     return Subscription([weak = std::weak_ptr<State>(state_), number] {
       if (const auto state = weak.lock()) state->unsubscribe(number);
     });
@@ -3925,7 +3956,7 @@ class Engine final : public DrainListener {
   }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
-  ~Engine() {
+  ~Engine() override {
     close();
     host_->detach();
   }
@@ -5758,25 +5789,31 @@ class StoreRemover {
   /// An empty file in `doomed/`, of the generation's name, and a sync of `doomed/`.
   std::error_code doom(const Generation& generation) {
     const std::string name = store_layout::qualified_name(generation);
+    const std::lock_guard lock(doomed_mutex_);
     std::error_code ec;
     typename F::File marker = fs().create_file(root().doomed(), name, ec);
-    if (ec == std::errc::file_exists) return {};
-    if (!ec) ec = fs().close(marker);
+    if (ec == std::errc::file_exists) return settle_doomed();
+    if (ec) return ec;
+    ec = fs().close(marker);
     if (!ec) ec = root().sync_directory(root().doomed());
-    // Otherwise the next try would find it here and take it for durable.
-    if (ec) fs().remove_file(root().doomed(), name);
+    if (!ec) return {};
+    fs().remove_file(root().doomed(), name);
+    doomed_unsettled_ = true;
     return ec;
   }
 
   std::error_code spare(const Generation& generation) {
     const std::string name = store_layout::qualified_name(generation);
+    const std::lock_guard lock(doomed_mutex_);
     std::error_code ec = fs().remove_file(root().doomed(), name);
-    if (ec) return root().unless_missing(ec);
+    if (ec == std::errc::no_such_file_or_directory) return settle_doomed();
+    if (ec) return ec;
     ec = root().sync_directory(root().doomed());
     if (ec) {
       // As in `doom`: as long as it may still be on the disk it must be seen here.
       std::error_code ignored;
       fs().create_file(root().doomed(), name, ignored);
+      doomed_unsettled_ = true;
     }
     return ec;
   }
@@ -5867,7 +5904,13 @@ class StoreRemover {
     return left;
   }
 
+  /// After a failed sync a marker that is there may not be durable, and one that is not may be.
+  std::error_code settle_doomed() {
+    return doomed_unsettled_ ? root().sync_directory(root().doomed()) : std::error_code();
+  }
+
   std::error_code remove_markers(const std::vector<std::string>& names) {
+    const std::lock_guard lock(doomed_mutex_);
     std::error_code ec;
     for (const std::string& name : names) {
       if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
@@ -5876,7 +5919,11 @@ class StoreRemover {
   }
 
   std::shared_ptr<StoreRoot<F>> root_;
-  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
+  /// Guards the next one.
+  typename F::Mutex doomed_mutex_;
+  bool doomed_unsettled_ = false;  ///< what is seen in `doomed/` may not be what is on the disk
+  mutable std::mutex mutex_;       ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };
@@ -8483,7 +8530,7 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
     {
       const std::scoped_lock lock(mutex_);
       if (starting_) {
-        early_ = error;
+        if (!early_) early_ = error;
         return;
       }
       // A handler need not be assignable.
@@ -8692,6 +8739,1709 @@ class InlineExecutor {
 };
 
 static_assert(diagnose_executor<InlineExecutor>() && DrivenExecutor<InlineExecutor>);
+
+}  // namespace garner
+
+// A seeded world to run them in.
+
+// garner/simulation/decisions.hpp ---------------------------------------------------------------------------
+// Where a simulation's chances come from: a seed, a tape of bytes (a fuzzer's), or all of them one after
+// another. What is chosen with them, and what it means, is its user's.
+
+namespace garner {
+
+/// Answers questions. The same source asked the same questions gives the same answers, so that a run replays.
+/// 0 is the answer that does least harm, by everyone's agreement: a tape that ran out does none.
+///
+/// Thread-safety: one thread at a time.
+class Decisions {
+ public:
+  Decisions() = default;
+  Decisions(const Decisions&) = delete;
+  Decisions& operator=(const Decisions&) = delete;
+  virtual ~Decisions() = default;
+
+  /// One of [0, n), where `n` is not 0.
+  virtual std::uint64_t choose(std::uint64_t n) = 0;
+
+  /// As `choose`, of what changes how likely something is and never what is possible.
+  virtual std::uint64_t lean(std::uint64_t n) { return choose(n); }
+
+  /// True in `yes` of `of` cases, where 0 < `yes` < `of`; `choose` answered 0 is false.
+  virtual bool chance(std::uint64_t yes, std::uint64_t of) { return choose(of) >= of - yes; }
+};
+
+/// Uniform, from a seed.
+class SeededDecisions final : public Decisions {
+ public:
+  explicit SeededDecisions(std::uint64_t seed) noexcept : random_(seed) {}
+
+  std::uint64_t choose(std::uint64_t n) override {
+    const std::uint64_t bits = random_.next();
+    return n <= UINT32_MAX ? (bits >> 32) * n >> 32 : bits % n;
+  }
+
+ private:
+  core::Random random_;
+};
+
+/// From bytes that are only lent, as few for each answer as hold it. All 0 where they ran out.
+class TapeDecisions final : public Decisions {
+ public:
+  explicit TapeDecisions(std::span<const std::byte> tape) noexcept : tape_(tape) {}
+
+  std::uint64_t choose(std::uint64_t n) override {
+    std::uint64_t value = 0;
+    for (std::uint64_t rest = n - 1; rest != 0 && !tape_.empty(); rest >>= 8) {
+      value = value << 8 | std::to_integer<std::uint64_t>(tape_.front());
+      tape_ = tape_.subspan(1);
+    }
+    return value % n;
+  }
+
+  [[nodiscard]] bool exhausted() const noexcept { return tape_.empty(); }
+
+ private:
+  std::span<const std::byte> tape_;
+};
+
+/// Every sequence of answers once:
+///
+///     ExhaustiveDecisions all;
+///     do run(all); while (all.next());
+class ExhaustiveDecisions final : public Decisions {
+ public:
+  std::uint64_t choose(std::uint64_t n) override {
+    if (at_ == path_.size()) path_.push_back({0, n});
+    return path_[at_++].answer;
+  }
+  std::uint64_t lean(std::uint64_t) override { return 0; }
+  bool chance(std::uint64_t, std::uint64_t) override { return choose(2) == 1; }
+
+  /// Begins the next sequence; false where there is none.
+  bool next() {
+    at_ = 0;
+    while (!path_.empty() && path_.back().answer + 1 == path_.back().of) path_.pop_back();
+    if (path_.empty()) return false;
+    ++path_.back().answer;
+    return true;
+  }
+
+ private:
+  struct Step {
+    std::uint64_t answer;
+    std::uint64_t of;
+  };
+
+  std::vector<Step> path_;
+  std::size_t at_ = 0;
+};
+
+}  // namespace garner
+
+// garner/simulation/sim_disk.hpp ----------------------------------------------------------------------------
+// A disk that loses, tears and reorders what was not synced: what is there now, what is durable, what may be
+// there after a crash, and the room that is left. How programs use it, and faults, are in sim_file_system.hpp.
+
+// garner/simulation/sim_contents.hpp ------------------------------------------------------------------------
+// One file of a simulated disk: its bytes as they are read now, as they are durable, and the changes between.
+// What of the changes a crash keeps is decided here; names and directories are in sim_disk.hpp.
+
+namespace garner::detail {
+
+/// A crash keeps what was synced, and of each later change all, nothing, or, of a write, its size without its
+/// bytes, its first sectors with or without the size, or its last sectors. Changes are kept independently of each other
+/// and put on top of each other in their order.
+///
+/// A sync that failed forgets that its changes were dirty, as kernels do: they are read as before, no later
+/// sync makes them durable, and yet a crash may find them there.
+class SimContents {
+ public:
+  [[nodiscard]] const std::string& now() const noexcept { return now_; }
+  [[nodiscard]] std::uint64_t size() const noexcept { return now_.size(); }
+
+  void write(std::uint64_t at, std::span<const std::byte> bytes) {
+    if (bytes.empty()) return;
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    begin_change();
+    changes_.push_back({at, static_cast<std::uint32_t>(log_.size()), static_cast<std::uint32_t>(text.size()),
+                        Kind::write, State::dirty});
+    log_ += text;
+    put(now_, at, text);
+  }
+
+  void truncate(std::uint64_t size) {
+    if (size == now_.size()) return;
+    begin_change();
+    changes_.push_back({size, 0, 0, Kind::truncate, State::dirty});
+    now_.resize(static_cast<std::size_t>(size));
+  }
+
+  void sync() {
+    const bool any_lost =
+        std::any_of(changes_.begin(), changes_.end(), [](const Change& change) { return change.state == State::lost; });
+    if (!any_lost) return forget();
+    // What was lost stays lost beneath what is on top of it.
+    for (Change& change : changes_) {
+      if (change.state == State::dirty) change.state = State::durable;
+    }
+  }
+
+  void fail_sync() {
+    for (Change& change : changes_) {
+      if (change.state == State::dirty) change.state = State::lost;
+    }
+  }
+
+  /// Whether every crash leaves these bytes as they are now.
+  [[nodiscard]] bool is_durable() const noexcept { return changes_.empty(); }
+
+  /// What a crash leaves. `sector`: bytes that are kept or lost together.
+  [[nodiscard]] std::string survive(Decisions& decisions, std::uint64_t sector) const {
+    if (changes_.empty()) return now_;
+    std::string out = durable_;
+    for (const Change& change : changes_) {
+      if (change.kind == Kind::truncate) {
+        const bool keep = change.state == State::durable || decisions.choose(2) == 0;
+        if (keep) out.resize(static_cast<std::size_t>(change.at));
+      } else if (change.state == State::durable) {
+        put(out, change.at, bytes_of(change));
+      } else {
+        keep_part(out, change, decisions, sector);
+      }
+    }
+    return out;
+  }
+
+  /// Becomes what a crash left.
+  void assign(std::string bytes) {
+    now_ = std::move(bytes);
+    forget();
+  }
+
+  /// Flips one bit of what is there now and of what is durable.
+  void corrupt(std::uint64_t at, unsigned bit) {
+    const auto flip = [at, bit](std::string& bytes) {
+      if (at < bytes.size()) bytes[at] = static_cast<char>(bytes[at] ^ (1 << bit));
+    };
+    flip(now_);
+    flip(durable_);
+  }
+
+ private:
+  enum class Kind : std::uint8_t { write, truncate };
+  enum class State : std::uint8_t { dirty, lost, durable };
+
+  struct Change {
+    std::uint64_t at = 0;     ///< of a truncation: the new size
+    std::uint32_t begin = 0;  ///< in `log_`
+    std::uint32_t length = 0;
+    Kind kind = Kind::write;
+    State state = State::dirty;
+  };
+
+  [[nodiscard]] std::string_view bytes_of(const Change& change) const noexcept {
+    return std::string_view(log_).substr(change.begin, change.length);
+  }
+
+  static void put(std::string& to, std::uint64_t at, std::string_view bytes) {
+    const auto begin = static_cast<std::size_t>(at);
+    if (to.size() < begin + bytes.size()) to.resize(begin + bytes.size());
+    bytes.copy(to.data() + begin, bytes.size());
+  }
+
+  void keep_part(std::string& out, const Change& change, Decisions& decisions, std::uint64_t sector) const {
+    const std::string_view bytes = bytes_of(change);
+    const auto end = static_cast<std::size_t>(change.at) + bytes.size();
+    const std::uint64_t first = change.at / sector;
+    const std::uint64_t sectors = (end - 1) / sector - first + 1;
+    // Torn in the middle only where it has one; a size without bytes only where it was longer than the file.
+    const std::uint64_t outcome = decisions.choose(sectors > 1 ? 4 : 3);
+    if (outcome == 0) return put(out, change.at, bytes);
+    if (outcome == 1) return;
+    const std::size_t cut =
+        outcome == 2 ? 0 : static_cast<std::size_t>((first + 1 + decisions.choose(sectors - 1)) * sector - change.at);
+    const std::uint64_t tear = outcome == 2 ? 1 : decisions.choose(3);
+    if (tear != 0 && out.size() < end) out.resize(end);
+    if (tear < 2) {
+      put(out, change.at, bytes.substr(0, cut));
+    } else {
+      put(out, change.at + cut, bytes.substr(cut));
+    }
+  }
+
+  void begin_change() {
+    if (changes_.empty()) durable_ = now_;
+  }
+
+  void forget() {
+    changes_.clear();
+    log_.clear();
+    durable_.clear();
+  }
+
+  std::string now_;
+  std::string durable_;  ///< what was synced last; meaningless where there are no changes
+  std::string log_;      ///< the bytes of all changes
+  std::vector<Change> changes_;
+};
+
+}  // namespace garner::detail
+
+// garner/simulation/sim_tree.hpp ----------------------------------------------------------------------------
+// What a simulated disk is made of but files' bytes: names, entries, and the log of changes to directories that
+// are not durable yet, which decides what of them a crash may keep. No operation and no error is here.
+
+namespace garner {
+
+/// What a crash keeps of the changes to directories that were not synced. What was synced it always keeps.
+enum class CrashMode : std::uint8_t {
+  ordered,      ///< all of them up to some moment: a journaled file system (ext4, xfs). A sync makes durable
+                ///< what came before what it promises
+  adversarial,  ///< any, in each directory and for each name on its own, as long as none comes without those
+                ///< before it on the same name. All that POSIX lets a program count on
+};
+
+namespace detail {
+
+using SimName = std::uint32_t;
+using SimNode = std::uint32_t;
+inline constexpr std::uint32_t sim_none = UINT32_MAX;
+
+/// Numbers for names. Shared by a disk and its copies; `guard` is theirs.
+class SimNames {
+ public:
+  std::mutex guard;
+
+  SimName intern(std::string_view text) {
+    if (const auto at = numbers_.find(text); at != numbers_.end()) return at->second;
+    const auto number = static_cast<SimName>(texts_.size());
+    numbers_.emplace(texts_.emplace_back(text), number);
+    return number;
+  }
+  [[nodiscard]] SimName find(std::string_view text) const {
+    const auto at = numbers_.find(text);
+    return at != numbers_.end() ? at->second : sim_none;
+  }
+  [[nodiscard]] const std::string& text(SimName name) const { return texts_[name]; }
+
+ private:
+  std::deque<std::string> texts_;
+  std::unordered_map<std::string_view, SimName> numbers_;
+};
+
+/// A directory's entries, in the order in which they came.
+class SimEntries {
+ public:
+  struct Entry {
+    SimName name;
+    SimNode node;
+  };
+
+  [[nodiscard]] SimNode find(SimName name) const noexcept {
+    for (const Entry& entry : entries_) {
+      if (entry.name == name) return entry.node;
+    }
+    return sim_none;
+  }
+  void add(SimName name, SimNode node) { entries_.push_back({name, node}); }
+  void remove(SimName name) {
+    entries_.erase(
+        std::find_if(entries_.begin(), entries_.end(), [name](const Entry& entry) { return entry.name == name; }));
+  }
+  [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
+  [[nodiscard]] auto begin() const noexcept { return entries_.begin(); }
+  [[nodiscard]] auto end() const noexcept { return entries_.end(); }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+/// One change of one or, by a rename, two directories.
+struct SimChange {
+  SimNode from = sim_none;  ///< the directory that loses `from_name`; none where something is made
+  SimName from_name = 0;
+  SimNode to = sim_none;  ///< the directory that gets `to_name`; none where something is removed
+  SimName to_name = 0;
+  SimNode node = sim_none;  ///< what is made, removed or renamed
+  bool removes_directory = false;
+  bool lost = false;  ///< its sync failed: no later sync makes it durable, and a crash may keep it yet
+
+  [[nodiscard]] bool touches(SimNode directory) const noexcept { return from == directory || to == directory; }
+  [[nodiscard]] bool touches(SimNode directory, SimName name) const noexcept {
+    return (from == directory && from_name == name) || (to == directory && to_name == name);
+  }
+
+  /// Whether this cannot be durable unless `earlier` is: they are about the same name, or this removes the
+  /// directory that `earlier` is in, which has to be empty.
+  [[nodiscard]] bool needs(const SimChange& earlier) const noexcept {
+    return (from != sim_none && earlier.touches(from, from_name)) || (to != sim_none && earlier.touches(to, to_name)) ||
+           (removes_directory && earlier.touches(node));
+  }
+
+  /// Does it. `entries_of(SimNode)`: a directory's `SimEntries&`.
+  template <class EntriesOf>
+  void apply(const EntriesOf& entries_of) const {
+    if (from != sim_none) entries_of(from).remove(from_name);
+    if (to != sim_none) entries_of(to).add(to_name, node);
+  }
+};
+
+/// The changes that are not durable, in their order.
+class SimLog {
+ public:
+  explicit SimLog(CrashMode mode) noexcept : mode_(mode) {}
+
+  [[nodiscard]] bool empty() const noexcept { return changes_.empty(); }
+  [[nodiscard]] std::size_t size() const noexcept { return changes_.size(); }
+  [[nodiscard]] const std::vector<SimChange>& changes() const noexcept { return changes_; }
+  void add(const SimChange& change) { changes_.push_back(change); }
+
+  /// Makes durable what a sync of what `covers` selects promises; `apply` is called with each in their order.
+  template <class Covers, class Apply>
+  void sync(const Covers& covers, const Apply& apply) {
+    std::size_t end = 0;
+    marks_.assign(changes_.size(), false);
+    for (std::size_t i = 0; i < changes_.size(); ++i) {
+      if (changes_[i].lost || !covers(changes_[i])) continue;
+      marks_[i] = true;
+      end = i + 1;
+    }
+    if (end == 0) return;
+    if (mode_ == CrashMode::ordered) {
+      for (std::size_t i = 0; i < end; ++i) marks_[i] = !changes_[i].lost;
+    }
+    add_needed(marks_, end);
+    take_out(marks_, apply);
+  }
+
+  void fail_sync(SimNode directory) {
+    for (SimChange& change : changes_) change.lost = change.lost || change.touches(directory);
+  }
+
+  /// What was lost is as good as what was never synced.
+  void forgive() {
+    for (SimChange& change : changes_) change.lost = false;
+  }
+
+  /// Makes the oldest `count` durable, lost or not: time passed, and the kernel wrote them.
+  template <class Apply>
+  void write_back(std::size_t count, const Apply& apply) {
+    marks_.assign(changes_.size(), false);
+    std::fill_n(marks_.begin(), std::min(count, changes_.size()), true);
+    take_out(marks_, apply);
+  }
+
+  /// What a crash keeps, one for each change. An `ExhaustiveDecisions` comes by each legal set once.
+  [[nodiscard]] std::vector<bool> survive(Decisions& decisions) const {
+    std::vector<bool> kept(changes_.size(), false);
+    if (mode_ == CrashMode::ordered) {
+      const auto ordered =
+          std::count_if(changes_.begin(), changes_.end(), [](const SimChange& change) { return !change.lost; });
+      auto count = static_cast<std::uint64_t>(ordered);
+      count -= decisions.choose(count + 1);
+      for (std::size_t i = 0; i < kept.size() && count != 0; ++i) {
+        if (changes_[i].lost) continue;
+        kept[i] = true;
+        --count;
+      }
+      add_needed(kept, kept.size());
+    }
+    const std::uint64_t yes = changes_.empty() ? 0 : std::uint64_t{1} << (2 * decisions.lean(3));  // 1, 4, 16
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      const bool open = mode_ == CrashMode::adversarial || (changes_[i].lost && !kept[i]);
+      if (open && has_needed(kept, i)) kept[i] = !decisions.chance(yes, 17);
+    }
+    return kept;
+  }
+
+ private:
+  void add_needed(std::vector<bool>& marks, std::size_t end) const {
+    for (std::size_t i = end; i-- > 0;) {
+      if (!marks[i]) continue;
+      for (std::size_t j = 0; j < i; ++j) {
+        if (!marks[j] && changes_[i].needs(changes_[j])) marks[j] = true;
+      }
+    }
+  }
+
+  [[nodiscard]] bool has_needed(const std::vector<bool>& marks, std::size_t i) const {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (!marks[j] && changes_[i].needs(changes_[j])) return false;
+    }
+    return true;
+  }
+
+  template <class Apply>
+  void take_out(const std::vector<bool>& marks, const Apply& apply) {
+    std::size_t left = 0;
+    for (std::size_t i = 0; i < changes_.size(); ++i) {
+      if (marks[i]) {
+        apply(changes_[i]);
+      } else {
+        changes_[left++] = changes_[i];
+      }
+    }
+    changes_.resize(left);
+  }
+
+  CrashMode mode_;
+  std::vector<SimChange> changes_;
+  std::vector<bool> marks_;  ///< of `sync`; kept for its memory
+};
+
+}  // namespace detail
+}  // namespace garner
+
+namespace garner {
+
+struct SimDiskOptions {
+  CrashMode mode = CrashMode::adversarial;
+  std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
+  std::uint64_t sector = 8;                         ///< bytes of a write that a crash keeps or loses together
+};
+
+/// Paths are relative to the root, with `/` between names; the root's is empty.
+///
+/// A copy is a disk of its own in the same state, but that nothing of it is open or locked.
+///
+/// Thread-safety: `SimFileSystem`'s operations on one disk and its copies may run at the same time; everything
+/// else only while none does. Replays only where one thread uses it.
+class SimDisk {
+ public:
+  /// Every path that is there; a file's bytes, or nothing for a directory.
+  using Tree = std::map<std::string, std::optional<std::string>>;
+
+  explicit SimDisk(SimDiskOptions options = {})
+      : options_(options), names_(std::make_shared<detail::SimNames>()), log_(options.mode), nodes_(1) {
+    nodes_[root_node].directory = true;
+  }
+
+  SimDisk(SimDisk&&) = default;
+  SimDisk(const SimDisk& other)
+      : options_(other.options_), names_(other.names_), log_(other.log_), nodes_(other.nodes_), used_(other.used_) {
+    for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
+      nodes_[node].lock = 0;
+      nodes_[node].handles = 0;
+      give_back(node);
+    }
+  }
+  SimDisk& operator=(const SimDisk&) = delete;
+  SimDisk& operator=(SimDisk&&) = delete;
+  ~SimDisk() = default;
+
+  // What ends a run.
+
+  /// Pulls the plug: gives the disk that the next start finds. Of this one every operation fails from now on with
+  /// `errc::io_error`, and changes nothing.
+  SimDisk crash(Decisions& decisions) {
+    dead_ = true;
+    return after_crash(decisions);
+  }
+
+  /// Kills the process: gives the disk with all that it wrote, as durable as it was. Of this one as after `crash`.
+  /// A failed sync of a directory is forgiven, though: no program could know of one that another was told of.
+  SimDisk kill() {
+    dead_ = true;
+    SimDisk out(*this);
+    out.log_.forgive();
+    return out;
+  }
+
+  /// What `crash` would give; goes on.
+  [[nodiscard]] SimDisk after_crash(Decisions& decisions) const {
+    const std::vector<bool> kept = log_.survive(decisions);
+    std::vector<detail::SimEntries> tree(nodes_.size());
+    for (std::size_t i = 0; i < nodes_.size(); ++i) tree[i] = nodes_[i].durable;
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      if (kept[i]) log_.changes()[i].apply([&tree](detail::SimNode node) -> auto& { return tree[node]; });
+    }
+    SimDisk out(options_, names_);
+    copy_survivors(tree, root_node, out, root_node, decisions);
+    return out;
+  }
+
+  [[nodiscard]] bool dead() const noexcept { return dead_; }
+
+  // What is there, for checks.
+
+  [[nodiscard]] const SimDiskOptions& options() const noexcept { return options_; }
+
+  /// A file's bytes as they are read now; nothing where no file is there. Valid until the disk is used.
+  [[nodiscard]] const std::string* contents(std::string_view path) const {
+    const detail::SimNode node = find(path);
+    return node != detail::sim_none && !nodes_[node].directory ? &nodes_[node].contents.now() : nullptr;
+  }
+
+  [[nodiscard]] bool exists(std::string_view path) const { return find(path) != detail::sim_none; }
+
+  [[nodiscard]] Tree tree() const {
+    Tree out;
+    add_to_tree(root_node, "", out);
+    return out;
+  }
+
+  /// Whether in every crash that may come now the file is there with exactly these bytes.
+  [[nodiscard]] bool always_durable(std::string_view path, std::string_view bytes) const {
+    const detail::SimNode node = find_durable(path);
+    return node != detail::sim_none && !nodes_[node].directory && nodes_[node].contents.is_durable() &&
+           nodes_[node].contents.now() == bytes;
+  }
+
+  /// Whether in every crash that may come now the directory is there.
+  [[nodiscard]] bool always_durable(std::string_view path) const {
+    const detail::SimNode node = find_durable(path);
+    return node != detail::sim_none && nodes_[node].directory;
+  }
+
+  /// Whether nothing is there now, nor may be after a crash.
+  [[nodiscard]] bool never_there(std::string_view path) const { return never_below(root_node, path); }
+
+  /// Changes to directories that a crash may lose.
+  [[nodiscard]] std::size_t pending() const noexcept { return log_.size(); }
+  [[nodiscard]] std::uint64_t used() const noexcept { return used_; }
+  [[nodiscard]] std::uint64_t free() const noexcept {
+    return used_ < options_.capacity ? options_.capacity - used_ : 0;
+  }
+  /// Handles that are open.
+  [[nodiscard]] std::size_t handles() const noexcept {
+    std::size_t count = 0;
+    for (const Inode& inode : nodes_) count += inode.handles;
+    return count;
+  }
+
+  // What happens to it.
+
+  /// May be less than what is used.
+  void set_capacity(std::uint64_t bytes) noexcept { options_.capacity = bytes; }
+
+  /// Flips one bit of a file, behind everyone's back and for good. False where there is no such byte.
+  bool corrupt(std::string_view path, std::uint64_t at, unsigned bit = 0) {
+    const detail::SimNode node = find(path);
+    if (node == detail::sim_none || nodes_[node].directory || at >= nodes_[node].contents.size()) return false;
+    nodes_[node].contents.corrupt(at, bit);
+    return true;
+  }
+
+  /// Makes the oldest half of what is pending in directories durable, and all that is dirty in files: the kernel
+  /// does it when time has passed.
+  void write_back() {
+    for (Inode& inode : nodes_) inode.contents.sync();
+    write_back_directories();
+  }
+
+ private:
+  friend class SimFileSystem;
+  friend class SimHandle;
+  friend struct SimCall;
+
+  static constexpr detail::SimNode root_node = 0;
+  /// Beyond this many pending changes the oldest half is written back.
+  static constexpr std::size_t max_pending = 64;
+
+  struct Inode {
+    bool directory = false;
+    bool linked = true;  ///< has a name now
+    bool freed = false;  ///< its room was given back
+    std::uint32_t handles = 0;
+    std::uint32_t failed_syncs = 0;
+    detail::SimNode parent = root_node;  ///< with `name` where it is, or was last
+    detail::SimName name = 0;
+    std::uint64_t lock = 0;      ///< of which handle; 0: of none
+    std::uint64_t reserved = 0;  ///< bytes that it has room for
+    detail::SimEntries entries;  ///< as they are now
+    detail::SimEntries durable;  ///< as they are in every crash, but for what is in the log
+    detail::SimContents contents;
+
+    [[nodiscard]] std::uint64_t room() const noexcept { return std::max(reserved, contents.size()); }
+  };
+
+  SimDisk(SimDiskOptions options, std::shared_ptr<detail::SimNames> names)
+      : options_(options), names_(std::move(names)), log_(options.mode), nodes_(1) {
+    nodes_[root_node].directory = true;
+  }
+
+  // Walking.
+
+  /// Calls `step(directory, name)` for each name of `path`, until it gives none.
+  template <class Step>
+  static detail::SimNode walk(std::string_view path, const Step& step) {
+    detail::SimNode node = root_node;
+    while (!path.empty() && node != detail::sim_none) {
+      const std::size_t end = std::min(path.find('/'), path.size());
+      node = step(node, path.substr(0, end));
+      path.remove_prefix(std::min(end + 1, path.size()));
+    }
+    return node;
+  }
+
+  [[nodiscard]] detail::SimNode find(detail::SimNode directory, std::string_view name) const {
+    const detail::SimName number = names_->find(name);
+    return number != detail::sim_none ? nodes_[directory].entries.find(number) : detail::sim_none;
+  }
+
+  [[nodiscard]] detail::SimNode find(std::string_view path) const {
+    return walk(path, [this](detail::SimNode directory, std::string_view name) { return find(directory, name); });
+  }
+
+  /// What is at `path` in every crash. What a crash may keep of a name is what is durable of it, or what any of
+  /// the pending changes of it made of it; no two of these are the same.
+  [[nodiscard]] detail::SimNode find_durable(std::string_view path) const {
+    return walk(path, [this](detail::SimNode directory, std::string_view name) {
+      const detail::SimName number = names_->find(name);
+      const auto& changes = log_.changes();
+      const bool settled = std::none_of(changes.begin(), changes.end(), [&](const detail::SimChange& change) {
+        return change.touches(directory, number);
+      });
+      return settled ? nodes_[directory].durable.find(number) : detail::sim_none;
+    });
+  }
+
+  [[nodiscard]] bool never_below(detail::SimNode node, std::string_view path) const {
+    if (path.empty()) return false;
+    const std::size_t end = std::min(path.find('/'), path.size());
+    const detail::SimName name = names_->find(path.substr(0, end));
+    path.remove_prefix(std::min(end + 1, path.size()));
+    const detail::SimNode durable = nodes_[node].durable.find(name);
+    if (durable != detail::sim_none && !never_below(durable, path)) return false;
+    return std::all_of(log_.changes().begin(), log_.changes().end(), [&](const detail::SimChange& change) {
+      return change.to != node || change.to_name != name || never_below(change.node, path);
+    });
+  }
+
+  void add_to_tree(detail::SimNode directory, const std::string& path, Tree& out) const {
+    for (const auto& [name, node] : nodes_[directory].entries) {
+      const std::string below = path.empty() ? names_->text(name) : path + '/' + names_->text(name);
+      if (nodes_[node].directory) {
+        out.emplace(below, std::nullopt);
+        add_to_tree(node, below, out);
+      } else {
+        out.emplace(below, nodes_[node].contents.now());
+      }
+    }
+  }
+
+  /// Of `node`, of an entry of it, or where it was last.
+  [[nodiscard]] std::string path_of(detail::SimNode node, std::string_view name) const {
+    std::string path(name);
+    for (; node != root_node; node = nodes_[node].parent) {
+      const std::string& above = names_->text(nodes_[node].name);
+      path = path.empty() ? above : above + '/' + path;
+    }
+    return path;
+  }
+
+  void copy_survivors(const std::vector<detail::SimEntries>& tree, detail::SimNode from, SimDisk& out,
+                      detail::SimNode to, Decisions& decisions) const {
+    for (const auto& [name, node] : tree[from]) {
+      const auto copy = static_cast<detail::SimNode>(out.nodes_.size());
+      out.nodes_.emplace_back();
+      out.nodes_[to].entries.add(name, copy);
+      out.nodes_[to].durable.add(name, copy);
+      out.nodes_[copy].directory = nodes_[node].directory;
+      out.nodes_[copy].parent = to;
+      out.nodes_[copy].name = name;
+      if (nodes_[node].directory) {
+        copy_survivors(tree, node, out, copy, decisions);
+      } else {
+        out.nodes_[copy].contents.assign(nodes_[node].contents.survive(decisions, options_.sector));
+        out.used_ += out.nodes_[copy].contents.size();
+      }
+    }
+  }
+
+  // What SimFileSystem does, once it has checked that it can be done.
+
+  void change(const detail::SimChange& change) {
+    change.apply([this](detail::SimNode node) -> auto& { return nodes_[node].entries; });
+    Inode& inode = nodes_[change.node];
+    inode.linked = change.to != detail::sim_none;
+    if (inode.linked) {
+      inode.parent = change.to;
+      inode.name = change.to_name;
+    }
+    log_.add(change);
+    give_back(change.node);
+    if (log_.size() > max_pending) write_back_directories();
+  }
+
+  detail::SimNode make(detail::SimNode directory, std::string_view name, bool is_directory) {
+    if (unused_.empty() && nodes_.size() >= collect_at_) collect();
+    detail::SimNode node = static_cast<detail::SimNode>(nodes_.size());
+    if (unused_.empty()) {
+      nodes_.emplace_back();
+    } else {
+      node = unused_.back();
+      unused_.pop_back();
+      nodes_[node] = Inode();
+    }
+    nodes_[node].directory = is_directory;
+    change({.to = directory, .to_name = names_->intern(name), .node = node});
+    return node;
+  }
+
+  /// Changes a file; what more room it needs than there is, it does not get.
+  template <class Change>
+  bool resize(detail::SimNode node, std::uint64_t room, const Change& change) {
+    const std::uint64_t before = nodes_[node].room();
+    if (room > before && room - before > free()) return false;
+    change(nodes_[node]);
+    used_ = used_ - before + nodes_[node].room();
+    return true;
+  }
+
+  void sync_file(detail::SimNode node) {
+    nodes_[node].contents.sync();
+    // A journal commits the file's creation with it.
+    if (options_.mode == CrashMode::ordered) {
+      sync_changes([node](const detail::SimChange& change) { return change.node == node; });
+    }
+  }
+
+  void sync_directory(detail::SimNode node) {
+    const bool ordered = options_.mode == CrashMode::ordered;
+    sync_changes([node, ordered](const detail::SimChange& change) {
+      return change.touches(node) || (ordered && change.node == node);
+    });
+  }
+
+  template <class Covers>
+  void sync_changes(const Covers& covers) {
+    log_.sync(covers, [this](const detail::SimChange& change) { apply_durably(change); });
+  }
+
+  void write_back_directories() {
+    log_.write_back((log_.size() + 1) / 2, [this](const detail::SimChange& change) { apply_durably(change); });
+  }
+
+  void apply_durably(const detail::SimChange& change) {
+    change.apply([this](detail::SimNode node) -> auto& { return nodes_[node].durable; });
+  }
+
+  void open(detail::SimNode node) { ++nodes_[node].handles; }
+  void close(detail::SimNode node, std::uint64_t handle) {
+    --nodes_[node].handles;
+    if (nodes_[node].lock == handle) nodes_[node].lock = 0;
+    give_back(node);
+  }
+
+  /// The room of a file that nobody can reach any more.
+  void give_back(detail::SimNode node) {
+    Inode& inode = nodes_[node];
+    if (inode.linked || inode.handles != 0 || inode.freed) return;
+    inode.freed = true;
+    used_ -= inode.room();
+  }
+
+  /// Finds inodes that are out of everyone's reach, a crash's too.
+  void collect() {
+    std::vector<bool> reached(nodes_.size(), false);
+    reached[root_node] = true;
+    for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
+      if (nodes_[node].linked || nodes_[node].handles != 0) reached[node] = true;
+      for (const auto& entry : nodes_[node].durable) reached[entry.node] = true;
+    }
+    for (const detail::SimChange& change : log_.changes()) {
+      reached[change.node] = true;
+    }
+    unused_.clear();
+    for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
+      if (!reached[node]) unused_.push_back(node);
+    }
+    collect_at_ = std::max<std::size_t>(collect_at_, 2 * (nodes_.size() - unused_.size()));
+  }
+
+  SimDiskOptions options_;
+  std::shared_ptr<detail::SimNames> names_;
+  detail::SimLog log_;
+  std::vector<Inode> nodes_;
+  std::vector<detail::SimNode> unused_;
+  std::size_t collect_at_ = 128;
+  std::uint64_t used_ = 0;
+  std::uint64_t last_handle_ = 0;
+  bool dead_ = false;
+};
+
+}  // namespace garner
+
+// garner/simulation/sim_file_system.hpp ---------------------------------------------------------------------
+// A simulated disk as a `FileSystem`, so that the very protocol that runs on a real one runs on it. Before each
+// operation the world is asked: it may refuse it, run others meanwhile, or end. What a crash leaves is decided in
+// sim_disk.hpp.
+
+// garner/simulation/sim_hooks.hpp ---------------------------------------------------------------------------
+// What a simulated file system asks of the world around it: before each operation, whether and how it fails. The
+// file system is in sim_file_system.hpp; what a world answers is the world's.
+
+namespace garner {
+
+enum class SimOperation : std::uint8_t {
+  open_directory,
+  make_directory,
+  list,
+  create_file,
+  open_file,
+  status,
+  read,
+  write,
+  reserve,
+  truncate,
+  sync_file,
+  sync_directory,
+  close,
+  rename,
+  remove_file,
+  remove_directory,
+  lock,
+  free_space,
+};
+
+constexpr std::string_view to_string(SimOperation operation) noexcept {
+  switch (operation) {
+    case SimOperation::open_directory: return "open_directory";
+    case SimOperation::make_directory: return "make_directory";
+    case SimOperation::list: return "list";
+    case SimOperation::create_file: return "create_file";
+    case SimOperation::open_file: return "open_file";
+    case SimOperation::status: return "status";
+    case SimOperation::read: return "read";
+    case SimOperation::write: return "write";
+    case SimOperation::reserve: return "reserve";
+    case SimOperation::truncate: return "truncate";
+    case SimOperation::sync_file: return "sync_file";
+    case SimOperation::sync_directory: return "sync_directory";
+    case SimOperation::close: return "close";
+    case SimOperation::rename: return "rename";
+    case SimOperation::remove_file: return "remove_file";
+    case SimOperation::remove_directory: return "remove_directory";
+    case SimOperation::lock: return "lock";
+    case SimOperation::free_space: return "free_space";
+  }
+  return "unknown";
+}
+
+/// One operation, as the world is asked about it. Valid while it is.
+struct SimCall {
+  SimOperation operation;
+  std::uint64_t bytes;  ///< of a read or a write; of a truncation or a reservation the size that is asked for
+  bool may_switch;      ///< no task that was run now would wait for what this one holds
+
+  /// Of what it is about, of a rename the old name; relative to the root. Built when it is asked for.
+  [[nodiscard]] std::string path() const { return disk.path_of(node, name); }
+  /// Of a rename; else empty.
+  [[nodiscard]] std::string new_path() const {
+    return new_name.empty() ? std::string() : disk.path_of(new_node, new_name);
+  }
+
+  const SimDisk& disk;
+  detail::SimNode node;
+  std::string_view name;
+  detail::SimNode new_node;
+  std::string_view new_name;
+};
+
+/// What the world does to an operation. By default nothing.
+struct SimFault {
+  std::error_code error;      ///< instead of it. A sync's is always told as `errc::sync_failed`, and means that
+                              ///< what was dirty is lost
+  std::uint64_t written = 0;  ///< with an error of a write: bytes that are written before it
+  bool ignored = false;       ///< a sync that does nothing and says that it has: a disk that lies
+};
+
+/// The world around file systems. `before` may run other tasks, on the same file systems too (their operations
+/// are asked about in their turn), may take its time, and may end a disk (`SimDisk::crash`, `kill`), after which
+/// the operation fails. It does not throw.
+class SimHooks {
+ public:
+  SimHooks() = default;
+  SimHooks(const SimHooks&) = delete;
+  SimHooks& operator=(const SimHooks&) = delete;
+  virtual ~SimHooks() = default;
+
+  virtual SimFault before(const SimCall& call) = 0;
+};
+
+/// A lock that is held across operations. While any is held (by this thread), no other task may be run: it could
+/// wait for it and would never get it.
+class SimMutex {
+ public:
+  void lock() {
+    mutex_.lock();
+    ++held_;
+  }
+  void unlock() {
+    --held_;
+    mutex_.unlock();
+  }
+  [[nodiscard]] static bool any_held() noexcept { return held_ != 0; }
+
+ private:
+  static inline thread_local unsigned held_ = 0;
+  std::mutex mutex_;
+};
+
+}  // namespace garner
+
+namespace garner {
+
+/// Something open on a disk, which it keeps. Closes when it is destroyed, and the world is not asked.
+class SimHandle {
+ public:
+  SimHandle() = default;
+  SimHandle(SimHandle&&) noexcept = default;
+  SimHandle& operator=(SimHandle&& other) noexcept {
+    if (this != &other) {
+      close();
+      disk_ = std::move(other.disk_);
+      node_ = other.node_;
+      seen_ = other.seen_;
+      number_ = other.number_;
+    }
+    return *this;
+  }
+  SimHandle(const SimHandle&) = delete;
+  SimHandle& operator=(const SimHandle&) = delete;
+  ~SimHandle() { close(); }
+
+ private:
+  friend class SimFileSystem;
+
+  /// The disk's guard is held.
+  SimHandle(std::shared_ptr<SimDisk> disk, detail::SimNode node)
+      : disk_(std::move(disk)), node_(node), seen_(disk_->nodes_[node].failed_syncs), number_(++disk_->last_handle_) {
+    disk_->open(node_);
+  }
+
+  void close() noexcept {
+    if (!disk_) return;
+    {
+      const std::lock_guard lock(disk_->names_->guard);
+      disk_->close(node_, number_);
+    }
+    disk_.reset();
+  }
+
+  std::shared_ptr<SimDisk> disk_;
+  detail::SimNode node_ = detail::sim_none;
+  mutable std::uint32_t seen_ = 0;  ///< of the failed syncs
+  std::uint64_t number_ = 0;
+};
+
+/// The file system of a simulated disk. Its errors are those of `PosixFileSystem`; every operation on a disk that
+/// ended is `errc::io_error`. A write that does not fit is written as far as it does, with `errc::no_space`.
+///
+/// Thread-safety: as `FileSystem` says, if the hooks are. Lifetime: the hooks outlive it; handles may outlive it.
+class SimFileSystem {
+ public:
+  using Mutex = SimMutex;
+  class Directory : private SimHandle {
+    friend class SimFileSystem;
+    using SimHandle::SimHandle;
+  };
+  class File : private SimHandle {
+    friend class SimFileSystem;
+    using SimHandle::SimHandle;
+    bool writable_ = true;
+  };
+
+  /// `hooks` may be null. `path` is what `path` returns, and nothing else.
+  explicit SimFileSystem(std::shared_ptr<SimDisk> disk, SimHooks* hooks = nullptr, std::filesystem::path path = "/sim")
+      : disk_(std::move(disk)), hooks_(hooks), path_(std::move(path)) {
+    const std::lock_guard lock(disk_->names_->guard);
+    root_ = Directory(disk_, SimDisk::root_node);
+  }
+
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  [[nodiscard]] const Directory& root() const noexcept { return root_; }
+  [[nodiscard]] const std::shared_ptr<SimDisk>& disk() const noexcept { return disk_; }
+
+  Directory open_directory(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = begin(SimOperation::open_directory, directory, name, bad_argument());
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && !disk_->nodes_[node].directory) ec = errc::not_a_directory;
+    return ec ? Directory() : Directory(disk_, node);
+  }
+
+  std::error_code make_directory(const Directory& directory, const std::string& name) const {
+    std::error_code ec = begin(SimOperation::make_directory, directory, name);
+    const Guard guard(*this);
+    if (!ec) ec = check_free(directory, name);
+    if (!ec) disk_->make(directory.node_, name, true);
+    return ec;
+  }
+
+  /// The visitor sees the directory as it was when the operation began, and may use the file system.
+  std::error_code list(const Directory& directory, const EntryVisitor& visitor) const {
+    const std::error_code ec = begin(SimOperation::list, directory);
+    if (ec) return ec;
+    std::vector<std::pair<const std::string*, EntryKind>> entries;
+    {
+      const Guard guard(*this);
+      for (const auto& [name, node] : disk_->nodes_[directory.node_].entries) {
+        entries.emplace_back(&disk_->names_->text(name),
+                             disk_->nodes_[node].directory ? EntryKind::directory : EntryKind::file);
+      }
+    }
+    for (const auto& [name, kind] : entries) visitor(*name, kind);
+    return {};
+  }
+
+  File create_file(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = begin(SimOperation::create_file, directory, name, bad_argument());
+    const Guard guard(*this);
+    if (!ec) ec = check_free(directory, name);
+    return ec ? File() : File(disk_, disk_->make(directory.node_, name, false));
+  }
+
+  File open_file(const Directory& directory, const std::string& name, Access access, std::error_code& ec) const {
+    ec = begin(SimOperation::open_file, directory, name, bad_argument());
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
+    if (ec) return File();
+    File file(disk_, node);
+    file.writable_ = access == Access::write;
+    return file;
+  }
+
+  FileStatus status(const File& file, std::error_code& ec) const {
+    ec = begin(SimOperation::status, file);
+    const Guard guard(*this);
+    if (ec) return {};
+    const SimDisk::Inode& inode = disk_->nodes_[file.node_];
+    return {inode.contents.size(), inode.linked ? std::uint64_t{1} : std::uint64_t{0}};
+  }
+
+  std::size_t read(const File& file, std::uint64_t at, std::span<std::byte> to, std::error_code& ec) const {
+    ec = begin(SimOperation::read, file, to.size());
+    const Guard guard(*this);
+    if (ec) return 0;
+    const std::string& bytes = disk_->nodes_[file.node_].contents.now();
+    if (at >= bytes.size()) return 0;
+    const std::span from = std::as_bytes(std::span(bytes)).subspan(static_cast<std::size_t>(at));
+    const std::size_t count = std::min(from.size(), to.size());
+    std::copy_n(from.begin(), count, to.begin());
+    return count;
+  }
+
+  std::error_code write(const File& file, std::uint64_t at, std::span<const std::byte> bytes) const {
+    const SimFault fault = ask(SimOperation::write, file.node_, {}, bytes.size());
+    std::error_code ec = check(file, fault.error);
+    const Guard guard(*this);
+    if (ec && ec != fault.error) return ec;
+    if (!file.writable_) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (ec) bytes = bytes.first(static_cast<std::size_t>(std::min<std::uint64_t>(fault.written, bytes.size())));
+    const std::uint64_t most = disk_->nodes_[file.node_].room() + disk_->free();
+    if (at + bytes.size() > most) {
+      bytes = bytes.first(static_cast<std::size_t>(most > at ? most - at : 0));
+      if (!ec) ec = errc::no_space;
+    }
+    disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) { inode.contents.write(at, bytes); });
+    return ec;
+  }
+
+  std::error_code reserve(const File& file, std::uint64_t size) const {
+    const std::error_code ec = begin(SimOperation::reserve, file, size);
+    const Guard guard(*this);
+    if (ec) return ec;
+    const bool fits =
+        disk_->resize(file.node_, size, [size](auto& inode) { inode.reserved = std::max(inode.reserved, size); });
+    return fits ? std::error_code() : make_error_code(errc::no_space);
+  }
+
+  std::error_code truncate(const File& file, std::uint64_t size) const {
+    std::error_code ec = begin(SimOperation::truncate, file, size);
+    const Guard guard(*this);
+    if (!ec && !file.writable_) ec = bad_argument();
+    if (ec) return ec;
+    const bool fits = disk_->resize(file.node_, size, [size](auto& inode) {
+      inode.contents.truncate(size);
+      inode.reserved = 0;
+    });
+    return fits ? std::error_code() : make_error_code(errc::no_space);
+  }
+
+  std::error_code sync_file(const File& file) const {
+    return sync(
+        SimOperation::sync_file, file, [&] { disk_->sync_file(file.node_); },
+        [&] { disk_->nodes_[file.node_].contents.fail_sync(); });
+  }
+
+  std::error_code sync_directory(const Directory& directory) const {
+    return sync(
+        SimOperation::sync_directory, directory, [&] { disk_->sync_directory(directory.node_); },
+        [&] { disk_->log_.fail_sync(directory.node_); });
+  }
+
+  std::error_code close(File& file) const {
+    const std::error_code ec = begin(SimOperation::close, file);
+    file.SimHandle::close();
+    return ec;
+  }
+
+  std::error_code rename(const Directory& from, const std::string& name, const Directory& to,
+                         const std::string& new_name) const {
+    const SimFault fault = ask(SimOperation::rename, from.node_, name, 0, to.node_, new_name);
+    std::error_code ec = check(to, check(from, fault.error));
+    const Guard guard(*this);
+    if (!ec && !(is_plain(name) && is_plain(new_name))) ec = errc::invalid_file_name;
+    const detail::SimNode node = ec ? detail::sim_none : find(from, name, ec);
+    if (!ec) ec = check_free(to, new_name);
+    if (!ec && is_below(to.node_, node)) ec = std::make_error_code(std::errc::invalid_argument);
+    if (ec) return ec;
+    disk_->change({.from = from.node_,
+                   .from_name = disk_->names_->intern(name),
+                   .to = to.node_,
+                   .to_name = disk_->names_->intern(new_name),
+                   .node = node});
+    return {};
+  }
+
+  std::error_code remove_file(const Directory& directory, const std::string& name) const {
+    std::error_code ec = begin(SimOperation::remove_file, directory, name);
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
+    if (!ec) remove(directory, name, node);
+    return ec;
+  }
+
+  std::error_code remove_directory(const Directory& directory, const std::string& name) const {
+    std::error_code ec = begin(SimOperation::remove_directory, directory, name);
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && !disk_->nodes_[node].directory) ec = errc::not_a_directory;
+    if (!ec && !disk_->nodes_[node].entries.empty()) ec = std::make_error_code(std::errc::directory_not_empty);
+    if (!ec) remove(directory, name, node);
+    return ec;
+  }
+
+  std::error_code lock(const File& file) const {
+    const std::error_code ec = begin(SimOperation::lock, file);
+    const Guard guard(*this);
+    if (ec) return ec;
+    std::uint64_t& holder = disk_->nodes_[file.node_].lock;
+    if (holder != 0 && holder != file.number_) return errc::directory_in_use;
+    holder = file.number_;
+    return {};
+  }
+
+  std::uint64_t free_space(std::error_code& ec) const {
+    ec = begin(SimOperation::free_space, root_);
+    const Guard guard(*this);
+    return ec ? 0 : disk_->free();
+  }
+
+ private:
+  struct Guard {
+    explicit Guard(const SimFileSystem& fs) : lock(fs.disk_->names_->guard) {}
+    std::lock_guard<std::mutex> lock;
+  };
+
+  // The world is asked before anything is looked at, and nothing is remembered across the question.
+
+  SimFault ask(SimOperation operation, detail::SimNode node, std::string_view name, std::uint64_t bytes = 0,
+               detail::SimNode new_node = detail::sim_none, std::string_view new_name = {}) const {
+    SimFault fault;
+    if (hooks_ == nullptr || node == detail::sim_none || disk_->dead()) return fault;
+    return hooks_->before({operation, bytes, !SimMutex::any_held(), *disk_, node, name, new_node, new_name});
+  }
+
+  /// `error`, unless there is one that comes first.
+  std::error_code check(const SimHandle& handle, std::error_code error) const {
+    if (!handle.disk_) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (disk_->dead()) return errc::io_error;
+    return error;
+  }
+
+  std::error_code begin(SimOperation operation, const SimHandle& handle, std::uint64_t bytes = 0) const {
+    return check(handle, ask(operation, handle.node_, {}, bytes).error);
+  }
+
+  std::error_code begin(SimOperation operation, const SimHandle& handle, std::string_view name,
+                        std::error_code not_plain = errc::invalid_file_name) const {
+    const std::error_code ec = check(handle, ask(operation, handle.node_, name).error);
+    return ec || is_plain(name) ? ec : not_plain;
+  }
+
+  template <class Sync, class Fail>
+  std::error_code sync(SimOperation operation, const SimHandle& handle, const Sync& sync, const Fail& fail) const {
+    const SimFault fault = ask(operation, handle.node_, {});
+    const std::error_code ec = check(handle, {});
+    const Guard guard(*this);
+    if (ec) return ec;
+    // Who has had it open since before a sync failed is told so once (errseq_t in Linux' Documentation).
+    std::uint32_t& failures = disk_->nodes_[handle.node_].failed_syncs;
+    const bool untold = std::exchange(handle.seen_, failures) != failures;
+    if (fault.error) {
+      fail();
+      handle.seen_ = ++failures;
+    } else if (!fault.ignored) {
+      sync();
+    }
+    return fault.error || untold ? make_error_code(errc::sync_failed) : std::error_code();
+  }
+
+  static std::error_code bad_argument() { return std::make_error_code(std::errc::invalid_argument); }
+
+  static bool is_plain(std::string_view name) noexcept {
+    return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+           name.find('\0') == std::string_view::npos;
+  }
+
+  // With the guard held:
+
+  detail::SimNode find(const Directory& directory, std::string_view name, std::error_code& ec) const {
+    const detail::SimNode node = disk_->find(directory.node_, name);
+    if (node == detail::sim_none) ec = std::make_error_code(std::errc::no_such_file_or_directory);
+    return node;
+  }
+
+  /// Whether something new may stand there.
+  std::error_code check_free(const Directory& directory, std::string_view name) const {
+    if (!disk_->nodes_[directory.node_].linked) return std::make_error_code(std::errc::no_such_file_or_directory);
+    const bool is_free = disk_->find(directory.node_, name) == detail::sim_none;
+    return is_free ? std::error_code() : std::make_error_code(std::errc::file_exists);
+  }
+
+  [[nodiscard]] bool is_below(detail::SimNode node, detail::SimNode top) const {
+    for (; node != SimDisk::root_node; node = disk_->nodes_[node].parent) {
+      if (node == top) return true;
+    }
+    return false;
+  }
+
+  void remove(const Directory& directory, std::string_view name, detail::SimNode node) const {
+    disk_->change({.from = directory.node_,
+                   .from_name = disk_->names_->intern(name),
+                   .node = node,
+                   .removes_directory = disk_->nodes_[node].directory});
+  }
+
+  std::shared_ptr<SimDisk> disk_;
+  SimHooks* hooks_;
+  std::filesystem::path path_;
+  Directory root_;
+};
+
+static_assert(FileSystem<SimFileSystem>);
+
+/// The real protocol on a simulated disk.
+using SimStorage = BasicStore<SimFileSystem>;
+
+static_assert(Storage<SimStorage>);
+
+}  // namespace garner
+
+// garner/simulation/sim_world.hpp ---------------------------------------------------------------------------
+// The simulated world: one thread, virtual time, tasks that run in an order that is decided, and faults that strike when
+// it is decided. The disk and the network are in headers of their own; they ask the world before each step.
+
+namespace garner {
+
+/// What can go wrong, and what can be met. Counted, so that a run can tell what it has never seen.
+enum class SimFaultKind : std::uint8_t {
+  task_switch,       ///< another task ran in the middle of a storage operation
+  disk_full,         ///< a write found no room
+  disk_error,        ///< a read or a write failed
+  short_write,       ///< a part of a write was written before it failed
+  sync_failure,      ///< a sync failed, and what was dirty is lost
+  read_only,         ///< a change was refused
+  out_of_handles,    ///< an open was refused
+  slow_disk,         ///< an operation took its time
+  connection_reset,  ///< in the middle of a body
+  stall,             ///< a transfer stopped for a while and was cut
+  server_error,      ///< 5xx, or 429 with a Retry-After of any kind
+  not_found,         ///< 404
+  forbidden,         ///< 403
+  truncated_body,    ///< shorter than declared
+  wrong_bytes,       ///< a flipped byte
+  source_changed,    ///< another validator in the middle
+  late_completion,   ///< a cancelled transfer went on for a while
+};
+inline constexpr std::size_t sim_fault_kinds = 17;
+
+constexpr std::string_view to_string(SimFaultKind kind) noexcept {
+  constexpr std::array<std::string_view, sim_fault_kinds> names = {
+      "task switch", "disk full", "disk error",  "short write", "sync failure",   "read only",
+      "no handles",  "slow disk", "reset",       "stall",       "server error",   "not found",
+      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+/// How often each kind of fault strikes: in `chance[kind]` of 1,024 cases.
+struct SimFaults {
+  std::array<std::uint32_t, sim_fault_kinds> chance{};
+
+  [[nodiscard]] std::uint32_t& operator[](SimFaultKind kind) { return chance[static_cast<std::size_t>(kind)]; }
+
+  /// Each kind off or on, and how often, as is decided: most of what goes wrong together shows only where the rest does
+  /// not ("swarm testing", Groce et al., ISSTA 2012).
+  static SimFaults swarm(Decisions& decisions) {
+    constexpr std::array<std::uint32_t, 4> rates = {4, 16, 64, 256};
+    SimFaults faults;
+    for (std::uint32_t& chance : faults.chance) {
+      if (decisions.chance(1, 3)) chance = rates[decisions.choose(rates.size())];
+    }
+    return faults;
+  }
+};
+
+/// Thread-safety: none, one thread. Lifetime: outlives everything that runs on it.
+class SimWorld final : public SimHooks {
+ public:
+  explicit SimWorld(Decisions& decisions) : decisions_(decisions) {}
+
+  [[nodiscard]] Decisions& decisions() noexcept { return decisions_; }
+  [[nodiscard]] Instant now() const noexcept { return now_; }
+
+  SimFaults faults;                        ///< what strikes from now on
+  std::function<void(std::string)> trace;  ///< takes a line for each thing that happens, where set
+
+  /// How often each fault struck.
+  [[nodiscard]] const std::array<std::uint64_t, sim_fault_kinds>& met() const noexcept { return met_; }
+
+  /// Whether a fault of this kind strikes now.
+  bool strikes(SimFaultKind kind) {
+    const std::uint32_t chance = faults[kind];
+    if (chance == 0 || !decisions_.chance(chance, 1024)) return false;
+    ++met_[static_cast<std::size_t>(kind)];
+    return true;
+  }
+
+  template <class... Parts>
+  void note(const Parts&... parts) {
+    if (!trace) return;
+    std::string line = "[" + std::to_string(now_.count() / 1000) + " us] ";
+    ((line += parts), ...);
+    trace(std::move(line));
+  }
+
+  // ---- tasks
+
+  void post(Task task) { ready_.push_back(std::move(task)); }
+
+  std::uint64_t post_at(Instant at, Task task) {
+    timers_.emplace(std::pair(at, ++last_timer_), std::move(task));
+    return last_timer_;
+  }
+
+  void cancel(std::uint64_t timer) {
+    for (auto it = timers_.begin(); it != timers_.end(); ++it) {
+      if (it->first.second != timer) continue;
+      timers_.erase(it);
+      return;
+    }
+  }
+
+  [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty(); }
+  [[nodiscard]] std::size_t timers() const noexcept { return timers_.size(); }
+
+  /// Runs one of the tasks that are ready, which one is decided; where none is, the clock moves to the next timer, or to
+  /// `until`: then false.
+  bool run_one_until(Instant until) {
+    fire_timers();
+    if (ready_.empty()) {
+      if (timers_.empty() || timers_.begin()->first.first > until) {
+        if (until != Instant::max() && until > now_) now_ = until;
+        return false;
+      }
+      now_ = timers_.begin()->first.first;
+      fire_timers();
+    }
+    run_ready();
+    return true;
+  }
+
+  // ---- disks
+
+  /// Before each operation of a file system: others may run, and the operation may fail.
+  SimFault before(const SimCall& call) override {
+    ++operations_;
+    note("  disk ", to_string(call.operation), " ", call.path(), call.new_path().empty() ? "" : " -> ",
+         call.new_path());
+    if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
+    if (on_operation) on_operation();
+    if (call.may_switch && depth_ < max_depth && has_ready() && strikes(SimFaultKind::task_switch)) run_ready();
+    return fault(call);
+  }
+
+  /// Called before each operation of a disk: the place to end it.
+  std::function<void()> on_operation;
+  /// Of all disks, so far.
+  [[nodiscard]] std::uint64_t operations() const noexcept { return operations_; }
+
+ private:
+  // Tasks inside of tasks inside of tasks: more only costs stack.
+  static constexpr unsigned max_depth = 4;
+
+  void fire_timers() {
+    while (!timers_.empty() && timers_.begin()->first.first <= now_) {
+      ready_.push_back(std::move(timers_.begin()->second));
+      timers_.erase(timers_.begin());
+    }
+  }
+
+  void run_ready() {
+    const auto at = static_cast<std::ptrdiff_t>(decisions_.choose(ready_.size()));
+    const Task task = std::move(ready_[static_cast<std::size_t>(at)]);
+    ready_.erase(ready_.begin() + at);
+    ++depth_;
+    task();
+    --depth_;
+  }
+
+  SimFault fault(const SimCall& call) {
+    SimFault out;
+    switch (call.operation) {
+      case SimOperation::write:
+        if (strikes(SimFaultKind::disk_full)) out.error = errc::no_space;
+        if (strikes(SimFaultKind::disk_error)) out.error = errc::io_error;
+        if (call.bytes > 0 && strikes(SimFaultKind::short_write)) {
+          out.error = errc::io_error;
+          out.written = decisions_.choose(call.bytes);
+        }
+        break;
+      case SimOperation::read:
+      case SimOperation::status:
+        if (strikes(SimFaultKind::disk_error)) out.error = errc::io_error;
+        break;
+      case SimOperation::sync_file:
+      case SimOperation::sync_directory:
+        if (strikes(SimFaultKind::sync_failure)) out.error = errc::sync_failed;
+        break;
+      case SimOperation::open_directory:
+      case SimOperation::open_file:
+        if (strikes(SimFaultKind::out_of_handles)) out.error = errc::too_many_open_files;
+        break;
+      case SimOperation::make_directory:
+      case SimOperation::create_file:
+      case SimOperation::reserve:
+        if (strikes(SimFaultKind::disk_full)) out.error = errc::no_space;
+        [[fallthrough]];
+      case SimOperation::truncate:
+      case SimOperation::rename:
+      case SimOperation::remove_file:
+      case SimOperation::remove_directory:
+        if (strikes(SimFaultKind::read_only)) out.error = errc::read_only;
+        break;
+      case SimOperation::list:
+      case SimOperation::close:
+      case SimOperation::lock:
+      case SimOperation::free_space: break;
+    }
+    if (out.error) note("    fails: ", out.error.message());
+    return out;
+  }
+
+  Decisions& decisions_;
+  Instant now_{0};
+  std::vector<Task> ready_;
+  std::map<std::pair<Instant, std::uint64_t>, Task> timers_;
+  std::uint64_t last_timer_ = 0;
+  std::uint64_t operations_ = 0;
+  unsigned depth_ = 0;
+  std::array<std::uint64_t, sim_fault_kinds> met_{};
+};
+
+/// The Executor of a simulated world, driven by whoever waits.
+class SimExecutor {
+ public:
+  using Timer = std::uint64_t;
+
+  explicit SimExecutor(SimWorld& world) : world_(&world) {}
+
+  void post(Task task) { world_->post(std::move(task)); }
+  Timer post_at(Instant at, Task task) { return world_->post_at(at, std::move(task)); }
+  void cancel(Timer& timer) { world_->cancel(timer); }
+  [[nodiscard]] Instant now() const { return world_->now(); }
+  bool run_one_until(Instant until) { return world_->run_one_until(until); }
+
+ private:
+  SimWorld* world_;
+};
+
+static_assert(diagnose_executor<SimExecutor>() && DrivenExecutor<SimExecutor>);
+
+}  // namespace garner
+
+// garner/simulation/sim_downloader.hpp ----------------------------------------------------------------------
+// The simulated network: files at URLs, and the Downloader that moves them piece by piece, each piece a task of the
+// world, with whatever a bad network and a bad server do to them.
+
+namespace garner {
+
+/// What servers hold, and what was asked of them. One thread. Outlives the downloaders.
+class SimNetwork {
+ public:
+  explicit SimNetwork(SimWorld& world) : world_(world) {}
+
+  /// A file, replaced where the URL has one.
+  void put(const std::string& url, std::string bytes) {
+    File& file = files_[url];
+    file.bytes = std::move(bytes);
+    ++file.version;
+  }
+
+  [[nodiscard]] std::size_t active() const noexcept { return active_.size(); }  ///< transfers under way
+  [[nodiscard]] std::uint64_t started() const noexcept { return started_; }     ///< transfers, so far
+  [[nodiscard]] std::uint64_t bytes_moved() const noexcept { return bytes_moved_; }
+  /// The most transfers that one URL ever had at the same time.
+  [[nodiscard]] std::size_t most_per_url() const noexcept { return most_per_url_; }
+
+ private:
+  friend class SimDownloader;
+  struct File {
+    std::string bytes;
+    std::uint64_t version = 0;
+  };
+
+  SimWorld& world_;
+  std::map<std::string, File> files_;
+  std::map<std::string, std::size_t> active_;  // per URL
+  std::uint64_t started_ = 0;
+  std::uint64_t bytes_moved_ = 0;
+  std::size_t most_per_url_ = 0;
+};
+
+/// Thread-safety: none, one thread. Lifetime: the network outlives it; its destructor drives the world until all its
+/// transfers have ended.
+class SimDownloader {
+  struct Flow;
+
+ public:
+  using Transfer = std::weak_ptr<Flow>;
+
+  explicit SimDownloader(SimNetwork& network) : state_(std::make_unique<State>(network)) {}
+  SimDownloader(SimDownloader&&) noexcept = default;
+  SimDownloader& operator=(SimDownloader&&) = delete;
+  ~SimDownloader() {
+    if (!state_) return;
+    for (const auto& [number, flow] : state_->flows) flow->cancelled = true;
+    while (!state_->flows.empty() && state_->network.world_.run_one_until(Instant::max())) {
+    }
+  }
+
+  [[nodiscard]] std::error_code check_url(std::string_view url) const {
+    return url.starts_with("http://") || url.starts_with("https://") ? std::error_code()
+                                                                     : make_error_code(errc::scheme_not_allowed);
+  }
+
+  Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    SimNetwork& network = state_->network;
+    auto flow = std::make_shared<Flow>(*state_, std::move(request), std::move(sink));
+    state_->flows.emplace(++network.started_, flow);
+    flow->number = network.started_;
+    const std::size_t active = ++network.active_[flow->request.url];
+    network.most_per_url_ = std::max(network.most_per_url_, active);
+    network.world_.note("  get ", flow->request.url, " from ", std::to_string(flow->request.offset));
+    Flow::later(flow, [](Flow& f) { f.respond(); });
+    return flow;
+  }
+
+  void cancel(const Transfer& transfer) {
+    if (const auto flow = transfer.lock()) flow->cancelled = true;
+  }
+
+ private:
+  struct State {
+    explicit State(SimNetwork& net) : network(net) {}
+    SimNetwork& network;
+    std::map<std::uint64_t, std::shared_ptr<Flow>> flows;
+  };
+
+  /// One transfer. Its steps are tasks of the world, each of which holds it.
+  struct Flow : std::enable_shared_from_this<Flow> {
+    Flow(State& owner, FetchRequest asked, std::shared_ptr<FetchSink> taker)
+        : state(owner), request(std::move(asked)), sink(std::move(taker)) {}
+
+    template <class Step>
+    static void later(const std::shared_ptr<Flow>& flow, Step step) {
+      flow->world().post([flow, step] { step(*flow); });
+    }
+
+    [[nodiscard]] SimWorld& world() const { return state.network.world_; }
+    [[nodiscard]] std::uint64_t choose(std::uint64_t n) const { return world().decisions().choose(n); }
+
+    /// The status line and the headers.
+    void respond() {
+      if (cancelled) return end(errc::cancelled);
+      if (world().strikes(SimFaultKind::server_error)) {
+        FetchResult result;
+        result.http_status = choose(2) == 0 ? 503 : 429;
+        if (choose(2) == 1) result.retry_after = std::chrono::seconds(static_cast<std::int64_t>(choose(100'000)) - 10);
+        return end(errc::server_unavailable, std::move(result));
+      }
+      if (world().strikes(SimFaultKind::forbidden)) return end(errc::credentials_rejected);
+      const auto file = state.network.files_.find(request.url);
+      if (file == state.network.files_.end() || world().strikes(SimFaultKind::not_found)) return end(errc::not_found);
+
+      bytes = file->second.bytes;
+      SourceIdentity identity;
+      identity.length = bytes.size();
+      identity.etag = '"' + std::to_string(file->second.version) + '"';
+      const bool changed = world().strikes(SimFaultKind::source_changed);
+      if (changed) identity.etag = "\"changed\"";
+      // If-Range: a validator that does not match, or none, gets the whole (RFC 9110, 13.1.5).
+      at = request.offset > 0 && request.identity.etag == identity.etag ? request.offset : 0;
+      if (at > bytes.size()) at = 0;
+      if (world().strikes(SimFaultKind::wrong_bytes) && !bytes.empty()) bytes[choose(bytes.size())] ^= 1;
+      if (const std::error_code error = sink->begin(at, identity)) return end(error);
+      next_piece();
+    }
+
+    void next_piece() {
+      if (world().strikes(SimFaultKind::stall)) {
+        world().post_at(world().now() + std::chrono::seconds(30), [self = shared_from_this()] {
+          self->end(self->cancelled ? errc::cancelled : errc::timed_out);
+        });
+        return;
+      }
+      later(shared_from_this(), [](Flow& flow) { flow.deliver(); });
+    }
+
+    void deliver() {
+      if (cancelled && !world().strikes(SimFaultKind::late_completion)) return end(errc::cancelled);
+      if (at == bytes.size()) return end({});
+      if (world().strikes(SimFaultKind::connection_reset)) return end(errc::connection_failed);
+      if (world().strikes(SimFaultKind::truncated_body)) return end(errc::body_too_short);
+      const std::size_t left = bytes.size() - at;
+      const std::size_t count = left - static_cast<std::size_t>(choose(left));
+      if (request.size && at + count > *request.size) return end(errc::body_too_long);
+      state.network.bytes_moved_ += count;
+      const std::error_code error = sink->write(std::as_bytes(std::span(bytes).subspan(at, count)));
+      if (error) return end(error);
+      at += count;
+      next_piece();
+    }
+
+    void end(std::error_code error, FetchResult result = {}) {
+      if (std::exchange(ended, true)) return;
+      const auto self = shared_from_this();
+      result.error = error;
+      world().note("  end of ", request.url, error ? ": " + error.message() : std::string());
+      SimNetwork& network = state.network;
+      if (--network.active_[request.url] == 0) network.active_.erase(request.url);
+      state.flows.erase(number);
+      const auto taker = std::move(sink);
+      taker->done(result);
+    }
+
+    State& state;
+    FetchRequest request;
+    std::shared_ptr<FetchSink> sink;
+    std::uint64_t number = 0;
+    bool cancelled = false;
+    bool ended = false;
+    std::string bytes;
+    std::size_t at = 0;
+  };
+
+  std::unique_ptr<State> state_;
+};
+
+static_assert(diagnose_downloader<SimDownloader>());
 
 }  // namespace garner
 

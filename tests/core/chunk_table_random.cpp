@@ -46,7 +46,8 @@ const DataChunk& describe(int name, int version) {
     }
     return out;
   }();
-  return all.at(static_cast<std::size_t>(name * versions + version));
+  const int index = name * versions + version;
+  return all.at(static_cast<std::size_t>(index));
 }
 
 /// What the store and the network know of one generation.
@@ -126,10 +127,11 @@ class World {
     switch (below(12)) {
       case 0: {
         std::map<int, int> assigned;
-        std::vector<garner::core::Wish> wishes;
         for (int n = 0; n < names; ++n) {
           if (chance(50)) assigned[n] = static_cast<int>(below(versions));
         }
+        std::vector<garner::core::Wish> wishes;
+        wishes.reserve(assigned.size());
         for (const auto& [n, v] : assigned) wishes.emplace_back(describe(n, v));
         table_.assign(wishes, now_);
         desired_ = assigned;
@@ -142,6 +144,7 @@ class World {
       }
       case 2: {
         std::vector<garner::ChunkId> all;
+        all.reserve(names);
         for (int n = 0; n < names; ++n) all.push_back(id_of(n));
         table_.verify(all, now_);
         break;

@@ -26,9 +26,10 @@ struct Counted {
 };
 
 struct Reader {
+  explicit Reader(const Epochs& epochs) : guard(epochs.enter()) {}
   Epochs::Guard guard;
 };
-std::unique_ptr<Reader> enter(const Epochs& epochs) { return std::unique_ptr<Reader>(new Reader{epochs.enter()}); }
+std::unique_ptr<Reader> enter(const Epochs& epochs) { return std::make_unique<Reader>(epochs); }
 
 void collect_and_destroy(Epochs& epochs) {
   std::vector<Epochs::Garbage> garbage;
@@ -125,6 +126,7 @@ TEST_CASE("readers on many threads never see what was given back") {
   std::atomic<bool> stop{false};
   std::atomic<std::uint64_t> torn{0};
   std::vector<std::thread> readers;
+  readers.reserve(3);
   for (int i = 0; i < 3; ++i) {
     readers.emplace_back([&] {
       while (!stop.load(std::memory_order_relaxed)) {

@@ -77,13 +77,12 @@ class TableBench {
     return asked();
   }
   std::string assign(const std::vector<DataChunk>& chunks) {
-    std::vector<core::Wish> wishes;
-    for (const DataChunk& chunk : chunks) wishes.emplace_back(chunk);
-    table.assign(wishes, now);
+    table.assign(std::vector<core::Wish>(chunks.begin(), chunks.end()), now);
     return asked();
   }
   std::string verify(const std::vector<std::string>& names) {
     std::vector<ChunkId> ids;
+    ids.reserve(names.size());
     for (const std::string& name : names) ids.push_back(ChunkId::from_name(name));
     table.verify(ids, now);
     return asked();
@@ -150,8 +149,8 @@ class TableBench {
     table.described(generation(number), chunk, now);
     return asked();
   }
-  std::string verified(std::uint64_t number, std::error_code error = {}, std::optional<DataChunk> chunk = {}) {
-    table.verified(generation(number), outcome(error), std::move(chunk), now);
+  std::string verified(std::uint64_t number, std::error_code error = {}, const std::optional<DataChunk>& chunk = {}) {
+    table.verified(generation(number), outcome(error), chunk, now);
     return asked();
   }
 

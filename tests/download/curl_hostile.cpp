@@ -22,7 +22,6 @@ using garner::errc;
 using garner::test::Exchange;
 using garner::test::Fetching;
 using garner::test::HttpServer;
-using garner::test::pattern;
 
 namespace {
 
@@ -360,6 +359,7 @@ TEST_CASE("hostile 31: what is not HTTP is a malformed response") {
 TEST_CASE("hostile 33: proxies of the environment are ignored") {
   HttpServer proxy;
   for (const char* name : {"http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"}) {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): no transfer runs, and the server's threads read no environment
     ::setenv(name, proxy.origin().c_str(), 1);
   }
   {
@@ -367,21 +367,23 @@ TEST_CASE("hostile 33: proxies of the environment are ignored") {
     CHECK(f.answer([](Exchange& e) { e.reply("200 OK", "direct"); })->bytes() == "direct");
   }
   CHECK(proxy.connections() == 0);
-  for (const char* name : {"http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"}) ::unsetenv(name);
+  for (const char* name : {"http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"}) {
+    ::unsetenv(name);  // NOLINT(concurrency-mt-unsafe): as above
+  }
 }
 
 TEST_CASE("hostile 33: a .netrc is ignored") {
   const auto home = std::filesystem::temp_directory_path() / ("garner-netrc-" + std::to_string(::getpid()));
   std::filesystem::create_directory(home);
   std::ofstream(home / ".netrc") << "machine 127.0.0.1 login user password secret\n";
-  const char* const before = std::getenv("HOME");
+  const char* const before = std::getenv("HOME");  // NOLINT(concurrency-mt-unsafe): the only thread
   const std::string restore = before != nullptr ? before : "/";
-  ::setenv("HOME", home.c_str(), 1);
+  ::setenv("HOME", home.c_str(), 1);  // NOLINT(concurrency-mt-unsafe): the only thread
   {
     Fetching f;
     CHECK(f.answer([](Exchange& e) { e.reply("200 OK", "ok"); })->bytes() == "ok");
     CHECK(f.server.requests().back().fields.count("authorization") == 0);
   }
-  ::setenv("HOME", restore.c_str(), 1);
+  ::setenv("HOME", restore.c_str(), 1);  // NOLINT(concurrency-mt-unsafe): the only thread, again
   std::filesystem::remove_all(home);
 }

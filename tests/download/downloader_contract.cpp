@@ -19,7 +19,7 @@ namespace {
 struct Curl {
   garner::CurlDownloader make() { return garner::CurlDownloader(); }
   std::string put(const std::string& bytes) {
-    const std::string url = server.url("/" + std::to_string(++count));
+    std::string url = server.url("/" + std::to_string(++count));
     replace(url, bytes);
     return url;
   }
@@ -37,7 +37,7 @@ struct Curl {
     });
     return server.url(path);
   }
-  std::string missing() { return server.url("/missing"); }
+  std::string missing() const { return server.url("/missing"); }
   static std::string bad_url() { return "http://"; }
   static std::string bad_scheme() { return "file:///etc/passwd"; }
 
@@ -46,7 +46,7 @@ struct Curl {
 };
 
 struct Memory {
-  garner::MemoryDownloader make() { return garner::MemoryDownloader(origin); }
+  garner::MemoryDownloader make() const { return garner::MemoryDownloader(origin); }
   std::string put(const std::string& bytes) {
     std::string url = "mem://" + std::to_string(++count);
     origin.put(url, bytes);

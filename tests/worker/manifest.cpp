@@ -4,6 +4,7 @@
 #include "worker/manifest.hpp"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -41,6 +42,11 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 std::string chunk_line(const std::string& id, const std::string& url = "https://lake.example/a") {
   return R"({"dataset":"lake","id":")" + id + R"(","blocks":[0,10],"files":{"a":{"urls":[")" + url + R"("]}}})";
+}
+
+std::string version_line(int number, const std::string& deleted, const std::vector<std::string>& chunks) {
+  return fmt::format(R"({{"version":{},"delete":[{}],"download":[{}]}})", number, deleted, fmt::join(chunks, ",")) +
+         "\n";
 }
 
 std::string with_file(const std::string& file) {
@@ -91,7 +97,7 @@ TEST_CASE("64 hexadecimal digits are an id themselves, and 63 are a name") {
 }
 
 TEST_CASE("empty lines and carriage returns are nothing") {
-  CHECK(parse("\n" + chunk_line("x") + "\r\n  \n").assignment().size() == 1);
+  CHECK(parse(fmt::format("\n{}\r\n  \n", chunk_line("x"))).assignment().size() == 1);
 }
 
 TEST_CASE("the published manifests are read whole") {
@@ -108,10 +114,9 @@ TEST_CASE("the published manifests are read whole") {
 }
 
 TEST_CASE("versions are applied in order: first what is deleted, then what is downloaded") {
-  const Manifest manifest = parse(R"({"version":1,"delete":[],"download":[)" + chunk_line("a") + "," + chunk_line("b") +
-                                  "]}\n" + R"({"version":2,"delete":["a"],"download":[)" + chunk_line("c") + "]}\n" +
-                                  R"({"version":5,"delete":["b","c"],"download":[)" +
-                                  chunk_line("c", "https://lake.example/new") + "," + chunk_line("a") + "]}\n");
+  const Manifest manifest =
+      parse(version_line(1, "", {chunk_line("a"), chunk_line("b")}) + version_line(2, R"("a")", {chunk_line("c")}) +
+            version_line(5, R"("b","c")", {chunk_line("c", "https://lake.example/new"), chunk_line("a")}));
   CHECK(names_of(manifest.assignment(0)) == std::vector<std::string>{"a", "b"});
   CHECK(names_of(manifest.assignment(1)) == std::vector<std::string>{"b", "c"});
   const auto last = manifest.assignment(2);
@@ -151,7 +156,7 @@ TEST_CASE("a URL that the downloader would not take is a bad line, told without 
 
 TEST_CASE("all bad lines are found, and the first ten are shown") {
   std::string text;
-  for (int i = 0; i < 25; ++i) text += "nonsense\n" + chunk_line(std::to_string(i)) + "\n";
+  for (int i = 0; i < 25; ++i) text += fmt::format("nonsense\n{}\n", chunk_line(std::to_string(i)));
   try {
     parse(text);
     FAIL("not refused");
@@ -164,11 +169,11 @@ TEST_CASE("all bad lines are found, and the first ten are shown") {
 }
 
 TEST_CASE("versions and chunks do not mix, and versions rise") {
-  const std::string version = R"({"version":3,"delete":[],"download":[]})";
-  CHECK(contains(only_problem_of(version + "\n" + chunk_line("x")), "m.jsonl:2: a chunk among versions"));
+  const std::string version = version_line(3, "", {});
+  CHECK(contains(only_problem_of(version + chunk_line("x")), "m.jsonl:2: a chunk among versions"));
   CHECK(contains(only_problem_of(chunk_line("x") + "\n" + version), "m.jsonl:2: a version among chunks"));
-  CHECK(contains(only_problem_of(version + "\n" + version), "version 3 after version 3"));
-  const std::string twice = R"({"version":1,"download":[)" + chunk_line("x") + "," + chunk_line("x") + "]}";
+  CHECK(contains(only_problem_of(version + version), "version 3 after version 3"));
+  const std::string twice = version_line(1, "", {chunk_line("x"), chunk_line("x")});
   CHECK(contains(only_problem_of(twice), "chunk 'x' is there twice"));
 }
 

@@ -24,8 +24,9 @@ worker::Manifest manifest_of(std::size_t files, std::uint64_t size) {
   std::string text;
   for (std::size_t i = 0; i < files; ++i) {
     const std::string name = std::to_string(i);
-    text += R"({"dataset":"lake","id":")" + name + R"(","blocks":[0,10],"files":{"a":{"urls":["https://lake.example/)" +
-            name + R"("],"size":)" + std::to_string(size) + "}}}\n";
+    text.append(R"({"dataset":"lake","id":")").append(name);
+    text.append(R"(","blocks":[0,10],"files":{"a":{"urls":["https://lake.example/)").append(name);
+    text.append(R"("],"size":)").append(std::to_string(size)).append("}}}\n");
   }
   std::istringstream in(text);
   return worker::parse_manifest(in, "test");

@@ -133,7 +133,7 @@ class ActionList {
 
   void notify_failure(const ChunkId& id, std::uint64_t number, const Outcome& outcome) {
     notify(EventKind::chunk_failed, id, number);
-    Event& event = std::get<Event>(actions_.back());
+    auto& event = std::get<Event>(actions_.back());
     event.error = outcome.error;
     event.subject = outcome.subject;
   }

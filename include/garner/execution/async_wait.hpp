@@ -61,7 +61,7 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
     {
       const std::scoped_lock lock(mutex_);
       if (starting_) {
-        early_ = error;
+        if (!early_) early_ = error;
         return;
       }
       // A handler need not be assignable.

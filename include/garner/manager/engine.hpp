@@ -48,7 +48,7 @@ class Engine final : public DrainListener {
   }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
-  ~Engine() {
+  ~Engine() override {
     close();
     host_->detach();
   }

@@ -27,7 +27,7 @@ class Observers {
   Subscription subscribe(Observer observer) {
     const std::scoped_lock lock(state_->mutex);
     const std::uint64_t number = ++state_->last_number;
-    state_->observers.push_back({number, std::make_shared<const Observer>(std::move(observer))});
+    state_->observers.emplace_back(number, std::make_shared<const Observer>(std::move(observer)));
     return Subscription([weak = std::weak_ptr<State>(state_), number] {
       if (const auto state = weak.lock()) state->unsubscribe(number);
     });

@@ -19,10 +19,8 @@
 #include "garner/policies/executor.hpp"
 #include "garner/policies/storage.hpp"
 
-namespace garner {
-
 /// Compiled here, run in the tests, and good for nothing else.
-namespace minimal {
+namespace garner::minimal {
 
 /// Runs tasks when its caller says so, and keeps no time of its own: timers are due at once. One thread only.
 class Executor {
@@ -105,6 +103,4 @@ class Storage {
 
 static_assert(garner::Executor<Executor> && garner::Downloader<Downloader> && garner::Storage<Storage>);
 
-}  // namespace minimal
-
-}  // namespace garner
+}  // namespace garner::minimal

@@ -69,25 +69,31 @@ class StoreRemover {
   /// An empty file in `doomed/`, of the generation's name, and a sync of `doomed/`.
   std::error_code doom(const Generation& generation) {
     const std::string name = store_layout::qualified_name(generation);
+    const std::lock_guard lock(doomed_mutex_);
     std::error_code ec;
     typename F::File marker = fs().create_file(root().doomed(), name, ec);
-    if (ec == std::errc::file_exists) return {};
-    if (!ec) ec = fs().close(marker);
+    if (ec == std::errc::file_exists) return settle_doomed();
+    if (ec) return ec;
+    ec = fs().close(marker);
     if (!ec) ec = root().sync_directory(root().doomed());
-    // Otherwise the next try would find it here and take it for durable.
-    if (ec) fs().remove_file(root().doomed(), name);
+    if (!ec) return {};
+    fs().remove_file(root().doomed(), name);
+    doomed_unsettled_ = true;
     return ec;
   }
 
   std::error_code spare(const Generation& generation) {
     const std::string name = store_layout::qualified_name(generation);
+    const std::lock_guard lock(doomed_mutex_);
     std::error_code ec = fs().remove_file(root().doomed(), name);
-    if (ec) return root().unless_missing(ec);
+    if (ec == std::errc::no_such_file_or_directory) return settle_doomed();
+    if (ec) return ec;
     ec = root().sync_directory(root().doomed());
     if (ec) {
       // As in `doom`: as long as it may still be on the disk it must be seen here.
       std::error_code ignored;
       fs().create_file(root().doomed(), name, ignored);
+      doomed_unsettled_ = true;
     }
     return ec;
   }
@@ -178,7 +184,13 @@ class StoreRemover {
     return left;
   }
 
+  /// After a failed sync a marker that is there may not be durable, and one that is not may be.
+  std::error_code settle_doomed() {
+    return doomed_unsettled_ ? root().sync_directory(root().doomed()) : std::error_code();
+  }
+
   std::error_code remove_markers(const std::vector<std::string>& names) {
+    const std::lock_guard lock(doomed_mutex_);
     std::error_code ec;
     for (const std::string& name : names) {
       if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
@@ -187,7 +199,11 @@ class StoreRemover {
   }
 
   std::shared_ptr<StoreRoot<F>> root_;
-  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
+  /// Guards the next one.
+  typename F::Mutex doomed_mutex_;
+  bool doomed_unsettled_ = false;  ///< what is seen in `doomed/` may not be what is on the disk
+  mutable std::mutex mutex_;       ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The simulated network: files at URLs, and the Downloader that moves them piece by piece, each piece a task of the
+// world, with whatever a bad network and a bad server do to them.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "garner/error.hpp"
+#include "garner/policies/downloader.hpp"
+#include "garner/simulation/sim_world.hpp"
+
+namespace garner {
+
+/// What servers hold, and what was asked of them. One thread. Outlives the downloaders.
+class SimNetwork {
+ public:
+  explicit SimNetwork(SimWorld& world) : world_(world) {}
+
+  /// A file, replaced where the URL has one.
+  void put(const std::string& url, std::string bytes) {
+    File& file = files_[url];
+    file.bytes = std::move(bytes);
+    ++file.version;
+  }
+
+  [[nodiscard]] std::size_t active() const noexcept { return active_.size(); }  ///< transfers under way
+  [[nodiscard]] std::uint64_t started() const noexcept { return started_; }     ///< transfers, so far
+  [[nodiscard]] std::uint64_t bytes_moved() const noexcept { return bytes_moved_; }
+  /// The most transfers that one URL ever had at the same time.
+  [[nodiscard]] std::size_t most_per_url() const noexcept { return most_per_url_; }
+
+ private:
+  friend class SimDownloader;
+  struct File {
+    std::string bytes;
+    std::uint64_t version = 0;
+  };
+
+  SimWorld& world_;
+  std::map<std::string, File> files_;
+  std::map<std::string, std::size_t> active_;  // per URL
+  std::uint64_t started_ = 0;
+  std::uint64_t bytes_moved_ = 0;
+  std::size_t most_per_url_ = 0;
+};
+
+/// Thread-safety: none, one thread. Lifetime: the network outlives it; its destructor drives the world until all its
+/// transfers have ended.
+class SimDownloader {
+  struct Flow;
+
+ public:
+  using Transfer = std::weak_ptr<Flow>;
+
+  explicit SimDownloader(SimNetwork& network) : state_(std::make_unique<State>(network)) {}
+  SimDownloader(SimDownloader&&) noexcept = default;
+  SimDownloader& operator=(SimDownloader&&) = delete;
+  ~SimDownloader() {
+    if (!state_) return;
+    for (const auto& [number, flow] : state_->flows) flow->cancelled = true;
+    while (!state_->flows.empty() && state_->network.world_.run_one_until(Instant::max())) {
+    }
+  }
+
+  [[nodiscard]] std::error_code check_url(std::string_view url) const {
+    return url.starts_with("http://") || url.starts_with("https://") ? std::error_code()
+                                                                     : make_error_code(errc::scheme_not_allowed);
+  }
+
+  Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
+    SimNetwork& network = state_->network;
+    auto flow = std::make_shared<Flow>(*state_, std::move(request), std::move(sink));
+    state_->flows.emplace(++network.started_, flow);
+    flow->number = network.started_;
+    const std::size_t active = ++network.active_[flow->request.url];
+    network.most_per_url_ = std::max(network.most_per_url_, active);
+    network.world_.note("  get ", flow->request.url, " from ", std::to_string(flow->request.offset));
+    Flow::later(flow, [](Flow& f) { f.respond(); });
+    return flow;
+  }
+
+  void cancel(const Transfer& transfer) {
+    if (const auto flow = transfer.lock()) flow->cancelled = true;
+  }
+
+ private:
+  struct State {
+    explicit State(SimNetwork& net) : network(net) {}
+    SimNetwork& network;
+    std::map<std::uint64_t, std::shared_ptr<Flow>> flows;
+  };
+
+  /// One transfer. Its steps are tasks of the world, each of which holds it.
+  struct Flow : std::enable_shared_from_this<Flow> {
+    Flow(State& owner, FetchRequest asked, std::shared_ptr<FetchSink> taker)
+        : state(owner), request(std::move(asked)), sink(std::move(taker)) {}
+
+    template <class Step>
+    static void later(const std::shared_ptr<Flow>& flow, Step step) {
+      flow->world().post([flow, step] { step(*flow); });
+    }
+
+    [[nodiscard]] SimWorld& world() const { return state.network.world_; }
+    [[nodiscard]] std::uint64_t choose(std::uint64_t n) const { return world().decisions().choose(n); }
+
+    /// The status line and the headers.
+    void respond() {
+      if (cancelled) return end(errc::cancelled);
+      if (world().strikes(SimFaultKind::server_error)) {
+        FetchResult result;
+        result.http_status = choose(2) == 0 ? 503 : 429;
+        if (choose(2) == 1) result.retry_after = std::chrono::seconds(static_cast<std::int64_t>(choose(100'000)) - 10);
+        return end(errc::server_unavailable, std::move(result));
+      }
+      if (world().strikes(SimFaultKind::forbidden)) return end(errc::credentials_rejected);
+      const auto file = state.network.files_.find(request.url);
+      if (file == state.network.files_.end() || world().strikes(SimFaultKind::not_found)) return end(errc::not_found);
+
+      bytes = file->second.bytes;
+      SourceIdentity identity;
+      identity.length = bytes.size();
+      identity.etag = '"' + std::to_string(file->second.version) + '"';
+      const bool changed = world().strikes(SimFaultKind::source_changed);
+      if (changed) identity.etag = "\"changed\"";
+      // If-Range: a validator that does not match, or none, gets the whole (RFC 9110, 13.1.5).
+      at = request.offset > 0 && request.identity.etag == identity.etag ? request.offset : 0;
+      if (at > bytes.size()) at = 0;
+      if (world().strikes(SimFaultKind::wrong_bytes) && !bytes.empty()) bytes[choose(bytes.size())] ^= 1;
+      if (const std::error_code error = sink->begin(at, identity)) return end(error);
+      next_piece();
+    }
+
+    void next_piece() {
+      if (world().strikes(SimFaultKind::stall)) {
+        world().post_at(world().now() + std::chrono::seconds(30), [self = shared_from_this()] {
+          self->end(self->cancelled ? errc::cancelled : errc::timed_out);
+        });
+        return;
+      }
+      later(shared_from_this(), [](Flow& flow) { flow.deliver(); });
+    }
+
+    void deliver() {
+      if (cancelled && !world().strikes(SimFaultKind::late_completion)) return end(errc::cancelled);
+      if (at == bytes.size()) return end({});
+      if (world().strikes(SimFaultKind::connection_reset)) return end(errc::connection_failed);
+      if (world().strikes(SimFaultKind::truncated_body)) return end(errc::body_too_short);
+      const std::size_t left = bytes.size() - at;
+      const std::size_t count = left - static_cast<std::size_t>(choose(left));
+      if (request.size && at + count > *request.size) return end(errc::body_too_long);
+      state.network.bytes_moved_ += count;
+      const std::error_code error = sink->write(std::as_bytes(std::span(bytes).subspan(at, count)));
+      if (error) return end(error);
+      at += count;
+      next_piece();
+    }
+
+    void end(std::error_code error, FetchResult result = {}) {
+      if (std::exchange(ended, true)) return;
+      const auto self = shared_from_this();
+      result.error = error;
+      world().note("  end of ", request.url, error ? ": " + error.message() : std::string());
+      SimNetwork& network = state.network;
+      if (--network.active_[request.url] == 0) network.active_.erase(request.url);
+      state.flows.erase(number);
+      const auto taker = std::move(sink);
+      taker->done(result);
+    }
+
+    State& state;
+    FetchRequest request;
+    std::shared_ptr<FetchSink> sink;
+    std::uint64_t number = 0;
+    bool cancelled = false;
+    bool ended = false;
+    std::string bytes;
+    std::size_t at = 0;
+  };
+
+  std::unique_ptr<State> state_;
+};
+
+static_assert(diagnose_downloader<SimDownloader>());
+
+}  // namespace garner
