@@ -23,7 +23,8 @@ class TreeDownloader {
 
   std::error_code check_url(std::string_view url) const {
     if (!url.starts_with("https://")) return garner::errc::scheme_not_allowed;
-    return url.find("/..") == url.npos ? std::error_code() : garner::errc::invalid_url;  // never out of the mirror
+    if (url.find("/..") != std::string_view::npos) return garner::errc::invalid_url;  // never out of the mirror
+    return {};
   }
 
   Transfer start(const garner::FetchRequest& request, const std::shared_ptr<garner::FetchSink>& sink) {

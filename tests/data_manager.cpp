@@ -622,7 +622,7 @@ TEST_CASE("an observer may own its own subscription and others, and end with the
   struct Owner {
     garner::Subscription own;
     garner::Subscription other;
-    int* ended;
+    int* ended = nullptr;
     ~Owner() { ++*ended; }
   };
   int ended = 0;
@@ -895,7 +895,7 @@ struct Throwing {
   Outside outside;
   TrapPtr trap = std::make_shared<Trap>();
 
-  garner::DataManager<ThrowingStorage, ThrowingDownloader, garner::test::DrivenFromOutside> make() {
+  garner::DataManager<ThrowingStorage, ThrowingDownloader, garner::test::DrivenFromOutside> make() const {
     return {ThrowingStorage(MemoryStorage(outside.disk), trap),
             ThrowingDownloader(MemoryDownloader(outside.origin), trap), garner::test::DrivenFromOutside(outside.clock)};
   }

@@ -197,6 +197,7 @@ TEST_CASE("readers see an assignment whole, whatever they catch") {
   std::atomic<bool> stop{false};
   std::atomic<std::uint64_t> wrong{0};
   std::vector<std::thread> readers;
+  readers.reserve(3);
   for (int i = 0; i < 3; ++i) {
     readers.emplace_back([&] {
       while (!stop) {

@@ -100,7 +100,7 @@ void drop_pins(Stage& stage, const Ids& held, std::vector<Pinned>& pins, DemoRes
     return std::none_of(paths.begin(), paths.end(), [](const auto& path) { return std::filesystem::exists(path); });
   };
   stage.check(stage.wait_until(all_gone), fmt::format("{} more removed", paths.size()));
-  const std::size_t still = static_cast<std::size_t>(std::count_if(
+  const auto still = static_cast<std::size_t>(std::count_if(
       pins.begin(), pins.end(), [&](const Pinned& pinned) { return !held.contains(pinned.chunk->description.id); }));
   results.pinned_at_close = still;
   stage.check(stage.wait_until([&] { return stage.service->manager().status().draining == still; }),

@@ -24,7 +24,7 @@ std::vector<std::filesystem::path> default_manifests() {
 #else
   const auto data = std::filesystem::path(__FILE__).parent_path() / ".." / ".." / "tests" / "data";
 #endif
-  const std::vector<std::filesystem::path> files = {data / "sqd-chunks.jsonl", data / "wikipedia-dumps.jsonl"};
+  std::vector<std::filesystem::path> files = {data / "sqd-chunks.jsonl", data / "wikipedia-dumps.jsonl"};
   for (const auto& file : files) {
     if (!std::filesystem::exists(file)) {
       throw DemoStopped(fmt::format("{} is not there (any more): name one with --manifest", file.string()));

@@ -49,7 +49,7 @@ class Stage {
   using Pin = Service::Manager::ChunkRef;
 
   /// Reads the manifests and starts the origin.
-  Stage(const DemoOptions& options, Signals& signals);
+  Stage(const DemoOptions& chosen, Signals& signals);
 
   const DemoOptions options;
   Console console;

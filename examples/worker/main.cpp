@@ -31,17 +31,14 @@ constexpr const char* about =
 constexpr int failed = 1;
 constexpr int misused = 2;
 
-CLI::Validator byte_count() {
-  return CLI::Validator(
-      [](std::string& text) {
-        try {
-          text = std::to_string(worker::parse_bytes(text));
-        } catch (const std::invalid_argument& problem) {
-          return std::string(problem.what());
-        }
-        return std::string();
-      },
-      "BYTES", "bytes");
+/// Turns "100MB" into bytes; returns what is wrong with it.
+std::string read_bytes(std::string& text) {
+  try {
+    text = std::to_string(worker::parse_bytes(text));
+    return {};
+  } catch (const std::invalid_argument& problem) {
+    return problem.what();
+  }
 }
 
 void add_store_options(CLI::App& command, worker::CommandOptions& options) {
@@ -94,7 +91,7 @@ int dispatch(int argc, char** argv) {
       ->group("Demo");
   app.add_option("--pace", demo.bytes_per_second,
                  "Bytes a second of the origin; 0: as fast as it goes (default: 100MB)")
-      ->transform(byte_count())
+      ->transform(CLI::Validator(read_bytes, "BYTES"))
       ->group("Demo");
   app.add_flag("--keep", demo.keep, "Leave the data directory behind")->group("Demo");
 
@@ -122,7 +119,7 @@ int dispatch(int argc, char** argv) {
   origin.add_option("--scale", serve.origin.scale, "Serve files this much smaller")->capture_default_str();
   origin.add_option("--seed", serve.origin.seed, "Decides the bytes")->capture_default_str();
   origin.add_option("--pace", serve.origin.bytes_per_second, "Bytes a second; 0: as fast as it goes")
-      ->transform(byte_count())
+      ->transform(CLI::Validator(read_bytes, "BYTES"))
       ->default_str("0");
   origin.add_flag("--faults", serve.origin.faults, "Misbehave with one file in ten");
 

@@ -236,8 +236,9 @@ std::vector<NamedChunk> Manifest::assignment(std::size_t index) const {
   std::vector<NamedChunk> out;
   for (std::size_t i = index + 1; i-- > 0;) {
     const Version& version = versions.at(i);
-    for (auto chunk = version.downloaded.rbegin(); chunk != version.downloaded.rend(); ++chunk) {
-      if (decided.insert(chunk->description.id).second) out.push_back(*chunk);
+    for (std::size_t j = version.downloaded.size(); j-- > 0;) {
+      const NamedChunk& chunk = version.downloaded[j];
+      if (decided.insert(chunk.description.id).second) out.push_back(chunk);
     }
     for (const std::string& name : version.deleted) decided.insert(chunk_id_of(name));
   }

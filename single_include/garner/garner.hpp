@@ -9425,8 +9425,8 @@ class SimDisk {
   [[nodiscard]] std::string path_of(detail::SimNode node, std::string_view name) const {
     std::string path(name);
     for (; node != root_node; node = nodes_[node].parent) {
-      const std::string& above = names_->text(nodes_[node].name);
-      path = path.empty() ? above : above + '/' + path;
+      if (!path.empty()) path.insert(0, 1, '/');
+      path.insert(0, names_->text(nodes_[node].name));
     }
     return path;
   }
@@ -9467,7 +9467,7 @@ class SimDisk {
 
   detail::SimNode make(detail::SimNode directory, std::string_view name, bool is_directory) {
     if (unused_.empty() && nodes_.size() >= collect_at_) collect();
-    detail::SimNode node = static_cast<detail::SimNode>(nodes_.size());
+    auto node = static_cast<detail::SimNode>(nodes_.size());
     if (unused_.empty()) {
       nodes_.emplace_back();
     } else {
@@ -9667,16 +9667,16 @@ class SimMutex {
  public:
   void lock() {
     mutex_.lock();
-    ++held_;
+    ++held;
   }
   void unlock() {
-    --held_;
+    --held;
     mutex_.unlock();
   }
-  [[nodiscard]] static bool any_held() noexcept { return held_ != 0; }
+  [[nodiscard]] static bool any_held() noexcept { return held != 0; }
 
  private:
-  static inline thread_local unsigned held_ = 0;
+  static inline thread_local unsigned held = 0;
   std::mutex mutex_;
 };
 
@@ -9799,7 +9799,7 @@ class SimFileSystem {
     const Guard guard(*this);
     const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
     if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
-    if (ec) return File();
+    if (ec) return {};
     File file(disk_, node);
     file.writable_ = access == Access::write;
     return file;

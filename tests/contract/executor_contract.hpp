@@ -162,6 +162,7 @@ void executor_contract() {
   SUBCASE("any thread may post, wait and cancel") {
     std::atomic<int> cancelled{0};
     std::vector<std::thread> threads;
+    threads.reserve(4);
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&] {
         for (int i = 0; i < 50; ++i) {

@@ -65,6 +65,7 @@ class Model {
     }
     std::sort(found.begin(), found.end());
     std::vector<std::uint64_t> out;
+    out.reserve(found.size());
     for (const auto& [begin, asked] : found) out.push_back(asked);
     return out;
   }
@@ -292,6 +293,7 @@ TEST_CASE("readers on other threads see every batch whole while the index change
   std::atomic<std::uint64_t> wrong{0};
   std::atomic<std::uint64_t> rounds{0};
   std::vector<std::thread> readers;
+  readers.reserve(3);
   for (int i = 0; i < 3; ++i) {
     readers.emplace_back([&, i] {
       Random random(static_cast<std::uint64_t>(i));

@@ -20,7 +20,6 @@
 
 using garner::CurlDownloader;
 using garner::errc;
-using garner::FetchRequest;
 using garner::SourceIdentity;
 using garner::test::CheckedSink;
 using garner::test::Exchange;

@@ -51,6 +51,7 @@ constexpr const char* to_string(Call call) {
   return names[static_cast<std::size_t>(call)];
 }
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): in the order in which the members may be destroyed
 class Scenario {
  public:
   explicit Scenario(garner::Decisions& decisions, std::function<void(std::string)> trace = nullptr)
@@ -58,7 +59,7 @@ class Scenario {
     world_.trace = std::move(trace);
     disk_ = std::make_shared<garner::SimDisk>(
         garner::SimDiskOptions{decisions.choose(2) == 0 ? garner::CrashMode::adversarial : garner::CrashMode::ordered});
-    for (std::size_t i = 0; i < enabled_.size(); ++i) enabled_[i] = decisions.chance(2, 3);
+    for (bool& enabled : enabled_) enabled = decisions.chance(2, 3);
     enabled_[index(Call::download)] = enabled_[index(Call::work)] = true;
     revive_ = decisions.chance(2, 3);
     for (unsigned chunk = 0; chunk < chunks; ++chunk) {
@@ -305,7 +306,7 @@ class Scenario {
     const Version* version = version_at(path);
     if (version == nullptr) return fail("a chunk is served that is not whole: " + path);
     for (const auto& [name, bytes] : version->files) {
-      if (!disk_->always_durable(path + '/' + name, bytes))
+      if (!disk_->always_durable(entry_of(path, name), bytes))
         return fail("a file is served that is not durable: " + path);
     }
     checked_.insert(path);
@@ -375,6 +376,7 @@ class Scenario {
   static std::string path_of(const Manager::ChunkRef& ref) {
     return ref.path().lexically_relative("/sim").generic_string();
   }
+  static std::string entry_of(const std::string& path, const std::string& name) { return path + '/' + name; }
 
   /// Which version of its chunk the directory holds, whole; null where none.
   [[nodiscard]] const Version* version_at(const std::string& path) const {
@@ -382,7 +384,7 @@ class Scenario {
       if (path.find(version.chunk.id.to_hex()) == std::string::npos) continue;
       bool same = true;
       for (const auto& [name, bytes] : version.files) {
-        const std::string* there = disk_->contents(path + '/' + name);
+        const std::string* there = disk_->contents(entry_of(path, name));
         same = same && there != nullptr && *there == bytes;
       }
       if (same) return &version;

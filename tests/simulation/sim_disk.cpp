@@ -473,7 +473,7 @@ void play(std::uint64_t seed, Script& on) {
         break;
       case 1:
         // Each file's bytes are its own.
-        if (files.contains(name) && !on.disk().contents(name)->size()) on.write(name, std::to_string(step));
+        if (files.contains(name) && on.disk().contents(name)->empty()) on.write(name, std::to_string(step));
         break;
       case 2:
         if (files.contains(name) && files.insert(other).second) {

@@ -28,14 +28,12 @@
 namespace {
 
 using garner::Access;
-using garner::CrashMode;
 using garner::EntryKind;
 using garner::errc;
 using garner::PosixFileSystem;
 using garner::SeededDecisions;
 using garner::SimCall;
 using garner::SimDisk;
-using garner::SimDiskOptions;
 using garner::SimFault;
 using garner::SimFileSystem;
 using garner::SimMutex;

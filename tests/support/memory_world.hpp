@@ -72,8 +72,7 @@ using MemoryManager = DataManager<MemoryStorage, MemoryDownloader, DrivenFromOut
 
 inline MemoryManager make_manager(const Outside& outside, Options options = {}) {
   if (options.seed == 0) options.seed = 1;
-  return MemoryManager(MemoryStorage(outside.disk), MemoryDownloader(outside.origin), DrivenFromOutside(outside.clock),
-                       options);
+  return {MemoryStorage(outside.disk), MemoryDownloader(outside.origin), DrivenFromOutside(outside.clock), options};
 }
 
 /// The bytes of the file of a chunk made by `chunk`.

@@ -55,6 +55,7 @@ std::string with_file(const std::string& file) {
 
 std::vector<std::string> names_of(const std::vector<worker::NamedChunk>& chunks) {
   std::vector<std::string> names;
+  names.reserve(chunks.size());
   for (const auto& chunk : chunks) names.push_back(chunk.name);
   return names;
 }
@@ -63,6 +64,7 @@ std::filesystem::path data(const std::string& name) { return std::filesystem::pa
 
 Manifest load(const std::vector<std::string>& names) {
   std::vector<std::filesystem::path> files;
+  files.reserve(names.size());
   for (const std::string& name : names) files.push_back(data(name));
   return worker::load_manifests(files);
 }

@@ -255,8 +255,8 @@ class SimDisk {
   [[nodiscard]] std::string path_of(detail::SimNode node, std::string_view name) const {
     std::string path(name);
     for (; node != root_node; node = nodes_[node].parent) {
-      const std::string& above = names_->text(nodes_[node].name);
-      path = path.empty() ? above : above + '/' + path;
+      if (!path.empty()) path.insert(0, 1, '/');
+      path.insert(0, names_->text(nodes_[node].name));
     }
     return path;
   }
@@ -297,7 +297,7 @@ class SimDisk {
 
   detail::SimNode make(detail::SimNode directory, std::string_view name, bool is_directory) {
     if (unused_.empty() && nodes_.size() >= collect_at_) collect();
-    detail::SimNode node = static_cast<detail::SimNode>(nodes_.size());
+    auto node = static_cast<detail::SimNode>(nodes_.size());
     if (unused_.empty()) {
       nodes_.emplace_back();
     } else {

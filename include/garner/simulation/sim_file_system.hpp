@@ -141,7 +141,7 @@ class SimFileSystem {
     const Guard guard(*this);
     const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
     if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
-    if (ec) return File();
+    if (ec) return {};
     File file(disk_, node);
     file.writable_ = access == Access::write;
     return file;

@@ -106,16 +106,16 @@ class SimMutex {
  public:
   void lock() {
     mutex_.lock();
-    ++held_;
+    ++held;
   }
   void unlock() {
-    --held_;
+    --held;
     mutex_.unlock();
   }
-  [[nodiscard]] static bool any_held() noexcept { return held_ != 0; }
+  [[nodiscard]] static bool any_held() noexcept { return held != 0; }
 
  private:
-  static inline thread_local unsigned held_ = 0;
+  static inline thread_local unsigned held = 0;
   std::mutex mutex_;
 };
 
