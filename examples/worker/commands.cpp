@@ -66,16 +66,15 @@ int list_chunks(const CommandOptions& options) {
                {"STATE"},
                {"FILES", Align::right},
                {"BYTES", Align::right},
-               {"CHUNK"}});
+               {"CHUNK"},
+               {"LAST ERROR"}});
   std::uint64_t ready = 0;
   std::uint64_t bytes = 0;
   for (const ChunkRow& row : rows) {
     const bool is_ready = row.state == garner::to_string(garner::ChunkState::ready);
-    const std::string state = row.attempts > 0 && !is_ready
-                                  ? fmt::format("{}, attempt {}: {}", row.state, row.attempts, row.error)
-                                  : row.state;
-    table.add({row.dataset, std::to_string(row.begin), std::to_string(row.end), state, std::to_string(row.files),
-               format_bytes(row.bytes), name_of(row)});
+    table.add({row.dataset, std::to_string(row.begin), std::to_string(row.end), row.state, std::to_string(row.files),
+               format_bytes(row.bytes), name_of(row),
+               row.error.empty() ? "" : fmt::format("{}, {} so far", row.error, row.attempts)});
     ready += is_ready ? 1 : 0;
     bytes += is_ready ? row.bytes : 0;
   }

@@ -23,33 +23,11 @@
 #include "garner/simulation/sim_downloader.hpp"
 #include "garner/simulation/sim_file_system.hpp"
 #include "garner/simulation/sim_world.hpp"
+#include "simulation/calls.hpp"
 
 namespace simulation {
 
 using Manager = garner::DataManager<garner::SimStorage, garner::SimDownloader, garner::SimExecutor>;
-
-/// What a run may do. Each kind is on or off for a whole run.
-enum class Call : std::uint8_t {
-  download,
-  remove,
-  assign,
-  pin,
-  unpin,
-  work,
-  wait,
-  verify,
-  options,
-  power_cut,
-  kill,
-  restart
-};
-inline constexpr std::size_t calls = 12;
-
-constexpr const char* to_string(Call call) {
-  constexpr std::array<const char*, calls> names = {"download", "delete", "assign",  "pin",       "unpin", "work",
-                                                    "wait",     "verify", "options", "power cut", "kill",  "restart"};
-  return names[static_cast<std::size_t>(call)];
-}
 
 // NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): in the order in which the members may be destroyed
 class Scenario {
