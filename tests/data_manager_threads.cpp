@@ -276,11 +276,13 @@ TEST_CASE("hostile 46: an observer on the only thread there is may close the man
     }
     if (event.kind == EventKind::closed) closed.set_value();
   });
-  world.manager->download_chunk(some_chunk(0, 1));
-  world.manager->download_chunk(some_chunk(1, 1));
+  std::error_code error;
+  world.manager->download_chunk(some_chunk(1, 1), error);
+  CHECK_FALSE(error);
+  world.manager->download_chunk(some_chunk(0, 1), error);
+  CHECK_FALSE(error);
   REQUIRE(inside.get_future().wait_for(60s) == std::future_status::ready);
   REQUIRE(closed.get_future().wait_for(60s) == std::future_status::ready);
-  std::error_code error;
   world.manager->download_chunk(some_chunk(2, 1), error);
   CHECK(error == errc::closed);
   world.manager.reset();
