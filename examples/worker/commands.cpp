@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 
 #include "control_client.hpp"
@@ -19,11 +20,17 @@ namespace worker {
 
 namespace {
 
-/// The data directory itself, without any download. A deletion is carried out before this goes away.
+/// The data directory itself, without any download.
 class OfflineStore : public Service {
  public:
   using Service::Service;
-  ~OfflineStore() override { manager().wait_converged(std::chrono::seconds(30)); }
+
+  /// Returns when the chunk is gone from the disk too: nobody else will see to it.
+  std::optional<std::string> remove(const std::string& chunk) override {
+    auto id = Service::remove(chunk);
+    if (id) manager().wait_converged(std::chrono::seconds(30));
+    return id;
+  }
 };
 
 std::unique_ptr<Backend> open_backend(const CommandOptions& options) {

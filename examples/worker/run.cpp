@@ -7,7 +7,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <stdexcept>
 #include <utility>
 
 #include "console.hpp"
@@ -27,7 +26,7 @@ std::size_t index_of_version(const Manifest& manifest, std::uint64_t number) {
   for (std::size_t i = 0; i < manifest.versions.size(); ++i) {
     if (manifest.versions[i].number == number) return i;
   }
-  throw std::runtime_error(fmt::format("the manifest has no version {}", number));
+  throw ManifestError({fmt::format("the manifest has no version {}", number)});
 }
 
 Manifest load(const RunOptions& options) {
@@ -35,8 +34,8 @@ Manifest load(const RunOptions& options) {
   const garner::CurlDownloader downloader(options.manager);
   Manifest manifest =
       load_manifests(options.manifests, [&downloader](std::string_view url) { return downloader.check_url(url); });
-  if (options.add && manifest.versioned) throw std::runtime_error("--add needs a manifest without versions");
-  if (options.version && !manifest.versioned) throw std::runtime_error("--version needs one with versions");
+  if (options.add && manifest.versioned) throw ManifestError({"--add needs a manifest without versions"});
+  if (options.version && !manifest.versioned) throw ManifestError({"--version needs a manifest with versions"});
   if (options.version) index_of_version(manifest, *options.version);
   if (!options.base_url.empty()) redirect(manifest, options.base_url);
   return manifest;

@@ -140,7 +140,11 @@ ChunkRow Service::row_of(const ChunkRef& ref) const {
   row.end = ref.block_range().end;
   row.state = garner::to_string(garner::ChunkState::ready);
   row.bytes = ref.bytes();
-  row.files = ref.files().size();
+  try {
+    row.files = ref.files().size();
+  } catch (const garner::Error& error) {
+    row.error = error.what();  // one chunk's bad descriptor must not hide the others
+  }
   const std::lock_guard lock(mutex_);
   row.dataset = dataset_name(ref.dataset_id());
   if (const auto found = known_.find(ref.id()); found != known_.end()) row.name = found->second.name;

@@ -162,7 +162,10 @@ inline std::string query_digest(std::string_view query) {
     hash.update(std::string_view("&"));
     any = true;
   }
-  return any ? "-" + format_hex(hash.finish().data(), 6) : std::string();
+  if (!any) return {};
+  std::string out = "-";
+  out += format_hex(hash.finish().data(), 6);
+  return out;
 }
 
 }  // namespace detail

@@ -623,7 +623,10 @@ inline std::string query_digest(std::string_view query) {
     hash.update(std::string_view("&"));
     any = true;
   }
-  return any ? "-" + format_hex(hash.finish().data(), 6) : std::string();
+  if (!any) return {};
+  std::string out = "-";
+  out += format_hex(hash.finish().data(), 6);
+  return out;
 }
 
 }  // namespace detail
@@ -3826,7 +3829,7 @@ class Performer {
 
   /// Does not block.
   void perform(core::Action& action) {
-    std::visit([this](auto& todo) { this->perform(todo); }, action);
+    std::visit([this](auto& what) { this->perform(what); }, action);
   }
 
   [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
@@ -8073,7 +8076,7 @@ class MemoryOrigin {
   /// An empty `etag` is made from the number of the replacement.
   void put(const std::string& url, std::string bytes, std::string etag = {}) {
     const std::lock_guard lock(shared_->mutex);
-    if (etag.empty()) etag = "\"" + std::to_string(++shared_->versions) + "\"";
+    if (etag.empty()) etag.append(1, '"').append(std::to_string(++shared_->versions)).append(1, '"');
     shared_->files[url] = {std::make_shared<const std::string>(std::move(bytes)), std::move(etag)};
   }
   /// From now on the URL is `errc::not_found`.

@@ -208,71 +208,71 @@ class World {
 
   /// Each answer is one that a store or a network could give.
   void answer(std::size_t at) {
-    const garner::core::Action todo = pending_[at];
+    const garner::core::Action task = pending_[at];
     pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(at));
-    std::visit([this](const auto& what) { answer(what); }, todo);
+    std::visit([this](const auto& what) { answer(what); }, task);
     perform();
   }
 
-  void answer(const action::Stage& todo) {
+  void answer(const action::Stage& task) {
     const Outcome outcome = fault();
-    const auto id = todo.chunk->id;
+    const auto id = task.chunk->id;
     if (outcome.ok()) {
-      held_.at(todo.number).state = Held::State::staged;
+      held_.at(task.number).state = Held::State::staged;
     } else {
-      held_.erase(todo.number);
+      held_.erase(task.number);
     }
     table_.staged(id, outcome, now_);
   }
-  void answer(const action::StartFile& todo) {
-    Held& held = held_.at(todo.number);
-    held.moving.erase(todo.transfer);
+  void answer(const action::StartFile& task) {
+    Held& held = held_.at(task.number);
+    held.moving.erase(task.transfer);
     Outcome outcome = fault();
-    if (outcome.ok() && stopped_.contains(todo.transfer) && chance(80)) outcome.error = errc::cancelled;
-    if (outcome.ok()) held.done.insert(*todo.name);
-    table_.file_done(todo.chunk->id, todo.transfer, outcome, now_);
+    if (outcome.ok() && stopped_.contains(task.transfer) && chance(80)) outcome.error = errc::cancelled;
+    if (outcome.ok()) held.done.insert(*task.name);
+    table_.file_done(task.chunk->id, task.transfer, outcome, now_);
   }
-  void answer(const action::Publish& todo) {
-    Held& held = held_.at(todo.number);
+  void answer(const action::Publish& task) {
+    Held& held = held_.at(task.number);
     const Outcome outcome = fault();
     held.state = outcome.ok() ? Held::State::published : Held::State::staged;
-    table_.published(todo.id, outcome.ok() ? generation(todo.number) : Generation(), outcome, now_);
+    table_.published(task.id, outcome.ok() ? generation(task.number) : Generation(), outcome, now_);
   }
-  void answer(const action::Discard& todo) {
-    held_.erase(todo.number);
-    table_.discarded(todo.id, fault(), now_);
+  void answer(const action::Discard& task) {
+    held_.erase(task.number);
+    table_.discarded(task.id, fault(), now_);
   }
   void answer(const action::CleanUp&) { table_.cleaned_up(fault(), now_); }
-  void answer(const action::Doom& todo) {
-    Held& held = end_operation(todo.generation);
+  void answer(const action::Doom& task) {
+    Held& held = end_operation(task.generation);
     const Outcome outcome = fault();
     held.doomed = held.doomed || outcome.ok();
-    table_.doomed(todo.generation, outcome, now_);
+    table_.doomed(task.generation, outcome, now_);
   }
-  void answer(const action::Spare& todo) {
-    Held& held = end_operation(todo.generation);
+  void answer(const action::Spare& task) {
+    Held& held = end_operation(task.generation);
     const Outcome outcome = fault();
     held.doomed = held.doomed && !outcome.ok();
-    table_.spared(todo.generation, outcome, now_);
+    table_.spared(task.generation, outcome, now_);
   }
-  void answer(const action::Remove& todo) {
-    end_operation(todo.generation);
+  void answer(const action::Remove& task) {
+    end_operation(task.generation);
     const Outcome outcome = fault();
-    if (outcome.ok()) held_.erase(todo.generation.number);
-    table_.removed(todo.generation, outcome, now_);
+    if (outcome.ok()) held_.erase(task.generation.number);
+    table_.removed(task.generation, outcome, now_);
   }
-  void answer(const action::Describe& todo) {
-    const Held& held = end_operation(todo.generation);
+  void answer(const action::Describe& task) {
+    const Held& held = end_operation(task.generation);
     std::optional<DataChunk> chunk = describe(held.name, held.version);
     if (!fault().ok()) chunk.reset();
-    table_.described(todo.generation, chunk, now_);
+    table_.described(task.generation, chunk, now_);
   }
-  void answer(const action::Verify& todo) {
-    const Held& held = end_operation(todo.generation);
+  void answer(const action::Verify& task) {
+    const Held& held = end_operation(task.generation);
     Outcome outcome;
     if (faults_ && chance(20)) outcome.error = errc::corrupt_chunk;
     const DataChunk& chunk = describe(held.name, held.version);
-    table_.verified(todo.generation, outcome, chunk, now_);
+    table_.verified(task.generation, outcome, chunk, now_);
   }
   void answer(const action::StopFile&) {}
   void answer(const action::List&) {}
@@ -289,54 +289,54 @@ class World {
   // ---- what is asked for, each with what must hold before it
 
   void perform() {
-    for (garner::core::Action& todo : std::exchange(table_.actions(), {})) {
-      std::visit([this](const auto& what) { asked(what); }, todo);
+    for (garner::core::Action& task : std::exchange(table_.actions(), {})) {
+      std::visit([this](const auto& what) { asked(what); }, task);
       const bool reported =
-          !std::holds_alternative<action::StopFile>(todo) && !std::holds_alternative<action::List>(todo) &&
-          !std::holds_alternative<action::Unlist>(todo) && !std::holds_alternative<garner::Event>(todo);
-      if (reported) pending_.push_back(std::move(todo));
+          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::List>(task) &&
+          !std::holds_alternative<action::Unlist>(task) && !std::holds_alternative<garner::Event>(task);
+      if (reported) pending_.push_back(std::move(task));
     }
   }
 
-  void asked(const action::Stage& todo) {
+  void asked(const action::Stage& task) {
     REQUIRE_FALSE(closed_);
-    REQUIRE(todo.number > last_number_);
-    last_number_ = todo.number;
+    REQUIRE(task.number > last_number_);
+    last_number_ = task.number;
     Held held;
-    for (held.name = 0; id_of(held.name) != todo.chunk->id;) ++held.name;
-    for (held.version = 0; !(describe(held.name, held.version) == *todo.chunk);) ++held.version;
-    held_[todo.number] = held;
+    for (held.name = 0; id_of(held.name) != task.chunk->id;) ++held.name;
+    for (held.version = 0; !(describe(held.name, held.version) == *task.chunk);) ++held.version;
+    held_[task.number] = held;
   }
-  void asked(const action::StartFile& todo) {
+  void asked(const action::StartFile& task) {
     REQUIRE_FALSE(closed_);
-    REQUIRE(todo.transfer > last_transfer_);
-    last_transfer_ = todo.transfer;
-    Held& held = held_.at(todo.number);
+    REQUIRE(task.transfer > last_transfer_);
+    last_transfer_ = task.transfer;
+    Held& held = held_.at(task.number);
     REQUIRE(held.state == Held::State::staged);
-    REQUIRE_FALSE(held.done.contains(*todo.name));
-    REQUIRE(todo.url < todo.source->urls.size());
-    held.moving.insert(todo.transfer);
+    REQUIRE_FALSE(held.done.contains(*task.name));
+    REQUIRE(task.url < task.source->urls.size());
+    held.moving.insert(task.transfer);
     std::size_t moving = 0;
     for (const auto& [number, other] : held_) moving += other.moving.size();
     REQUIRE(moving <= options_.max_concurrent_files);
   }
-  void asked(const action::StopFile& todo) { stopped_.insert(todo.transfer); }
-  void asked(const action::Publish& todo) {
-    Held& held = held_.at(todo.number);
+  void asked(const action::StopFile& task) { stopped_.insert(task.transfer); }
+  void asked(const action::Publish& task) {
+    Held& held = held_.at(task.number);
     REQUIRE(held.state == Held::State::staged);
     REQUIRE(held.moving.empty());
     REQUIRE(held.done.size() == describe(held.name, held.version).files.size());
     held.state = Held::State::publishing;
   }
-  void asked(const action::Discard& todo) {
-    Held& held = held_.at(todo.number);
+  void asked(const action::Discard& task) {
+    Held& held = held_.at(task.number);
     REQUIRE(held.state == Held::State::staged);
     REQUIRE(held.moving.empty());
     held.state = Held::State::discarding;
   }
   void asked(const action::CleanUp&) {
     REQUIRE_FALSE(closed_);
-    for (const auto& todo : pending_) REQUIRE_FALSE(std::holds_alternative<action::CleanUp>(todo));
+    for (const auto& task : pending_) REQUIRE_FALSE(std::holds_alternative<action::CleanUp>(task));
   }
   void begin_operation(const Generation& on) {
     Held& held = held_.at(on.number);
@@ -344,27 +344,27 @@ class World {
     REQUIRE_FALSE(held.busy);
     held.busy = true;
   }
-  void asked(const action::Doom& todo) { begin_operation(todo.generation); }
-  void asked(const action::Spare& todo) { begin_operation(todo.generation); }
-  void asked(const action::Describe& todo) { begin_operation(todo.generation); }
-  void asked(const action::Verify& todo) { begin_operation(todo.generation); }
-  void asked(const action::Remove& todo) {
+  void asked(const action::Doom& task) { begin_operation(task.generation); }
+  void asked(const action::Spare& task) { begin_operation(task.generation); }
+  void asked(const action::Describe& task) { begin_operation(task.generation); }
+  void asked(const action::Verify& task) { begin_operation(task.generation); }
+  void asked(const action::Remove& task) {
     REQUIRE_FALSE(closed_);
-    begin_operation(todo.generation);
-    const Held& held = held_.at(todo.generation.number);
+    begin_operation(task.generation);
+    const Held& held = held_.at(task.generation.number);
     REQUIRE_FALSE(held.listed);
     REQUIRE(held.pins == 0);
     REQUIRE((held.drained || !held.ever_listed));
   }
-  void asked(const action::List& todo) {
-    Held& held = held_.at(todo.generation.number);
+  void asked(const action::List& task) {
+    Held& held = held_.at(task.generation.number);
     REQUIRE(held.state == Held::State::published);
     REQUIRE_FALSE(held.listed);
     held.listed = held.ever_listed = true;
     held.drained = held.drain_due = false;  // the report is of an older listing
   }
-  void asked(const action::Unlist& todo) {
-    Held& held = held_.at(todo.generation.number);
+  void asked(const action::Unlist& task) {
+    Held& held = held_.at(task.generation.number);
     REQUIRE(held.listed);
     held.listed = false;
     held.drain_due = held.pins == 0;

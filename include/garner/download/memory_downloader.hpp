@@ -50,7 +50,7 @@ class MemoryOrigin {
   /// An empty `etag` is made from the number of the replacement.
   void put(const std::string& url, std::string bytes, std::string etag = {}) {
     const std::lock_guard lock(shared_->mutex);
-    if (etag.empty()) etag = "\"" + std::to_string(++shared_->versions) + "\"";
+    if (etag.empty()) etag.append(1, '"').append(std::to_string(++shared_->versions)).append(1, '"');
     shared_->files[url] = {std::make_shared<const std::string>(std::move(bytes)), std::move(etag)};
   }
   /// From now on the URL is `errc::not_found`.

@@ -38,7 +38,7 @@ class Performer {
 
   /// Does not block.
   void perform(core::Action& action) {
-    std::visit([this](auto& todo) { this->perform(todo); }, action);
+    std::visit([this](auto& what) { this->perform(what); }, action);
   }
 
   [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
