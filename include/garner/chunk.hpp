@@ -170,8 +170,10 @@ inline std::string query_digest(std::string_view query) {
 
 }  // namespace detail
 
-/// `url` without what must not be shown or stored: its user and password, and a query that carries a
-/// signature or a token. Works on text that is no valid URL too, and then removes rather too much.
+/// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token or
+/// a key. In the place of such a query stands "?redacted", with a digest of 48 bits of those of its parameters that may
+/// name the file (`key=` among them), so that the URLs of two files stay two. Works on text that is no valid URL too, and
+/// then removes rather too much.
 inline std::string redact_url(std::string_view url) {
   std::string out(url);
   std::size_t start = out.find("://");
