@@ -1025,8 +1025,9 @@ struct StoreUsage {
 /// | `s.location(generation)`     | `S::Location`     | where it is; const, does not block                             |
 /// | `s.describe(generation, ec)` | `DataChunk`       | the description it was staged with, sizes and digests as       |
 /// |                              |                   | found, URLs redacted; const                                    |
-/// | `s.doom(generation)`         | `std::error_code` | from now on the next start does not recover it; durable        |
-/// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back; durable                                   |
+/// | `s.doom(generation)`         | `std::error_code` | from now on the next start does not recover it; durable. After |
+/// |                              |                   | an error, of this or of `spare`, either may be the case        |
+/// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
 /// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |
@@ -2370,14 +2371,17 @@ namespace garner::core {
 struct Copy {
   enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
 
+  /// Whether the next start would find it. After a failed doom or spare that is not known.
+  enum class Mark : std::uint8_t { none, unsure, doomed };
+
   explicit Copy(const Generation& published) : generation(published) {}
 
   Generation generation;
   std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
   bool listed = false;                        ///< served
-  bool doomed = false;                        ///< the store would not recover it
   bool drained = false;                       ///< nobody has a pin on it
-  bool unfit = false;                     ///< not to be served again: its removal has begun, or it was found corrupt
+  bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
+  Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
   std::optional<Instant> retry_at;        ///< of it
@@ -2430,7 +2434,7 @@ struct ChunkEntry {
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
       if (copy.operation == Copy::Operation::verify) return copy.listed;
       if (copy.operation != Copy::Operation::none) return false;
-      return copy.listed ? !copy.doomed : copy.doomed && !copy.drained;
+      return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
     });
   }
 
@@ -2683,10 +2687,10 @@ class ChunkRules : protected ActionList {
   void settle_copy(Copy& copy) {
     if (copy.operation != Copy::Operation::none || copy.retry_at) return;
     if (copy.listed) {
-      if (copy.doomed) begin(copy, Copy::Operation::spare);
+      if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
     } else if (copy.drained && !closed_) {
       begin(copy, Copy::Operation::remove);
-    } else if (!copy.doomed) {
+    } else if (copy.mark != Copy::Mark::doomed) {
       begin(copy, Copy::Operation::doom);
     }
   }
@@ -2695,8 +2699,8 @@ class ChunkRules : protected ActionList {
     copy.operation = operation;
     switch (operation) {
       case Copy::Operation::none: break;
-      case Copy::Operation::doom: return act(action::Doom{copy.generation});
-      case Copy::Operation::spare: return act(action::Spare{copy.generation});
+      case Copy::Operation::doom: copy.mark = Copy::Mark::unsure; return act(action::Doom{copy.generation});
+      case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
         return act(action::Remove{copy.generation});
@@ -3074,11 +3078,11 @@ class ChunkTable : private ChunkRules {
   }
 
   void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
-    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = true; });
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.mark = Copy::Mark::doomed; });
   }
 
   void spared(const Generation& generation, const Outcome& outcome, Instant now) {
-    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = false; });
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.mark = Copy::Mark::none; });
   }
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
@@ -4492,6 +4496,8 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// | `fs.lock(file)`                 | `std::error_code`  | this handle alone has the lock until it is closed,   |
 /// |                                 |                    | if by the process's end; or `errc::directory_in_use` |
 /// | `fs.free_space(ec)`             | `std::uint64_t`    | bytes that may still be written                      |
+/// | `fs.boot_id()`                  | `std::string`      | another one after each start of the machine; empty   |
+/// |                                 |                    | where that is not known                              |
 /// Errors: garner's `errc` where it has a word for it, else the generic category. A missing entry is
 /// `std::errc::no_such_file_or_directory`.
 /// Thread-safety: all members at the same time; a `File` is used by one thread at a time, a `Directory` by many.
@@ -4525,6 +4531,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.remove_directory(dir, name) } -> std::same_as<std::error_code>;
   { fs.lock(file) } -> std::same_as<std::error_code>;
   { fs.free_space(ec) } -> std::same_as<std::uint64_t>;
+  { fs.boot_id() } -> std::same_as<std::string>;
 };
 
 }  // namespace garner
@@ -4786,6 +4793,17 @@ class PosixFileSystem {
     struct statvfs status {};
     ec = detail::errno_result(detail::uninterrupted([&] { return ::fstatvfs(root_.get(), &status); }));
     return std::uint64_t{status.f_bavail} * status.f_frsize;
+  }
+
+  /// As random(4) tells it; empty where /proc is not mounted.
+  static std::string boot_id() {
+    const detail::Descriptor file(detail::uninterrupted(
+        [] { return ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
+    if (!file) return {};
+    std::string id(36, '\0');
+    const ssize_t count = detail::uninterrupted([&] { return ::read(file.get(), id.data(), id.size()); });
+    id.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+    return id;
   }
 
  private:
@@ -5150,6 +5168,7 @@ inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
+inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
 
 /// All that `FORMAT` holds.
@@ -5613,12 +5632,14 @@ struct Leftovers {
   std::vector<std::string> markers;  ///< in `doomed/`, of generations that are in `chunks/` no more
   std::vector<std::string> staging;  ///< names in `staging/`
   std::vector<std::string> trash;    ///< names in `trash/`
+  std::vector<Generation> unmarked;  ///< that a power cut may bring back, and have no marker in `doomed/` yet
 
   void append(const Leftovers& more) {
     doomed.insert(doomed.end(), more.doomed.begin(), more.doomed.end());
     markers.insert(markers.end(), more.markers.begin(), more.markers.end());
     staging.insert(staging.end(), more.staging.begin(), more.staging.end());
     trash.insert(trash.end(), more.trash.begin(), more.trash.end());
+    unmarked.insert(unmarked.end(), more.unmarked.begin(), more.unmarked.end());
   }
 };
 
@@ -5627,7 +5648,8 @@ struct StoreScan {
   Recovery recovery;
   std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
   Leftovers leftovers;
-  std::vector<std::string> unrecognised;  ///< paths below the data directory, control bytes escaped
+  std::vector<std::string> empty_datasets;  ///< names in `chunks/`
+  std::vector<std::string> unrecognised;    ///< paths below the data directory, control bytes escaped
 };
 
 template <FileSystem F>
@@ -5648,6 +5670,7 @@ class StoreScanner {
 
   bool scan_doomed() {
     const auto marker = [this](std::string_view name, EntryKind kind) {
+      if (name == store_layout::boot_file) return;
       const auto generation = store_layout::parse_qualified_name(name);
       if (kind != EntryKind::file || !generation) return unrecognised(store_layout::doomed_directory, name);
       saw(generation->number);
@@ -5694,7 +5717,9 @@ class StoreScanner {
     const DatasetId id = *store_layout::parse_dataset_name(name);
     std::error_code ec;
     const Directory directory = root_.fs().open_directory(root_.chunks(), name, ec);
+    bool is_empty = true;
     const auto chunk = [&](std::string_view entry, EntryKind kind) {
+      is_empty = false;
       const auto generation = store_layout::parse_chunk_name(entry, id);
       if (kind != EntryKind::directory || !generation) return unrecognised(place, entry);
       saw(generation->number);
@@ -5706,7 +5731,9 @@ class StoreScanner {
         found_(*generation);
       }
     };
-    return check(ec, place) && scan(directory, place, chunk);
+    if (!check(ec, place) || !scan(directory, place, chunk)) return false;
+    if (is_empty) scan_.empty_datasets.push_back(name);
+    return true;
   }
 
   /// Lists a directory whose entries count as durable once they were reported. An earlier process may have been killed
@@ -5753,6 +5780,12 @@ template <FileSystem F>
 class StoreRemover {
  public:
   explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
+  StoreRemover(const StoreRemover&) = delete;
+  StoreRemover& operator=(const StoreRemover&) = delete;
+  /// What the next start must not find, and could not be marked so, is tried once more: nobody knows of it afterwards.
+  ~StoreRemover() {
+    for (const Generation& generation : leftovers_.unmarked) doom(generation);
+  }
 
   /// Leaves `leftovers` to the next `clean_up`.
   void leave(const Leftovers& leftovers) {
@@ -5775,6 +5808,9 @@ class StoreRemover {
       first = first ? first : ec;
       return static_cast<bool>(ec);
     };
+    for (const Generation& generation : leftovers.unmarked) {
+      if (failed(doom(generation))) left.unmarked.push_back(generation);
+    }
     for (const Generation& generation : leftovers.doomed) {
       bool has_left = false;
       if (failed(remove(generation, has_left))) left.doomed.push_back(generation);
@@ -5795,7 +5831,8 @@ class StoreRemover {
   std::error_code doom(const Generation& generation) {
     const std::string name = store_layout::qualified_name(generation);
     const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec;
+    std::error_code ec = enter_boot();
+    if (ec) return ec;
     typename F::File marker = fs().create_file(root().doomed(), name, ec);
     if (ec == std::errc::file_exists) return settle_doomed();
     if (ec) return ec;
@@ -5914,9 +5951,35 @@ class StoreRemover {
     return doomed_unsettled_ ? root().sync_directory(root().doomed()) : std::error_code();
   }
 
+  /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
+  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. `doomed_mutex_` is held.
+  std::error_code enter_boot() {
+    if (boot_entered_) return {};
+    const std::string now = fs().boot_id();
+    std::error_code ec;
+    const std::string then = root().read_small_file(root().doomed(), store_layout::boot_file, now.size(), ec);
+    const bool is_known = !ec && !now.empty() && then.size() == now.size();
+    ec = root().unless_missing(ec);
+    if (!ec && (!is_known || then != now)) ec = write_boot(now);
+    boot_entered_ = !ec;
+    is_new_boot_ = is_new_boot_ || (is_known && then != now);
+    return ec;
+  }
+
+  std::error_code write_boot(const std::string& id) {
+    std::error_code ec = root().unless_missing(fs().remove_file(root().doomed(), store_layout::boot_file));
+    if (ec) return ec;
+    typename F::File file = fs().create_file(root().doomed(), store_layout::boot_file, ec);
+    if (!ec) ec = fs().write(file, 0, std::as_bytes(std::span(id)));
+    return ec ? ec : fs().close(file);
+  }
+
+  /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have
+  /// lost that, and no later sync tells: a power cut may bring them back, and then they are to be known for doomed.
   std::error_code remove_markers(const std::vector<std::string>& names) {
     const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec;
+    std::error_code ec = enter_boot();
+    if (ec || !is_new_boot_) return ec;
     for (const std::string& name : names) {
       if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
     }
@@ -5927,6 +5990,8 @@ class StoreRemover {
   /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
   /// Guards the next one.
   typename F::Mutex doomed_mutex_;
+  bool boot_entered_ = false;
+  bool is_new_boot_ = false;       ///< the machine was started anew since the last process
   bool doomed_unsettled_ = false;  ///< what is seen in `doomed/` may not be what is on the disk
   mutable std::mutex mutex_;       ///< guards the next two; held across no operation
   Leftovers leftovers_;
@@ -5960,6 +6025,11 @@ class BasicStore {
     detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
+    {
+      // Whoever made them may have failed to sync that, and no later sync would tell.
+      const std::lock_guard lock(state_->datasets_mutex);
+      state_->lost_datasets.insert(scan.empty_datasets.begin(), scan.empty_datasets.end());
+    }
     const std::lock_guard lock(state_->mutex);
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
@@ -6130,9 +6200,9 @@ class BasicStore {
     detail::Leftovers leftovers;
     if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
       leftovers.doomed.push_back(generation);
-      state_->remover.leave(leftovers);
     }
-    state_->remover.doom(generation);
+    if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
+    state_->remover.leave(leftovers);
     return ec;
   }
 
@@ -9224,7 +9294,12 @@ class SimDisk {
 
   SimDisk(SimDisk&&) = default;
   SimDisk(const SimDisk& other)
-      : options_(other.options_), names_(other.names_), log_(other.log_), nodes_(other.nodes_), used_(other.used_) {
+      : options_(other.options_),
+        names_(other.names_),
+        log_(other.log_),
+        nodes_(other.nodes_),
+        used_(other.used_),
+        boots_(other.boots_) {
     for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
       nodes_[node].lock = 0;
       nodes_[node].handles = 0;
@@ -9263,6 +9338,7 @@ class SimDisk {
     }
     SimDisk out(options_, names_);
     copy_survivors(tree, root_node, out, root_node, decisions);
+    out.boots_ = boots_ + 1;
     return out;
   }
 
@@ -9305,6 +9381,8 @@ class SimDisk {
   /// Changes to directories that a crash may lose.
   [[nodiscard]] std::size_t pending() const noexcept { return log_.size(); }
   [[nodiscard]] std::uint64_t used() const noexcept { return used_; }
+  /// Crashes that led to it: the machine was started anew after each.
+  [[nodiscard]] std::uint64_t boots() const noexcept { return boots_; }
   [[nodiscard]] std::uint64_t free() const noexcept {
     return used_ < options_.capacity ? options_.capacity - used_ : 0;
   }
@@ -9563,6 +9641,7 @@ class SimDisk {
   std::vector<detail::SimNode> unused_;
   std::size_t collect_at_ = 128;
   std::uint64_t used_ = 0;
+  std::uint64_t boots_ = 0;
   std::uint64_t last_handle_ = 0;
   bool dead_ = false;
 };
@@ -9937,6 +10016,8 @@ class SimFileSystem {
     const Guard guard(*this);
     return ec ? 0 : disk_->free();
   }
+
+  [[nodiscard]] std::string boot_id() const { return std::to_string(1'000'000'000 + disk_->boots()); }
 
  private:
   struct Guard {

@@ -791,6 +791,26 @@ TEST_CASE("a cancellation that nobody asked for is a failure like any other") {
   CHECK(bench.wake() == "start 1 f0@0 (2)");
 }
 
+TEST_CASE("a mark that failed may be there all the same: a chunk that is served again is spared") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  bench.unwant("a");
+  CHECK(bench.doomed(1, errc::sync_failed) == "");
+  CHECK(bench.want(describe("a")) == "list 1");  // not before the store has had its rest
+  CHECK_FALSE(bench.table.settled());
+  CHECK(bench.wake() == "spare 1");
+  CHECK(bench.spared(1) == "");
+  CHECK(bench.table.settled());
+  SUBCASE("and a spare that failed is no mark either") {
+    bench.unwant("a");
+    bench.doomed(1);
+    bench.want(describe("a"));
+    CHECK(bench.spared(1, errc::sync_failed) == "");
+    bench.unwant("a");
+    CHECK(bench.wake() == "doom 1");
+  }
+}
+
 TEST_CASE("a mark, or its end, or a removal that fails is tried again until it succeeds") {
   TableBench bench;
   bench.make_ready(describe("a"));

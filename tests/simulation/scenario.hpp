@@ -44,9 +44,6 @@ class Scenario {
       for (unsigned version = 0; version < versions; ++version) describe(chunk, version);
     }
     faults_ = garner::SimFaults::swarm(decisions);
-    // Not solved yet: a removal whose sync failed, a clean restart without a reboot, and then a power cut. The store cannot
-    // tell at that restart that what it sees is not what is on the disk.
-    if (faults_[garner::SimFaultKind::sync_failure] > 0) enabled_[index(Call::restart)] = false;
     world_.on_operation = [this] { maybe_crash(); };
     open();
   }

@@ -123,7 +123,9 @@ class Process {
     if (!std::exchange(fresh_, false) || ec || faults_ || dead()) return;
     for (const auto& [path, contents] : disk_->tree()) {
       for (const std::string_view place : {"staging/", "trash/", "doomed/"}) {
-        if (path.starts_with(place)) problem("left after the clean-up: " + path);
+        // Markers of this boot stay until the next: a failed sync may have lost what they are about.
+        const bool kept = path == "doomed/boot" || (same_boot_ && path.starts_with("doomed/"));
+        if (path.starts_with(place) && !kept) problem("left after the clean-up: " + path);
       }
     }
     std::uint64_t bytes = 0;
@@ -209,6 +211,9 @@ class Process {
     hooks_.disk = disk_.get();
     faults_ = hooks_.fault != nullptr;
     fresh_ = true;
+    const std::string* boot = disk_->contents("doomed/boot");
+    const std::string now = SimFileSystem(disk_).boot_id();
+    same_boot_ = boot == nullptr || boot->size() != now.size() || *boot == now;
     held_.clear();
     removing_.clear();
     std::set<std::uint64_t> told;
@@ -294,8 +299,9 @@ class Process {
   std::vector<Generation> held_;
   std::set<std::uint64_t> removing_;  ///< a `remove` began: nothing else is asked of it any more
   std::uint64_t last_ = 0;
-  bool faults_ = false;  ///< operations may fail without a reason
-  bool fresh_ = true;    ///< nothing was done but the start
+  bool faults_ = false;    ///< operations may fail without a reason
+  bool fresh_ = true;      ///< nothing was done but the start
+  bool same_boot_ = true;  ///< as far as the store can tell
   std::vector<std::string> problems_;
 };
 

@@ -258,7 +258,8 @@ TEST_CASE("what an earlier run left half-done is taken away by the clean-up, and
   CHECK_FALSE(again.store().clean_up());
   CHECK(names_in(dir / "staging").size() == 1);
   CHECK(names_in(dir / "trash").empty());
-  CHECK(names_in(dir / "doomed").empty());
+  // A marker without its chunk may be of a removal whose sync failed: it stays until the machine was started anew.
+  CHECK(names_in(dir / "doomed") == std::set<std::string>{"boot", garner::store_layout::qualified_name(removed)});
   CHECK_FALSE(fs::exists(again.store().location(doomed)));
   again.publish(begun);
   CHECK(again.store().usage().bytes_used == 10);

@@ -213,6 +213,38 @@ TEST_CASE("a dataset's directory whose name did not sync is made anew by the nex
   }
 }
 
+TEST_CASE("an empty dataset's directory that a start finds is made anew: its sync may have failed for someone else") {
+  const World world;
+  { const auto steps = world.start(); }
+  fs::create_directory(world.dir / dataset);
+  auto again = world.start();
+  world.journal->take();
+  again.published("c", hello);
+  const Entries entries = world.journal->take();
+  CHECK(position(entries, "remove_directory " + dataset) + 1 == position(entries, "make_directory " + dataset));
+}
+
+TEST_CASE("a generation that could be neither published, nor taken away, nor marked is marked when the store ends") {
+  const World world;
+  {
+    auto steps = world.start();
+    auto staging = steps.staged(chunk_of("c", hello), hello);
+    world.journal->refuse = [](const std::string& entry) {
+      const bool fails = entry.starts_with("sync_directory " + dataset) || entry.starts_with("create_file doomed/") ||
+                         entry.starts_with("rename chunks/");
+      return fails ? make_error_code(errc::sync_failed) : std::error_code();
+    };
+    std::error_code ec;
+    steps.store().publish(staging, ec);
+    CHECK(ec == errc::sync_failed);
+    CHECK(steps.store().clean_up() == errc::sync_failed);
+    CHECK(fs::exists(world.dir / in_place));
+    world.journal->refuse = nullptr;
+  }
+  CHECK(fs::exists(world.dir / marker));
+  CHECK(world.start().found().empty());
+}
+
 TEST_CASE("a full disk keeps a chunk from being published, and does not spoil it") {
   const World world;
   auto steps = world.start();
@@ -263,7 +295,7 @@ TEST_CASE("remove renames, syncs the parent, takes the marker away, and only the
                            "remove_file " + in_trash + "/chunk.json", "remove_directory " + in_trash});
 }
 
-TEST_CASE("what was removed but not synced away stays whole and marked until it is") {
+TEST_CASE("what was removed but not synced away stays whole, and marked until the machine was started anew") {
   const World world;
   {
     auto steps = world.start();
@@ -275,9 +307,10 @@ TEST_CASE("what was removed but not synced away stays whole and marked until it 
     CHECK(steps.store().remove(generation) == errc::no_such_generation);
     world.journal->refuse = nullptr;
   }
-  auto again = world.start();
-  CHECK(again.found().empty());
-  SUBCASE("the clean-up syncs before it unlinks, and takes the marker last") {
+  SUBCASE("after that the clean-up syncs before it unlinks, and takes the marker last") {
+    world.journal->boot_id = "boot 2";
+    auto again = world.start();
+    CHECK(again.found().empty());
     world.journal->take();
     CHECK_FALSE(again.store().clean_up());
     const Entries entries = world.journal->take({"sync", "remove"});
@@ -285,7 +318,23 @@ TEST_CASE("what was removed but not synced away stays whole and marked until it 
     CHECK(position(entries, "remove_directory " + in_trash) < position(entries, "remove_file " + marker));
     CHECK(entries.back() == "sync_directory doomed/");
   }
-  SUBCASE("and leaves both where the sync fails") {
+  SUBCASE("in the same boot the sync of a second process proves nothing, and the marker stays") {
+    auto again = world.start();
+    CHECK(again.found().empty());
+    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(fs::exists(world.dir / in_trash));
+    CHECK(fs::exists(world.dir / marker));
+  }
+  SUBCASE("where the boot is not known, neither does it") {
+    world.journal->boot_id.clear();
+    auto again = world.start();
+    CHECK(again.found().empty());
+    CHECK_FALSE(again.store().clean_up());
+    CHECK(fs::exists(world.dir / marker));
+  }
+  SUBCASE("and both stay where the sync fails") {
+    world.journal->boot_id = "boot 2";
+    auto again = world.start();
     world.refuse("sync_directory " + dataset, errc::sync_failed);
     CHECK(again.store().clean_up() == errc::sync_failed);
     CHECK(fs::exists(world.dir / in_trash / "a.bin"));

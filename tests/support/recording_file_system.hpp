@@ -27,6 +27,7 @@ class Journal {
  public:
   /// Called before each operation with its entry; an error is returned to the caller in the operation's place.
   std::function<std::error_code(const std::string&)> refuse;
+  std::string boot_id = "boot 1";
 
   std::error_code add(const std::string& entry) {
     const std::lock_guard lock(mutex_);
@@ -139,6 +140,7 @@ class RecordingFileSystem {
     return then("lock " + file.path, [&] { return fs_.lock(file.handle); });
   }
   std::uint64_t free_space(std::error_code& ec) const { return fs_.free_space(ec); }
+  std::string boot_id() const { return journal_->boot_id; }
 
  private:
   template <class Operation>

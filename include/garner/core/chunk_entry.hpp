@@ -25,14 +25,17 @@ namespace garner::core {
 struct Copy {
   enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
 
+  /// Whether the next start would find it. After a failed doom or spare that is not known.
+  enum class Mark : std::uint8_t { none, unsure, doomed };
+
   explicit Copy(const Generation& published) : generation(published) {}
 
   Generation generation;
   std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
   bool listed = false;                        ///< served
-  bool doomed = false;                        ///< the store would not recover it
   bool drained = false;                       ///< nobody has a pin on it
-  bool unfit = false;                     ///< not to be served again: its removal has begun, or it was found corrupt
+  bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
+  Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
   std::optional<Instant> retry_at;        ///< of it
@@ -85,7 +88,7 @@ struct ChunkEntry {
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
       if (copy.operation == Copy::Operation::verify) return copy.listed;
       if (copy.operation != Copy::Operation::none) return false;
-      return copy.listed ? !copy.doomed : copy.doomed && !copy.drained;
+      return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
     });
   }
 

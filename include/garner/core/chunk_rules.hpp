@@ -181,10 +181,10 @@ class ChunkRules : protected ActionList {
   void settle_copy(Copy& copy) {
     if (copy.operation != Copy::Operation::none || copy.retry_at) return;
     if (copy.listed) {
-      if (copy.doomed) begin(copy, Copy::Operation::spare);
+      if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
     } else if (copy.drained && !closed_) {
       begin(copy, Copy::Operation::remove);
-    } else if (!copy.doomed) {
+    } else if (copy.mark != Copy::Mark::doomed) {
       begin(copy, Copy::Operation::doom);
     }
   }
@@ -193,8 +193,8 @@ class ChunkRules : protected ActionList {
     copy.operation = operation;
     switch (operation) {
       case Copy::Operation::none: break;
-      case Copy::Operation::doom: return act(action::Doom{copy.generation});
-      case Copy::Operation::spare: return act(action::Spare{copy.generation});
+      case Copy::Operation::doom: copy.mark = Copy::Mark::unsure; return act(action::Doom{copy.generation});
+      case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
         return act(action::Remove{copy.generation});

@@ -207,11 +207,11 @@ class ChunkTable : private ChunkRules {
   }
 
   void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
-    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = true; });
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.mark = Copy::Mark::doomed; });
   }
 
   void spared(const Generation& generation, const Outcome& outcome, Instant now) {
-    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.doomed = false; });
+    operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.mark = Copy::Mark::none; });
   }
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {

@@ -61,8 +61,9 @@ struct StoreUsage {
 /// | `s.location(generation)`     | `S::Location`     | where it is; const, does not block                             |
 /// | `s.describe(generation, ec)` | `DataChunk`       | the description it was staged with, sizes and digests as       |
 /// |                              |                   | found, URLs redacted; const                                    |
-/// | `s.doom(generation)`         | `std::error_code` | from now on the next start does not recover it; durable        |
-/// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back; durable                                   |
+/// | `s.doom(generation)`         | `std::error_code` | from now on the next start does not recover it; durable. After |
+/// |                              |                   | an error, of this or of `spare`, either may be the case        |
+/// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
 /// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |

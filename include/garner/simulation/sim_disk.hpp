@@ -49,7 +49,12 @@ class SimDisk {
 
   SimDisk(SimDisk&&) = default;
   SimDisk(const SimDisk& other)
-      : options_(other.options_), names_(other.names_), log_(other.log_), nodes_(other.nodes_), used_(other.used_) {
+      : options_(other.options_),
+        names_(other.names_),
+        log_(other.log_),
+        nodes_(other.nodes_),
+        used_(other.used_),
+        boots_(other.boots_) {
     for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
       nodes_[node].lock = 0;
       nodes_[node].handles = 0;
@@ -88,6 +93,7 @@ class SimDisk {
     }
     SimDisk out(options_, names_);
     copy_survivors(tree, root_node, out, root_node, decisions);
+    out.boots_ = boots_ + 1;
     return out;
   }
 
@@ -130,6 +136,8 @@ class SimDisk {
   /// Changes to directories that a crash may lose.
   [[nodiscard]] std::size_t pending() const noexcept { return log_.size(); }
   [[nodiscard]] std::uint64_t used() const noexcept { return used_; }
+  /// Crashes that led to it: the machine was started anew after each.
+  [[nodiscard]] std::uint64_t boots() const noexcept { return boots_; }
   [[nodiscard]] std::uint64_t free() const noexcept {
     return used_ < options_.capacity ? options_.capacity - used_ : 0;
   }
@@ -388,6 +396,7 @@ class SimDisk {
   std::vector<detail::SimNode> unused_;
   std::size_t collect_at_ = 128;
   std::uint64_t used_ = 0;
+  std::uint64_t boots_ = 0;
   std::uint64_t last_handle_ = 0;
   bool dead_ = false;
 };

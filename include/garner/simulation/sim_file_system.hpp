@@ -275,6 +275,8 @@ class SimFileSystem {
     return ec ? 0 : disk_->free();
   }
 
+  [[nodiscard]] std::string boot_id() const { return std::to_string(1'000'000'000 + disk_->boots()); }
+
  private:
   struct Guard {
     explicit Guard(const SimFileSystem& fs) : lock(fs.disk_->names_->guard) {}

@@ -61,6 +61,8 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// | `fs.lock(file)`                 | `std::error_code`  | this handle alone has the lock until it is closed,   |
 /// |                                 |                    | if by the process's end; or `errc::directory_in_use` |
 /// | `fs.free_space(ec)`             | `std::uint64_t`    | bytes that may still be written                      |
+/// | `fs.boot_id()`                  | `std::string`      | another one after each start of the machine; empty   |
+/// |                                 |                    | where that is not known                              |
 /// Errors: garner's `errc` where it has a word for it, else the generic category. A missing entry is
 /// `std::errc::no_such_file_or_directory`.
 /// Thread-safety: all members at the same time; a `File` is used by one thread at a time, a `Directory` by many.
@@ -94,6 +96,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.remove_directory(dir, name) } -> std::same_as<std::error_code>;
   { fs.lock(file) } -> std::same_as<std::error_code>;
   { fs.free_space(ec) } -> std::same_as<std::uint64_t>;
+  { fs.boot_id() } -> std::same_as<std::string>;
 };
 
 }  // namespace garner

@@ -288,6 +288,17 @@ class PosixFileSystem {
     return std::uint64_t{status.f_bavail} * status.f_frsize;
   }
 
+  /// As random(4) tells it; empty where /proc is not mounted.
+  static std::string boot_id() {
+    const detail::Descriptor file(detail::uninterrupted(
+        [] { return ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
+    if (!file) return {};
+    std::string id(36, '\0');
+    const ssize_t count = detail::uninterrupted([&] { return ::read(file.get(), id.data(), id.size()); });
+    id.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+    return id;
+  }
+
  private:
   struct CloseDirectory {
     void operator()(DIR* directory) const noexcept { ::closedir(directory); }

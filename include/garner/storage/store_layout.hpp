@@ -26,6 +26,7 @@ inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
+inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
 
 /// All that `FORMAT` holds.

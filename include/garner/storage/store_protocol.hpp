@@ -59,6 +59,11 @@ class BasicStore {
     detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
+    {
+      // Whoever made them may have failed to sync that, and no later sync would tell.
+      const std::lock_guard lock(state_->datasets_mutex);
+      state_->lost_datasets.insert(scan.empty_datasets.begin(), scan.empty_datasets.end());
+    }
     const std::lock_guard lock(state_->mutex);
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
@@ -229,9 +234,9 @@ class BasicStore {
     detail::Leftovers leftovers;
     if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
       leftovers.doomed.push_back(generation);
-      state_->remover.leave(leftovers);
     }
-    state_->remover.doom(generation);
+    if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
+    state_->remover.leave(leftovers);
     return ec;
   }
 

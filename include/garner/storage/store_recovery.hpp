@@ -30,12 +30,14 @@ struct Leftovers {
   std::vector<std::string> markers;  ///< in `doomed/`, of generations that are in `chunks/` no more
   std::vector<std::string> staging;  ///< names in `staging/`
   std::vector<std::string> trash;    ///< names in `trash/`
+  std::vector<Generation> unmarked;  ///< that a power cut may bring back, and have no marker in `doomed/` yet
 
   void append(const Leftovers& more) {
     doomed.insert(doomed.end(), more.doomed.begin(), more.doomed.end());
     markers.insert(markers.end(), more.markers.begin(), more.markers.end());
     staging.insert(staging.end(), more.staging.begin(), more.staging.end());
     trash.insert(trash.end(), more.trash.begin(), more.trash.end());
+    unmarked.insert(unmarked.end(), more.unmarked.begin(), more.unmarked.end());
   }
 };
 
@@ -44,7 +46,8 @@ struct StoreScan {
   Recovery recovery;
   std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
   Leftovers leftovers;
-  std::vector<std::string> unrecognised;  ///< paths below the data directory, control bytes escaped
+  std::vector<std::string> empty_datasets;  ///< names in `chunks/`
+  std::vector<std::string> unrecognised;    ///< paths below the data directory, control bytes escaped
 };
 
 template <FileSystem F>
@@ -65,6 +68,7 @@ class StoreScanner {
 
   bool scan_doomed() {
     const auto marker = [this](std::string_view name, EntryKind kind) {
+      if (name == store_layout::boot_file) return;
       const auto generation = store_layout::parse_qualified_name(name);
       if (kind != EntryKind::file || !generation) return unrecognised(store_layout::doomed_directory, name);
       saw(generation->number);
@@ -111,7 +115,9 @@ class StoreScanner {
     const DatasetId id = *store_layout::parse_dataset_name(name);
     std::error_code ec;
     const Directory directory = root_.fs().open_directory(root_.chunks(), name, ec);
+    bool is_empty = true;
     const auto chunk = [&](std::string_view entry, EntryKind kind) {
+      is_empty = false;
       const auto generation = store_layout::parse_chunk_name(entry, id);
       if (kind != EntryKind::directory || !generation) return unrecognised(place, entry);
       saw(generation->number);
@@ -123,7 +129,9 @@ class StoreScanner {
         found_(*generation);
       }
     };
-    return check(ec, place) && scan(directory, place, chunk);
+    if (!check(ec, place) || !scan(directory, place, chunk)) return false;
+    if (is_empty) scan_.empty_datasets.push_back(name);
+    return true;
   }
 
   /// Lists a directory whose entries count as durable once they were reported. An earlier process may have been killed

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -28,6 +29,12 @@ template <FileSystem F>
 class StoreRemover {
  public:
   explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
+  StoreRemover(const StoreRemover&) = delete;
+  StoreRemover& operator=(const StoreRemover&) = delete;
+  /// What the next start must not find, and could not be marked so, is tried once more: nobody knows of it afterwards.
+  ~StoreRemover() {
+    for (const Generation& generation : leftovers_.unmarked) doom(generation);
+  }
 
   /// Leaves `leftovers` to the next `clean_up`.
   void leave(const Leftovers& leftovers) {
@@ -50,6 +57,9 @@ class StoreRemover {
       first = first ? first : ec;
       return static_cast<bool>(ec);
     };
+    for (const Generation& generation : leftovers.unmarked) {
+      if (failed(doom(generation))) left.unmarked.push_back(generation);
+    }
     for (const Generation& generation : leftovers.doomed) {
       bool has_left = false;
       if (failed(remove(generation, has_left))) left.doomed.push_back(generation);
@@ -70,7 +80,8 @@ class StoreRemover {
   std::error_code doom(const Generation& generation) {
     const std::string name = store_layout::qualified_name(generation);
     const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec;
+    std::error_code ec = enter_boot();
+    if (ec) return ec;
     typename F::File marker = fs().create_file(root().doomed(), name, ec);
     if (ec == std::errc::file_exists) return settle_doomed();
     if (ec) return ec;
@@ -189,9 +200,35 @@ class StoreRemover {
     return doomed_unsettled_ ? root().sync_directory(root().doomed()) : std::error_code();
   }
 
+  /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
+  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. `doomed_mutex_` is held.
+  std::error_code enter_boot() {
+    if (boot_entered_) return {};
+    const std::string now = fs().boot_id();
+    std::error_code ec;
+    const std::string then = root().read_small_file(root().doomed(), store_layout::boot_file, now.size(), ec);
+    const bool is_known = !ec && !now.empty() && then.size() == now.size();
+    ec = root().unless_missing(ec);
+    if (!ec && (!is_known || then != now)) ec = write_boot(now);
+    boot_entered_ = !ec;
+    is_new_boot_ = is_new_boot_ || (is_known && then != now);
+    return ec;
+  }
+
+  std::error_code write_boot(const std::string& id) {
+    std::error_code ec = root().unless_missing(fs().remove_file(root().doomed(), store_layout::boot_file));
+    if (ec) return ec;
+    typename F::File file = fs().create_file(root().doomed(), store_layout::boot_file, ec);
+    if (!ec) ec = fs().write(file, 0, std::as_bytes(std::span(id)));
+    return ec ? ec : fs().close(file);
+  }
+
+  /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have
+  /// lost that, and no later sync tells: a power cut may bring them back, and then they are to be known for doomed.
   std::error_code remove_markers(const std::vector<std::string>& names) {
     const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec;
+    std::error_code ec = enter_boot();
+    if (ec || !is_new_boot_) return ec;
     for (const std::string& name : names) {
       if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
     }
@@ -202,6 +239,8 @@ class StoreRemover {
   /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
   /// Guards the next one.
   typename F::Mutex doomed_mutex_;
+  bool boot_entered_ = false;
+  bool is_new_boot_ = false;       ///< the machine was started anew since the last process
   bool doomed_unsettled_ = false;  ///< what is seen in `doomed/` may not be what is on the disk
   mutable std::mutex mutex_;       ///< guards the next two; held across no operation
   Leftovers leftovers_;
