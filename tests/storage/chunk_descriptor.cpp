@@ -45,11 +45,22 @@ std::error_code error_of(std::string_view text) {
   return ec;
 }
 
-/// The error of the example, with `change` made to its JSON.
+/// What begins with `{` and has no check of its own, with the right one.
+std::string checked(std::string text) {
+  text.erase(text.rfind('}'));
+  return text + garner::detail::check_member(text);
+}
+
+std::string checked(json document) {
+  document.erase("check");
+  return checked(document.dump());
+}
+
+/// The error of the example, with `change` made to its JSON, by someone who knows how to make the check right.
 std::error_code error_after(const std::function<void(json&)>& change) {
   json document = json::parse(encode_descriptor(example()));
   change(document);
-  return error_of(document.dump());
+  return error_of(checked(document));
 }
 
 TEST_CASE("what is written is read back") {
@@ -105,14 +116,17 @@ TEST_CASE("a descriptor of a later version is corrupt") {
 }
 
 TEST_CASE("a descriptor that is too long, too deep or not UTF-8 is corrupt") {
-  const std::string text = encode_descriptor(example());
-  CHECK_FALSE(error_of(text + std::string(1000, ' ')));
-  CHECK(error_of(text + std::string(ChunkDescriptor::max_size, ' ')) == errc::corrupt_chunk);
+  json document = json::parse(encode_descriptor(example()));
+  document.erase("check");
+  const std::string text = document.dump();
+  const std::string rest = text.substr(1);
+  CHECK_FALSE(error_of(checked(text)));
+  CHECK_FALSE(error_of(checked('{' + std::string(1000, ' ') + rest)));
+  CHECK(error_of(checked('{' + std::string(ChunkDescriptor::max_size, ' ') + rest)) == errc::corrupt_chunk);
   CHECK(error_of(std::string(ChunkDescriptor::max_size, '[')) == errc::corrupt_chunk);
-  const std::string depth(100000, '[');
-  CHECK(error_of("{\"x\":" + depth + std::string(100000, ']') + "," + text.substr(text.find('{') + 1)) ==
-        errc::corrupt_chunk);
-  CHECK(error_of("{\"x\":\"\xff\xfe\"," + text.substr(text.find('{') + 1)) == errc::corrupt_chunk);
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  CHECK(error_of(checked("{\"x\":" + deep + "," + rest)) == errc::corrupt_chunk);
+  CHECK(error_of(checked("{\"x\":\"\xff\xfe\"," + rest)) == errc::corrupt_chunk);
 }
 
 TEST_CASE("a member that is missing or of another type is corrupt") {
@@ -128,9 +142,10 @@ TEST_CASE("a member that is missing or of another type is corrupt") {
       if (other.type() == value.type()) continue;
       json changed = whole;
       changed[json::json_pointer(pointer)] = other;
-      CHECK(error_of(changed.dump()) == errc::corrupt_chunk);
+      if (pointer != "/check") CHECK(error_of(checked(changed)) == errc::corrupt_chunk);
     }
   }
+  CHECK(error_of(json::parse(encode_descriptor(example())).dump()) == errc::corrupt_chunk);  // no check at its end
   for (const char* key : {"version", "chunk_id", "dataset_id", "begin", "end", "generation", "files"}) {
     CHECK(error_after([key](json& document) { document.erase(key); }) == errc::corrupt_chunk);
   }
@@ -175,16 +190,29 @@ TEST_CASE("a descriptor agrees with the name that says the same, and with no oth
   CHECK_FALSE(agrees(overflow, name));
 }
 
-TEST_CASE("random damage is noticed or harmless, never fatal") {
+TEST_CASE("one flipped bit anywhere is corrupt: what is fetched anew is fetched by what stands here") {
   const std::string text = encode_descriptor(example());
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = text;
+      damaged[at] = static_cast<char>(damaged[at] ^ (1 << bit));
+      CHECK(error_of(damaged) == errc::corrupt_chunk);
+    }
+  }
+}
+
+TEST_CASE("random damage with a right check is noticed or harmless, never fatal") {
+  json document = json::parse(encode_descriptor(example()));
+  document.erase("check");
+  const std::string text = document.dump();
   std::mt19937_64 random(5);
   for (int i = 0; i < 20000; ++i) {
     std::string damaged = text;
     for (std::uint64_t edits = 1 + random() % 4; edits > 0; --edits) {
-      damaged[random() % damaged.size()] = static_cast<char>(random());
+      damaged[random() % (damaged.size() - 1)] = static_cast<char>(random());
     }
     std::error_code ec;
-    const ChunkDescriptor read = decode_descriptor(damaged, ec);
+    const ChunkDescriptor read = decode_descriptor(checked(damaged), ec);
     if (!ec && decode_descriptor(encode_descriptor(read), ec) != read && !ec) {
       // Redaction may shorten a URL that the damage made look like one with credentials; then it must be stable.
       const std::string again = encode_descriptor(read);

@@ -10,6 +10,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -90,6 +91,19 @@ inline std::optional<Xxh3> parse_xxh3(std::string_view text) noexcept {
     return std::nullopt;
   }
   return xxh3;
+}
+
+/// The end of `chunk.json`: its last member, a digest of all that stands before it. What is fetched anew is fetched from
+/// these URLs, under these names and against these digests, so a flipped bit in one of them must not pass for another.
+inline std::string check_member(std::string_view before) {
+  DigestStream digest;
+  digest.update(std::as_bytes(std::span(before)));
+  return ",\n \"check\": \"" + xxh3_text(digest.digests().xxh3) + "\"\n}\n";
+}
+
+inline bool is_checked(std::string_view text) {
+  const std::size_t size = check_member("").size();
+  return text.size() >= size && text.substr(text.size() - size) == check_member(text.substr(0, text.size() - size));
 }
 
 /// Reads members of JSON that may be anything: whatever is missing or of another type throws `Malformed`.
@@ -197,11 +211,13 @@ inline std::string encode_descriptor(const ChunkDescriptor& descriptor) {
     if (found.digests.asked) digests.push_back(found.digests.asked->to_string());
   }
   // A description that skipped `validate` may hold what is not UTF-8.
-  return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  text.resize(text.size() - 2);  // "\n}"
+  return text + detail::check_member(text);
 }
 
-/// Reads what `encode_descriptor` wrote. Anything else (truncated, deep, too long, not UTF-8, of another version, with
-/// names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
+/// Reads what `encode_descriptor` wrote. Anything else (changed by a bit, truncated, deep, too long, not UTF-8, of another
+/// version, with names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
 inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code& ec) {
   ec.clear();
   bool too_deep = false;
@@ -210,7 +226,7 @@ inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code&
     return !too_deep;  // what is discarded takes no memory
   };
   try {
-    if (text.size() > ChunkDescriptor::max_size) throw detail::Malformed();
+    if (text.size() > ChunkDescriptor::max_size || !detail::is_checked(text)) throw detail::Malformed();
     const nlohmann::json json = nlohmann::json::parse(text, within_depth, false);
     if (json.is_discarded() || too_deep) throw detail::Malformed();
     return detail::read_descriptor(json);
