@@ -464,6 +464,26 @@ TEST_CASE("a recovered chunk that is asked for is described first, and no byte m
     CHECK(bench.published(6) == "unlist 5, list 6, doom 5");
   }
   SUBCASE("it cannot be told what it is") { CHECK(bench.described(5, std::nullopt) == "stage 6"); }
+  SUBCASE("the store is short of something for a moment") {
+    CHECK(bench.described(5, std::nullopt, errc::too_many_open_files) == "");
+    CHECK_FALSE(bench.table.settled());
+    CHECK(bench.wake() == "describe 5");
+    CHECK(bench.described(5, describe("a")) == "");
+    CHECK(bench.table.settled());
+  }
+  SUBCASE("the store does not tell for long") {
+    for (int i = 0; i < 3; ++i) {
+      CHECK(bench.described(5, std::nullopt, errc::io_error) == "");
+      CHECK(bench.wake() == "describe 5");
+    }
+    CHECK(bench.described(5, std::nullopt, errc::io_error) == "stage 6");
+  }
+  SUBCASE("it is what is wanted, and the manager is closed meanwhile") {
+    bench.unwant("a");
+    bench.want(describe("a"));
+    bench.close();
+    CHECK(bench.described(5, describe("a")) == "list 5");  // no mark, or the next start would not find it
+  }
 }
 
 TEST_CASE("a recovered chunk that is deleted and asked for while it is described is revived") {
@@ -801,6 +821,14 @@ TEST_CASE("a mark that failed may be there all the same: a chunk that is served 
   CHECK(bench.wake() == "spare 1");
   CHECK(bench.spared(1) == "");
   CHECK(bench.table.settled());
+  SUBCASE("also while it is verified") {
+    bench.unwant("a");
+    bench.doomed(1);
+    bench.want(describe("a"));
+    bench.spared(1, errc::sync_failed);
+    CHECK(bench.verify({"a"}) == "verify 1");
+    CHECK_FALSE(bench.table.settled());
+  }
   SUBCASE("and a spare that failed is no mark either") {
     bench.unwant("a");
     bench.doomed(1);
@@ -996,6 +1024,19 @@ TEST_CASE("a corrupt chunk is not wanted any more where its description cannot b
   CHECK(bench.verified(1, errc::corrupt_chunk, chunk) == "unlist 1, doom 1");
   CHECK_FALSE(bench.status_of("a").wanted);
   CHECK(bench.want(describe("a")) == "stage 2");
+}
+
+TEST_CASE("a copy that is found corrupt when another has taken its place costs that one nothing") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  bench.verify({"a"});
+  bench.want(describe("a", 2));
+  bench.staged(2);
+  bench.done(2);
+  CHECK(bench.published(2) == "unlist 1, list 2");
+  CHECK(bench.verified(1, errc::corrupt_chunk) == "doom 1");
+  CHECK(bench.status_of("a").wanted);
+  CHECK(bench.status_of("a").served);
 }
 
 TEST_CASE("a corrupt chunk that is deleted meanwhile is removed, and one that is replaced is not fetched twice") {

@@ -264,8 +264,9 @@ class World {
   void answer(const action::Describe& task) {
     const Held& held = end_operation(task.generation);
     std::optional<DataChunk> chunk = describe(held.name, held.version);
-    if (!fault().ok()) chunk.reset();
-    table_.described(task.generation, chunk, now_);
+    const Outcome outcome = fault();
+    if (!outcome.ok()) chunk.reset();
+    table_.described(task.generation, outcome, chunk, now_);
   }
   void answer(const action::Verify& task) {
     const Held& held = end_operation(task.generation);

@@ -145,8 +145,9 @@ class TableBench {
     table.removed(generation(number), outcome(error), now);
     return asked();
   }
-  std::string described(std::uint64_t number, const std::optional<DataChunk>& chunk) {
-    table.described(generation(number), chunk, now);
+  std::string described(std::uint64_t number, const std::optional<DataChunk>& chunk,
+                        std::error_code error = errc::corrupt_chunk) {
+    table.described(generation(number), chunk ? core::Outcome() : outcome(error), chunk, now);
     return asked();
   }
   std::string verified(std::uint64_t number, std::error_code error = {}, const std::optional<DataChunk>& chunk = {}) {

@@ -86,7 +86,7 @@ struct ChunkEntry {
   [[nodiscard]] bool settled() const {
     if ((wanted && want) || fetch) return false;
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
-      if (copy.operation == Copy::Operation::verify) return copy.listed;
+      if (copy.listed && copy.operation == Copy::Operation::verify) return copy.mark == Copy::Mark::none;
       if (copy.operation != Copy::Operation::none) return false;
       return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
     });

@@ -119,7 +119,7 @@ class ChunkRules : protected ActionList {
     if (!entry.wanted) {
       if (Copy* copy = entry.listed()) unlist(*copy);
       stop_fetch(entry);
-    } else if (entry.want && !closed_) {
+    } else if (entry.want) {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
@@ -137,13 +137,14 @@ class ChunkRules : protected ActionList {
       if (copy.generation.block_range != entry.want->block_range) continue;
       if (!copy.content) {
         comparing = true;
-        if (copy.operation == Copy::Operation::none) begin(copy, Copy::Operation::describe);
+        if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
+          begin(copy, Copy::Operation::describe);
       } else if (copy.holds(entry.content, bytes) && (match == nullptr || copy.listed)) {
         match = &copy;
       }
     }
     if (match != nullptr) return serve(entry, *match);
-    if (comparing) return;
+    if (comparing || closed_) return;
     if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
@@ -220,6 +221,10 @@ class ChunkRules : protected ActionList {
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
       copy.retry_at = now + backoff.delay(copy.failures++, random_);
     });
+  }
+
+  [[nodiscard]] std::uint64_t failures_of(const Generation& generation) {
+    return entries_.at(generation.id).copy(generation)->failures;
   }
 
   // ---- fetching

@@ -223,9 +223,14 @@ class ChunkTable : private ChunkRules {
     if (outcome.ok()) end_parking(now);
   }
 
-  /// `chunk` is what the generation holds, or nothing where it cannot be told: then it is not what is wanted.
-  void described(const Generation& generation, const std::optional<DataChunk>& chunk, Instant now) {
-    operation_done(generation, {}, now, [&](ChunkEntry&, Copy& copy) {
+  /// `chunk` is what the generation holds. Where that cannot be told it is not what is wanted, but a store that is short of
+  /// something for a moment is asked a few times before a whole chunk is fetched for that.
+  void described(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
+                 Instant now) {
+    constexpr std::uint64_t max_failures = 3;
+    const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
+    const bool again = !outcome.ok() && !is_certain && failures_of(generation) < max_failures;
+    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry&, Copy& copy) {
       copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
     });
   }
@@ -239,7 +244,9 @@ class ChunkTable : private ChunkRules {
       notify_failure(generation.id, generation.number, outcome);
       if (outcome.error != errc::corrupt_chunk) return;
       copy.unfit = true;
-      if (copy.listed) unlist(copy);
+      // Meanwhile another copy may have taken its place.
+      if (!copy.listed) return;
+      unlist(copy);
       if (!entry.wanted || entry.want) return;
       // Fetched anew from where it came from; without a description there is nothing to fetch it from.
       // It comes from the disk, so it is as little trusted as that.

@@ -104,15 +104,17 @@ class Performer {
 
   void perform(core::action::Describe& action) {
     engine_.spawn([this, generation = action.generation] {
-      const std::optional<DataChunk> chunk = store_.describe(generation);
-      report(&core::ChunkTable::described, generation, chunk);
+      std::optional<DataChunk> chunk;
+      const core::Outcome outcome = store_.describe(generation, chunk);
+      report(&core::ChunkTable::described, generation, outcome, chunk);
     });
   }
 
   void perform(core::action::Verify& action) {
     engine_.spawn([this, generation = action.generation] {
       const core::Outcome outcome = store_.verify(generation);
-      const std::optional<DataChunk> chunk = outcome.ok() ? std::nullopt : store_.describe(generation);
+      std::optional<DataChunk> chunk;
+      if (!outcome.ok()) store_.describe(generation, chunk);
       report(&core::ChunkTable::verified, generation, outcome, chunk);
     });
   }

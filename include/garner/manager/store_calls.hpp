@@ -36,16 +36,15 @@ class StoreCalls {
     return about(generation, guarded([&] { return storage_.verify(generation); }));
   }
 
-  /// Nothing where it cannot be told.
-  std::optional<DataChunk> describe(const Generation& generation) const {
-    std::optional<DataChunk> chunk;
+  /// With an error, `chunk` is nothing.
+  core::Outcome describe(const Generation& generation, std::optional<DataChunk>& chunk) const {
     const std::error_code error = guarded([&] {
       std::error_code ec;
       chunk = storage_.describe(generation, ec);
       return ec;
     });
     if (error) chunk.reset();
-    return chunk;
+    return about(generation, error);
   }
 
   std::optional<StoreUsage> usage() const {
