@@ -39,6 +39,7 @@
 #include "garner/simulation/sim_disk.hpp"
 #include "garner/simulation/sim_file_system.hpp"
 #include "garner/simulation/sim_world.hpp"
+#include "garner/simulation/sim_machine.hpp"
 #include "garner/simulation/sim_downloader.hpp"
 
 // For people.

@@ -2432,7 +2432,7 @@ struct ChunkEntry {
   [[nodiscard]] bool settled() const {
     if ((wanted && want) || fetch) return false;
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
-      if (copy.operation == Copy::Operation::verify) return copy.listed;
+      if (copy.listed && copy.operation == Copy::Operation::verify) return copy.mark == Copy::Mark::none;
       if (copy.operation != Copy::Operation::none) return false;
       return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
     });
@@ -2625,7 +2625,7 @@ class ChunkRules : protected ActionList {
     if (!entry.wanted) {
       if (Copy* copy = entry.listed()) unlist(*copy);
       stop_fetch(entry);
-    } else if (entry.want && !closed_) {
+    } else if (entry.want) {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
@@ -2643,13 +2643,14 @@ class ChunkRules : protected ActionList {
       if (copy.generation.block_range != entry.want->block_range) continue;
       if (!copy.content) {
         comparing = true;
-        if (copy.operation == Copy::Operation::none) begin(copy, Copy::Operation::describe);
+        if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
+          begin(copy, Copy::Operation::describe);
       } else if (copy.holds(entry.content, bytes) && (match == nullptr || copy.listed)) {
         match = &copy;
       }
     }
     if (match != nullptr) return serve(entry, *match);
-    if (comparing) return;
+    if (comparing || closed_) return;
     if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
@@ -2726,6 +2727,10 @@ class ChunkRules : protected ActionList {
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
       copy.retry_at = now + backoff.delay(copy.failures++, random_);
     });
+  }
+
+  [[nodiscard]] std::uint64_t failures_of(const Generation& generation) {
+    return entries_.at(generation.id).copy(generation)->failures;
   }
 
   // ---- fetching
@@ -3094,9 +3099,14 @@ class ChunkTable : private ChunkRules {
     if (outcome.ok()) end_parking(now);
   }
 
-  /// `chunk` is what the generation holds, or nothing where it cannot be told: then it is not what is wanted.
-  void described(const Generation& generation, const std::optional<DataChunk>& chunk, Instant now) {
-    operation_done(generation, {}, now, [&](ChunkEntry&, Copy& copy) {
+  /// `chunk` is what the generation holds. Where that cannot be told it is not what is wanted, but a store that is short of
+  /// something for a moment is asked a few times before a whole chunk is fetched for that.
+  void described(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
+                 Instant now) {
+    constexpr std::uint64_t max_failures = 3;
+    const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
+    const bool again = !outcome.ok() && !is_certain && failures_of(generation) < max_failures;
+    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry&, Copy& copy) {
       copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
     });
   }
@@ -3110,7 +3120,9 @@ class ChunkTable : private ChunkRules {
       notify_failure(generation.id, generation.number, outcome);
       if (outcome.error != errc::corrupt_chunk) return;
       copy.unfit = true;
-      if (copy.listed) unlist(copy);
+      // Meanwhile another copy may have taken its place.
+      if (!copy.listed) return;
+      unlist(copy);
       if (!entry.wanted || entry.want) return;
       // Fetched anew from where it came from; without a description there is nothing to fetch it from.
       // It comes from the disk, so it is as little trusted as that.
@@ -3462,16 +3474,15 @@ class StoreCalls {
     return about(generation, guarded([&] { return storage_.verify(generation); }));
   }
 
-  /// Nothing where it cannot be told.
-  std::optional<DataChunk> describe(const Generation& generation) const {
-    std::optional<DataChunk> chunk;
+  /// With an error, `chunk` is nothing.
+  core::Outcome describe(const Generation& generation, std::optional<DataChunk>& chunk) const {
     const std::error_code error = guarded([&] {
       std::error_code ec;
       chunk = storage_.describe(generation, ec);
       return ec;
     });
     if (error) chunk.reset();
-    return chunk;
+    return about(generation, error);
   }
 
   std::optional<StoreUsage> usage() const {
@@ -3901,15 +3912,17 @@ class Performer {
 
   void perform(core::action::Describe& action) {
     engine_.spawn([this, generation = action.generation] {
-      const std::optional<DataChunk> chunk = store_.describe(generation);
-      report(&core::ChunkTable::described, generation, chunk);
+      std::optional<DataChunk> chunk;
+      const core::Outcome outcome = store_.describe(generation, chunk);
+      report(&core::ChunkTable::described, generation, outcome, chunk);
     });
   }
 
   void perform(core::action::Verify& action) {
     engine_.spawn([this, generation = action.generation] {
       const core::Outcome outcome = store_.verify(generation);
-      const std::optional<DataChunk> chunk = outcome.ok() ? std::nullopt : store_.describe(generation);
+      std::optional<DataChunk> chunk;
+      if (!outcome.ok()) store_.describe(generation, chunk);
       report(&core::ChunkTable::verified, generation, outcome, chunk);
     });
   }
@@ -5010,6 +5023,19 @@ inline std::optional<Xxh3> parse_xxh3(std::string_view text) noexcept {
   return xxh3;
 }
 
+/// The end of `chunk.json`: its last member, a digest of all that stands before it. What is fetched anew is fetched from
+/// these URLs, under these names and against these digests, so a flipped bit in one of them must not pass for another.
+inline std::string check_member(std::string_view before) {
+  DigestStream digest;
+  digest.update(std::as_bytes(std::span(before)));
+  return ",\n \"check\": \"" + xxh3_text(digest.digests().xxh3) + "\"\n}\n";
+}
+
+inline bool is_checked(std::string_view text) {
+  const std::size_t size = check_member("").size();
+  return text.size() >= size && text.substr(text.size() - size) == check_member(text.substr(0, text.size() - size));
+}
+
 /// Reads members of JSON that may be anything: whatever is missing or of another type throws `Malformed`.
 struct Malformed {};
 
@@ -5115,11 +5141,13 @@ inline std::string encode_descriptor(const ChunkDescriptor& descriptor) {
     if (found.digests.asked) digests.push_back(found.digests.asked->to_string());
   }
   // A description that skipped `validate` may hold what is not UTF-8.
-  return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  text.resize(text.size() - 2);  // "\n}"
+  return text + detail::check_member(text);
 }
 
-/// Reads what `encode_descriptor` wrote. Anything else (truncated, deep, too long, not UTF-8, of another version, with
-/// names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
+/// Reads what `encode_descriptor` wrote. Anything else (changed by a bit, truncated, deep, too long, not UTF-8, of another
+/// version, with names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
 inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code& ec) {
   ec.clear();
   bool too_deep = false;
@@ -5128,7 +5156,7 @@ inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code&
     return !too_deep;  // what is discarded takes no memory
   };
   try {
-    if (text.size() > ChunkDescriptor::max_size) throw detail::Malformed();
+    if (text.size() > ChunkDescriptor::max_size || !detail::is_checked(text)) throw detail::Malformed();
     const nlohmann::json json = nlohmann::json::parse(text, within_depth, false);
     if (json.is_discarded() || too_deep) throw detail::Malformed();
     return detail::read_descriptor(json);
@@ -6200,6 +6228,7 @@ class BasicStore {
     detail::Leftovers leftovers;
     if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
       leftovers.doomed.push_back(generation);
+      state_->bytes_used += generation.bytes;  // until it is taken away
     }
     if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
     state_->remover.leave(leftovers);
@@ -6275,7 +6304,9 @@ class BasicStore {
     std::error_code ec;
     typename F::File file = fs().open_file(directory, name, Access::read, ec);
     if (ec) return as_corruption(ec);
-    std::vector<std::byte> buffer(std::size_t{256} << 10);
+    // One byte more than there should be, so that a file that is no longer takes one read.
+    constexpr std::size_t most = std::size_t{256} << 10;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
     DigestStream digests;
     std::uint64_t size = 0;
     for (std::size_t count = buffer.size(); count == buffer.size();) {
@@ -8842,6 +8873,10 @@ class Decisions {
   /// As `choose`, of what changes how likely something is and never what is possible.
   virtual std::uint64_t lean(std::uint64_t n) { return choose(n); }
 
+  /// A part of a run begins. What is asked from now on need not depend on how much was asked before, so that a part can
+  /// be left out and the others stay what they are. By default nothing.
+  virtual void begin_part(std::uint64_t) {}
+
   /// True in `yes` of `of` cases, where 0 < `yes` < `of`; `choose` answered 0 is false.
   virtual bool chance(std::uint64_t yes, std::uint64_t of) { return choose(of) >= of - yes; }
 };
@@ -8849,7 +8884,12 @@ class Decisions {
 /// Uniform, from a seed.
 class SeededDecisions final : public Decisions {
  public:
-  explicit SeededDecisions(std::uint64_t seed) noexcept : random_(seed) {}
+  explicit SeededDecisions(std::uint64_t seed) noexcept : seed_(seed), random_(seed) {}
+
+  void begin_part(std::uint64_t part) override {
+    // Each seed's parts are as far from each other as the parts of two seeds (Knuth's multiplier, TAOCP 3.3.4).
+    random_ = core::Random(seed_ + (part + 1) * 6364136223846793005U);
+  }
 
   std::uint64_t choose(std::uint64_t n) override {
     const std::uint64_t bits = random_.next();
@@ -8857,6 +8897,7 @@ class SeededDecisions final : public Decisions {
   }
 
  private:
+  std::uint64_t seed_;
   core::Random random_;
 };
 
@@ -9001,6 +9042,14 @@ class SimContents {
     };
     flip(now_);
     flip(durable_);
+  }
+
+  /// Puts `bytes`, as far as the file goes, over what is there now and over what is durable.
+  void overwrite(std::uint64_t at, std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    for (std::string* to : {&now_, &durable_}) {
+      if (at < to->size()) text.copy(to->data() + at, std::min(text.size(), to->size() - static_cast<std::size_t>(at)));
+    }
   }
 
  private:
@@ -9378,6 +9427,12 @@ class SimDisk {
   /// Whether nothing is there now, nor may be after a crash.
   [[nodiscard]] bool never_there(std::string_view path) const { return never_below(root_node, path); }
 
+  /// Whether the file, or any below the directory, was changed behind everyone's back.
+  [[nodiscard]] bool tampered(std::string_view path) const {
+    const detail::SimNode node = find(path);
+    return node != detail::sim_none && any_tampered(node);
+  }
+
   /// Changes to directories that a crash may lose.
   [[nodiscard]] std::size_t pending() const noexcept { return log_.size(); }
   [[nodiscard]] std::uint64_t used() const noexcept { return used_; }
@@ -9403,6 +9458,7 @@ class SimDisk {
     const detail::SimNode node = find(path);
     if (node == detail::sim_none || nodes_[node].directory || at >= nodes_[node].contents.size()) return false;
     nodes_[node].contents.corrupt(at, bit);
+    nodes_[node].tampered = true;
     return true;
   }
 
@@ -9426,6 +9482,7 @@ class SimDisk {
     bool directory = false;
     bool linked = true;  ///< has a name now
     bool freed = false;  ///< its room was given back
+    bool tampered = false;
     std::uint32_t handles = 0;
     std::uint32_t failed_syncs = 0;
     detail::SimNode parent = root_node;  ///< with `name` where it is, or was last
@@ -9492,6 +9549,12 @@ class SimDisk {
     });
   }
 
+  [[nodiscard]] bool any_tampered(detail::SimNode node) const {
+    const auto& entries = nodes_[node].entries;
+    return nodes_[node].tampered ||
+           std::any_of(entries.begin(), entries.end(), [this](const auto& entry) { return any_tampered(entry.node); });
+  }
+
   void add_to_tree(detail::SimNode directory, const std::string& path, Tree& out) const {
     for (const auto& [name, node] : nodes_[directory].entries) {
       const std::string below = path.empty() ? names_->text(name) : path + '/' + names_->text(name);
@@ -9522,6 +9585,7 @@ class SimDisk {
       out.nodes_[to].entries.add(name, copy);
       out.nodes_[to].durable.add(name, copy);
       out.nodes_[copy].directory = nodes_[node].directory;
+      out.nodes_[copy].tampered = nodes_[node].tampered;
       out.nodes_[copy].parent = to;
       out.nodes_[copy].name = name;
       if (nodes_[node].directory) {
@@ -9599,6 +9663,15 @@ class SimDisk {
 
   void apply_durably(const detail::SimChange& change) {
     change.apply([this](detail::SimNode node) -> auto& { return nodes_[node].durable; });
+  }
+
+  /// Instead of a write to `file`.
+  void misdirect(detail::SimNode file, std::string_view path, std::uint64_t at, std::span<const std::byte> bytes) {
+    nodes_[file].tampered = true;
+    const detail::SimNode other = find(path);
+    if (other == detail::sim_none || nodes_[other].directory) return;
+    nodes_[other].contents.overwrite(at, bytes);
+    nodes_[other].tampered = true;
   }
 
   void open(detail::SimNode node) { ++nodes_[node].handles; }
@@ -9730,6 +9803,8 @@ struct SimFault {
                               ///< what was dirty is lost
   std::uint64_t written = 0;  ///< with an error of a write: bytes that are written before it
   bool ignored = false;       ///< a sync that does nothing and says that it has: a disk that lies
+  /// A write goes over this file instead, where there is one, and says that it has gone where it should.
+  std::optional<std::string> misdirected = std::nullopt;
 };
 
 /// The world around file systems. `before` may run other tasks, on the same file systems too (their operations
@@ -9920,6 +9995,13 @@ class SimFileSystem {
     if (at + bytes.size() > most) {
       bytes = bytes.first(static_cast<std::size_t>(most > at ? most - at : 0));
       if (!ec) ec = errc::no_space;
+    }
+    if (!ec && fault.misdirected) {
+      disk_->misdirect(file.node_, *fault.misdirected, at, bytes);
+      disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) {
+        inode.contents.truncate(std::max(at + bytes.size(), inode.contents.size()));
+      });
+      return {};
     }
     disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) { inode.contents.write(at, bytes); });
     return ec;
@@ -10145,14 +10227,15 @@ enum class SimFaultKind : std::uint8_t {
   wrong_bytes,       ///< a flipped byte
   source_changed,    ///< another validator in the middle
   late_completion,   ///< a cancelled transfer went on for a while
+  misdirected,       ///< a write to a file that is being staged went to another file
 };
-inline constexpr std::size_t sim_fault_kinds = 17;
+inline constexpr std::size_t sim_fault_kinds = 18;
 
 constexpr std::string_view to_string(SimFaultKind kind) noexcept {
   constexpr std::array<std::string_view, sim_fault_kinds> names = {
       "task switch", "disk full", "disk error",  "short write", "sync failure",   "read only",
       "no handles",  "slow disk", "reset",       "stall",       "server error",   "not found",
-      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion"};
+      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion", "misdirected"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -10182,7 +10265,9 @@ class SimWorld final : public SimHooks {
   [[nodiscard]] Decisions& decisions() noexcept { return decisions_; }
   [[nodiscard]] Instant now() const noexcept { return now_; }
 
-  SimFaults faults;                        ///< what strikes from now on
+  SimFaults faults;                          ///< what strikes from now on
+  std::function<bool(SimFaultKind)> allows;  ///< asked before a fault strikes, where set: whether it does. For leaving
+                                             ///< faults out of a run that is known
   std::function<void(std::string)> trace;  ///< takes a line for each thing that happens, where set
 
   /// How often each fault struck.
@@ -10192,6 +10277,7 @@ class SimWorld final : public SimHooks {
   bool strikes(SimFaultKind kind) {
     const std::uint32_t chance = faults[kind];
     if (chance == 0 || !decisions_.chance(chance, 1024)) return false;
+    if (allows && !allows(kind)) return false;
     ++met_[static_cast<std::size_t>(kind)];
     return true;
   }
@@ -10245,8 +10331,10 @@ class SimWorld final : public SimHooks {
   /// Before each operation of a file system: others may run, and the operation may fail.
   SimFault before(const SimCall& call) override {
     ++operations_;
-    note("  disk ", to_string(call.operation), " ", call.path(), call.new_path().empty() ? "" : " -> ",
-         call.new_path());
+    if (trace) {
+      const std::string new_path = call.new_path();
+      note("  disk ", to_string(call.operation), " ", call.path(), new_path.empty() ? "" : " -> ", new_path);
+    }
     if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
     if (on_operation) on_operation();
     if (call.may_switch && depth_ < max_depth && has_ready() && strikes(SimFaultKind::task_switch)) run_ready();
@@ -10288,6 +10376,7 @@ class SimWorld final : public SimHooks {
           out.error = errc::io_error;
           out.written = decisions_.choose(call.bytes);
         }
+        if (!out.error && strikes(SimFaultKind::misdirected)) out.misdirected = any_chunk_file(call.disk);
         break;
       case SimOperation::read:
       case SimOperation::status:
@@ -10317,8 +10406,18 @@ class SimWorld final : public SimHooks {
       case SimOperation::lock:
       case SimOperation::free_space: break;
     }
-    if (out.error) note("    fails: ", out.error.message());
+    if (trace && out.error) note("    fails: ", out.error.message());
+    if (out.misdirected) note("    goes to ", *out.misdirected);
     return out;
+  }
+
+  /// Empty where there is none. The store's own few files are not hit: without them it does not open, and says so.
+  std::string any_chunk_file(const SimDisk& disk) {
+    std::vector<std::string> files;
+    for (auto& [path, bytes] : disk.tree()) {
+      if (bytes && path.starts_with("chunks/")) files.push_back(path);
+    }
+    return files.empty() ? std::string() : files[static_cast<std::size_t>(decisions_.choose(files.size()))];
   }
 
   Decisions& decisions_;
@@ -10352,6 +10451,75 @@ static_assert(diagnose_executor<SimExecutor>() && DrivenExecutor<SimExecutor>);
 
 }  // namespace garner
 
+// garner/simulation/sim_machine.hpp -------------------------------------------------------------------------
+// A computer of a simulated world: its disk, and how it ends in the middle of anything. What runs on it is made by its
+// user, from the store that it hands out, and thrown away by its user when it has ended.
+
+namespace garner {
+
+enum class SimEnd : std::uint8_t {
+  power_cut,  ///< what was not durable is lost, or not, as is decided
+  kill,       ///< of the process: the kernel and what it was given go on
+};
+
+constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd::kill ? "kill" : "power cut"; }
+
+/// For each life of a worker: make it on `storage()`; say when the life ends; run it until `ended()`; destroy it and
+/// its pins; `start()` the next.
+///
+/// Thread-safety: none, one thread. Lifetime: the world outlives it; it sets the world's `on_operation`.
+class SimMachine {
+ public:
+  explicit SimMachine(SimWorld& world, SimDiskOptions options = {})
+      : world_(world), disk_(std::make_shared<SimDisk>(options)) {
+    world_.on_operation = [this] { count_down(); };
+  }
+  SimMachine(const SimMachine&) = delete;
+  SimMachine& operator=(const SimMachine&) = delete;
+  ~SimMachine() { world_.on_operation = nullptr; }
+
+  /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
+  [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
+  /// As `file_system`. Throws as `BasicStore` does.
+  [[nodiscard]] SimStorage storage() const { return SimStorage(file_system()); }
+
+  /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.
+  void end_after(std::uint64_t operations, SimEnd end = SimEnd::power_cut) noexcept {
+    left_ = operations;
+    end_ = end;
+  }
+
+  void end_now(SimEnd end = SimEnd::power_cut) {
+    if (disk_->dead()) return;
+    world_.note("*** ", to_string(end));
+    next_.emplace(end == SimEnd::power_cut ? disk_->crash(world_.decisions()) : disk_->kill());
+  }
+
+  [[nodiscard]] bool ended() const noexcept { return next_.has_value(); }
+
+  /// The next start: with the disk as the end left it. Nothing where there was no end.
+  void start() {
+    if (!next_) return;
+    disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
+  }
+
+  [[nodiscard]] SimDisk& disk() noexcept { return *disk_; }
+  [[nodiscard]] const SimDisk& disk() const noexcept { return *disk_; }
+
+ private:
+  void count_down() {
+    if (left_ != 0 && --left_ == 0) end_now(end_);
+  }
+
+  SimWorld& world_;
+  std::shared_ptr<SimDisk> disk_;
+  std::uint64_t left_ = 0;
+  SimEnd end_ = SimEnd::power_cut;
+  std::optional<SimDisk> next_;
+};
+
+}  // namespace garner
+
 // garner/simulation/sim_downloader.hpp ----------------------------------------------------------------------
 // The simulated network: files at URLs, and the Downloader that moves them piece by piece, each piece a task of the
 // world, with whatever a bad network and a bad server do to them.
@@ -10375,6 +10543,17 @@ class SimNetwork {
   [[nodiscard]] std::uint64_t bytes_moved() const noexcept { return bytes_moved_; }
   /// The most transfers that one URL ever had at the same time.
   [[nodiscard]] std::size_t most_per_url() const noexcept { return most_per_url_; }
+  /// Bytes of the files of all transfers under way.
+  [[nodiscard]] std::uint64_t bytes_in_flight() const {
+    std::uint64_t bytes = 0;
+    for (const auto& [url, transfers] : active_) {
+      const auto file = files_.find(url);
+      if (file != files_.end()) bytes += file->second.bytes.size() * transfers;
+    }
+    return bytes;
+  }
+  /// The most transfers under way at the same time since the last call.
+  std::uint64_t take_most_active() noexcept { return std::exchange(most_active_, active_.size()); }
 
  private:
   friend class SimDownloader;
@@ -10389,6 +10568,7 @@ class SimNetwork {
   std::uint64_t started_ = 0;
   std::uint64_t bytes_moved_ = 0;
   std::size_t most_per_url_ = 0;
+  std::uint64_t most_active_ = 0;
 };
 
 /// Thread-safety: none, one thread. Lifetime: the network outlives it; its destructor drives the world until all its
@@ -10421,6 +10601,7 @@ class SimDownloader {
     flow->number = network.started_;
     const std::size_t active = ++network.active_[flow->request.url];
     network.most_per_url_ = std::max(network.most_per_url_, active);
+    network.most_active_ = std::max<std::uint64_t>(network.most_active_, network.active_.size());
     network.world_.note("  get ", flow->request.url, " from ", std::to_string(flow->request.offset));
     Flow::later(flow, [](Flow& f) { f.respond(); });
     return flow;
@@ -10506,7 +10687,7 @@ class SimDownloader {
       if (std::exchange(ended, true)) return;
       const auto self = shared_from_this();
       result.error = error;
-      world().note("  end of ", request.url, error ? ": " + error.message() : std::string());
+      if (world().trace) world().note("  end of ", request.url, error ? ": " + error.message() : std::string());
       SimNetwork& network = state.network;
       if (--network.active_[request.url] == 0) network.active_.erase(request.url);
       state.flows.erase(number);

@@ -16,19 +16,23 @@ enum class Call : std::uint8_t {
   assign,
   pin,
   unpin,
-  work,
-  wait,
+  read,  ///< the description of something pinned
+  work,  ///< lets a few tasks run
+  wait,  ///< lets many tasks run, and time pass
   verify,
   options,
-  power_cut,
-  kill,
-  restart
+  rot,        ///< a bit of a chunk's file on the disk flips
+  power_cut,  ///< soon
+  kill,       ///< soon
+  restart,    ///< of the worker, in good order
+  close       ///< in the middle of things, and then a restart
 };
-inline constexpr std::size_t calls = 12;
+inline constexpr std::size_t calls = 15;
 
 constexpr const char* to_string(Call call) {
-  constexpr std::array<const char*, calls> names = {"download", "delete", "assign",  "pin",       "unpin", "work",
-                                                    "wait",     "verify", "options", "power cut", "kill",  "restart"};
+  constexpr std::array<const char*, calls> names = {"download", "delete",    "assign", "pin",     "unpin",
+                                                    "read",     "work",      "wait",   "verify",  "options",
+                                                    "bit rot",  "power cut", "kill",   "restart", "close"};
   return names[static_cast<std::size_t>(call)];
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Simulated lives of the real data manager on the real store's protocol, from seeds: scenario.hpp says what happens in
-// one and what is checked.
+// A slice of the simulated lives of the real data manager on the real store's protocol: scenario.hpp says what happens in
+// one, life.hpp and checks.hpp what must hold. tests/simulate runs as many as one likes.
 #include <doctest/doctest.h>
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,46 +13,53 @@
 #include <vector>
 
 #include "garner/simulation/decisions.hpp"
+#include "simulation/batch.hpp"
+#include "simulation/minimise.hpp"
 #include "simulation/scenario.hpp"
 
 namespace {
 
 constexpr std::size_t steps = 200;
-constexpr std::uint64_t seeds = 300;
 
 TEST_CASE("whatever is called and whatever fails, the store converges and never serves what is not whole") {
-  std::array<std::uint64_t, garner::sim_fault_kinds> met{};
-  std::array<std::uint64_t, simulation::calls> made{};
-  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
-    garner::SeededDecisions decisions(seed);
-    simulation::Scenario scenario(decisions);
-    const std::optional<std::string> failure = scenario.run(steps);
-    CAPTURE(seed);
-    CHECK_MESSAGE(!failure, *failure);
-    for (std::size_t i = 0; i < met.size(); ++i) met[i] += scenario.world().met()[i];
-    for (std::size_t i = 0; i < made.size(); ++i) made[i] += scenario.made()[i];
+  simulation::Batch batch(0, 499, steps, 2);
+  batch.run(std::chrono::seconds::max(), [](bool) {});
+  if (batch.failure()) {
+    FAIL("seed ", batch.failure()->seed, ": ", batch.failure()->what);
   }
+  CHECK(batch.done() == 500);
+  CHECK(batch.repeated() == 5);
   // A fault or a call that was never met was not tested.
-  for (std::size_t i = 0; i < met.size(); ++i) {
-    CHECK_MESSAGE(met[i] > 0, garner::to_string(static_cast<garner::SimFaultKind>(i)));
+  const simulation::Counters& met = batch.counters();
+  for (std::size_t i = 0; i < met.faults.size(); ++i) {
+    CHECK_MESSAGE(met.faults[i] > 0, garner::to_string(static_cast<garner::SimFaultKind>(i)));
   }
-  for (std::size_t i = 0; i < made.size(); ++i) {
-    CHECK_MESSAGE(made[i] > 0, simulation::to_string(static_cast<simulation::Call>(i)));
+  for (std::size_t i = 0; i < met.calls_made.size(); ++i) {
+    CHECK_MESSAGE(met.calls_made[i] > 0, simulation::to_string(static_cast<simulation::Call>(i)));
+  }
+  for (std::size_t i = 0; i < met.states.size(); ++i) {
+    CHECK_MESSAGE(met.states[i] > 0, garner::to_string(static_cast<garner::ChunkState>(i)));
   }
 }
 
-TEST_CASE("a seed replays exactly") {
-  for (const std::uint64_t seed : {1U, 2U, 3U, 4U, 5U}) {
-    std::array<std::vector<std::string>, 2> traces;
-    for (auto& trace : traces) {
-      garner::SeededDecisions decisions(seed);
-      simulation::Scenario scenario(decisions, [&trace](std::string line) { trace.push_back(std::move(line)); });
-      scenario.run(steps);
-    }
-    CAPTURE(seed);
-    CHECK(traces[0].size() > steps);
-    CHECK(traces[0] == traces[1]);
-  }
+TEST_CASE("a step that is left out leaves the others what they are") {
+  const auto calls_of = [](const std::optional<std::set<std::size_t>>& only) {
+    std::vector<std::string> calls;
+    simulation::Plan plan;
+    plan.steps = only;
+    plan.trace = [&calls](std::string line) {
+      const std::size_t at = line.find('#');
+      if (at != std::string::npos) calls.push_back(line.substr(at));
+    };
+    garner::SeededDecisions decisions(7);
+    simulation::Scenario(decisions, plan).run(steps);
+    return calls;
+  };
+  const std::vector<std::string> all = calls_of(std::nullopt);
+  REQUIRE(all.size() > 50);
+  const std::vector<std::string> few = calls_of(std::set<std::size_t>{1, 2, 3, 50, 51, 52, 150});
+  REQUIRE_FALSE(few.empty());
+  for (const std::string& call : few) CHECK(std::find(all.begin(), all.end(), call) != all.end());
 }
 
 }  // namespace

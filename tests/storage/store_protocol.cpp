@@ -239,6 +239,7 @@ TEST_CASE("a generation that could be neither published, nor taken away, nor mar
     CHECK(ec == errc::sync_failed);
     CHECK(steps.store().clean_up() == errc::sync_failed);
     CHECK(fs::exists(world.dir / in_place));
+    CHECK(steps.store().usage().bytes_used == 5);
     world.journal->refuse = nullptr;
   }
   CHECK(fs::exists(world.dir / marker));

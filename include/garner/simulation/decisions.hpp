@@ -30,6 +30,10 @@ class Decisions {
   /// As `choose`, of what changes how likely something is and never what is possible.
   virtual std::uint64_t lean(std::uint64_t n) { return choose(n); }
 
+  /// A part of a run begins. What is asked from now on need not depend on how much was asked before, so that a part can
+  /// be left out and the others stay what they are. By default nothing.
+  virtual void begin_part(std::uint64_t) {}
+
   /// True in `yes` of `of` cases, where 0 < `yes` < `of`; `choose` answered 0 is false.
   virtual bool chance(std::uint64_t yes, std::uint64_t of) { return choose(of) >= of - yes; }
 };
@@ -37,7 +41,12 @@ class Decisions {
 /// Uniform, from a seed.
 class SeededDecisions final : public Decisions {
  public:
-  explicit SeededDecisions(std::uint64_t seed) noexcept : random_(seed) {}
+  explicit SeededDecisions(std::uint64_t seed) noexcept : seed_(seed), random_(seed) {}
+
+  void begin_part(std::uint64_t part) override {
+    // Each seed's parts are as far from each other as the parts of two seeds (Knuth's multiplier, TAOCP 3.3.4).
+    random_ = core::Random(seed_ + (part + 1) * 6364136223846793005U);
+  }
 
   std::uint64_t choose(std::uint64_t n) override {
     const std::uint64_t bits = random_.next();
@@ -45,6 +54,7 @@ class SeededDecisions final : public Decisions {
   }
 
  private:
+  std::uint64_t seed_;
   core::Random random_;
 };
 

@@ -95,6 +95,14 @@ class SimContents {
     flip(durable_);
   }
 
+  /// Puts `bytes`, as far as the file goes, over what is there now and over what is durable.
+  void overwrite(std::uint64_t at, std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    for (std::string* to : {&now_, &durable_}) {
+      if (at < to->size()) text.copy(to->data() + at, std::min(text.size(), to->size() - static_cast<std::size_t>(at)));
+    }
+  }
+
  private:
   enum class Kind : std::uint8_t { write, truncate };
   enum class State : std::uint8_t { dirty, lost, durable };

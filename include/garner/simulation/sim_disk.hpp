@@ -133,6 +133,12 @@ class SimDisk {
   /// Whether nothing is there now, nor may be after a crash.
   [[nodiscard]] bool never_there(std::string_view path) const { return never_below(root_node, path); }
 
+  /// Whether the file, or any below the directory, was changed behind everyone's back.
+  [[nodiscard]] bool tampered(std::string_view path) const {
+    const detail::SimNode node = find(path);
+    return node != detail::sim_none && any_tampered(node);
+  }
+
   /// Changes to directories that a crash may lose.
   [[nodiscard]] std::size_t pending() const noexcept { return log_.size(); }
   [[nodiscard]] std::uint64_t used() const noexcept { return used_; }
@@ -158,6 +164,7 @@ class SimDisk {
     const detail::SimNode node = find(path);
     if (node == detail::sim_none || nodes_[node].directory || at >= nodes_[node].contents.size()) return false;
     nodes_[node].contents.corrupt(at, bit);
+    nodes_[node].tampered = true;
     return true;
   }
 
@@ -181,6 +188,7 @@ class SimDisk {
     bool directory = false;
     bool linked = true;  ///< has a name now
     bool freed = false;  ///< its room was given back
+    bool tampered = false;
     std::uint32_t handles = 0;
     std::uint32_t failed_syncs = 0;
     detail::SimNode parent = root_node;  ///< with `name` where it is, or was last
@@ -247,6 +255,12 @@ class SimDisk {
     });
   }
 
+  [[nodiscard]] bool any_tampered(detail::SimNode node) const {
+    const auto& entries = nodes_[node].entries;
+    return nodes_[node].tampered ||
+           std::any_of(entries.begin(), entries.end(), [this](const auto& entry) { return any_tampered(entry.node); });
+  }
+
   void add_to_tree(detail::SimNode directory, const std::string& path, Tree& out) const {
     for (const auto& [name, node] : nodes_[directory].entries) {
       const std::string below = path.empty() ? names_->text(name) : path + '/' + names_->text(name);
@@ -277,6 +291,7 @@ class SimDisk {
       out.nodes_[to].entries.add(name, copy);
       out.nodes_[to].durable.add(name, copy);
       out.nodes_[copy].directory = nodes_[node].directory;
+      out.nodes_[copy].tampered = nodes_[node].tampered;
       out.nodes_[copy].parent = to;
       out.nodes_[copy].name = name;
       if (nodes_[node].directory) {
@@ -354,6 +369,15 @@ class SimDisk {
 
   void apply_durably(const detail::SimChange& change) {
     change.apply([this](detail::SimNode node) -> auto& { return nodes_[node].durable; });
+  }
+
+  /// Instead of a write to `file`.
+  void misdirect(detail::SimNode file, std::string_view path, std::uint64_t at, std::span<const std::byte> bytes) {
+    nodes_[file].tampered = true;
+    const detail::SimNode other = find(path);
+    if (other == detail::sim_none || nodes_[other].directory) return;
+    nodes_[other].contents.overwrite(at, bytes);
+    nodes_[other].tampered = true;
   }
 
   void open(detail::SimNode node) { ++nodes_[node].handles; }

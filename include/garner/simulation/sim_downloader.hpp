@@ -40,6 +40,17 @@ class SimNetwork {
   [[nodiscard]] std::uint64_t bytes_moved() const noexcept { return bytes_moved_; }
   /// The most transfers that one URL ever had at the same time.
   [[nodiscard]] std::size_t most_per_url() const noexcept { return most_per_url_; }
+  /// Bytes of the files of all transfers under way.
+  [[nodiscard]] std::uint64_t bytes_in_flight() const {
+    std::uint64_t bytes = 0;
+    for (const auto& [url, transfers] : active_) {
+      const auto file = files_.find(url);
+      if (file != files_.end()) bytes += file->second.bytes.size() * transfers;
+    }
+    return bytes;
+  }
+  /// The most transfers under way at the same time since the last call.
+  std::uint64_t take_most_active() noexcept { return std::exchange(most_active_, active_.size()); }
 
  private:
   friend class SimDownloader;
@@ -54,6 +65,7 @@ class SimNetwork {
   std::uint64_t started_ = 0;
   std::uint64_t bytes_moved_ = 0;
   std::size_t most_per_url_ = 0;
+  std::uint64_t most_active_ = 0;
 };
 
 /// Thread-safety: none, one thread. Lifetime: the network outlives it; its destructor drives the world until all its
@@ -86,6 +98,7 @@ class SimDownloader {
     flow->number = network.started_;
     const std::size_t active = ++network.active_[flow->request.url];
     network.most_per_url_ = std::max(network.most_per_url_, active);
+    network.most_active_ = std::max<std::uint64_t>(network.most_active_, network.active_.size());
     network.world_.note("  get ", flow->request.url, " from ", std::to_string(flow->request.offset));
     Flow::later(flow, [](Flow& f) { f.respond(); });
     return flow;
@@ -171,7 +184,7 @@ class SimDownloader {
       if (std::exchange(ended, true)) return;
       const auto self = shared_from_this();
       result.error = error;
-      world().note("  end of ", request.url, error ? ": " + error.message() : std::string());
+      if (world().trace) world().note("  end of ", request.url, error ? ": " + error.message() : std::string());
       SimNetwork& network = state.network;
       if (--network.active_[request.url] == 0) network.active_.erase(request.url);
       state.flows.erase(number);

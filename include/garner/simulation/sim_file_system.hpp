@@ -179,6 +179,13 @@ class SimFileSystem {
       bytes = bytes.first(static_cast<std::size_t>(most > at ? most - at : 0));
       if (!ec) ec = errc::no_space;
     }
+    if (!ec && fault.misdirected) {
+      disk_->misdirect(file.node_, *fault.misdirected, at, bytes);
+      disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) {
+        inode.contents.truncate(std::max(at + bytes.size(), inode.contents.size()));
+      });
+      return {};
+    }
     disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) { inode.contents.write(at, bytes); });
     return ec;
   }

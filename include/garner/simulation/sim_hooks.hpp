@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -85,6 +86,8 @@ struct SimFault {
                               ///< what was dirty is lost
   std::uint64_t written = 0;  ///< with an error of a write: bytes that are written before it
   bool ignored = false;       ///< a sync that does nothing and says that it has: a disk that lies
+  /// A write goes over this file instead, where there is one, and says that it has gone where it should.
+  std::optional<std::string> misdirected = std::nullopt;
 };
 
 /// The world around file systems. `before` may run other tasks, on the same file systems too (their operations

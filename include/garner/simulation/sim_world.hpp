@@ -20,6 +20,7 @@
 #include "garner/error.hpp"
 #include "garner/policies/executor.hpp"
 #include "garner/simulation/decisions.hpp"
+#include "garner/simulation/sim_disk.hpp"
 #include "garner/simulation/sim_hooks.hpp"
 
 namespace garner {
@@ -43,14 +44,15 @@ enum class SimFaultKind : std::uint8_t {
   wrong_bytes,       ///< a flipped byte
   source_changed,    ///< another validator in the middle
   late_completion,   ///< a cancelled transfer went on for a while
+  misdirected,       ///< a write to a file that is being staged went to another file
 };
-inline constexpr std::size_t sim_fault_kinds = 17;
+inline constexpr std::size_t sim_fault_kinds = 18;
 
 constexpr std::string_view to_string(SimFaultKind kind) noexcept {
   constexpr std::array<std::string_view, sim_fault_kinds> names = {
       "task switch", "disk full", "disk error",  "short write", "sync failure",   "read only",
       "no handles",  "slow disk", "reset",       "stall",       "server error",   "not found",
-      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion"};
+      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion", "misdirected"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -80,7 +82,9 @@ class SimWorld final : public SimHooks {
   [[nodiscard]] Decisions& decisions() noexcept { return decisions_; }
   [[nodiscard]] Instant now() const noexcept { return now_; }
 
-  SimFaults faults;                        ///< what strikes from now on
+  SimFaults faults;                          ///< what strikes from now on
+  std::function<bool(SimFaultKind)> allows;  ///< asked before a fault strikes, where set: whether it does. For leaving
+                                             ///< faults out of a run that is known
   std::function<void(std::string)> trace;  ///< takes a line for each thing that happens, where set
 
   /// How often each fault struck.
@@ -90,6 +94,7 @@ class SimWorld final : public SimHooks {
   bool strikes(SimFaultKind kind) {
     const std::uint32_t chance = faults[kind];
     if (chance == 0 || !decisions_.chance(chance, 1024)) return false;
+    if (allows && !allows(kind)) return false;
     ++met_[static_cast<std::size_t>(kind)];
     return true;
   }
@@ -143,8 +148,10 @@ class SimWorld final : public SimHooks {
   /// Before each operation of a file system: others may run, and the operation may fail.
   SimFault before(const SimCall& call) override {
     ++operations_;
-    note("  disk ", to_string(call.operation), " ", call.path(), call.new_path().empty() ? "" : " -> ",
-         call.new_path());
+    if (trace) {
+      const std::string new_path = call.new_path();
+      note("  disk ", to_string(call.operation), " ", call.path(), new_path.empty() ? "" : " -> ", new_path);
+    }
     if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
     if (on_operation) on_operation();
     if (call.may_switch && depth_ < max_depth && has_ready() && strikes(SimFaultKind::task_switch)) run_ready();
@@ -186,6 +193,7 @@ class SimWorld final : public SimHooks {
           out.error = errc::io_error;
           out.written = decisions_.choose(call.bytes);
         }
+        if (!out.error && strikes(SimFaultKind::misdirected)) out.misdirected = any_chunk_file(call.disk);
         break;
       case SimOperation::read:
       case SimOperation::status:
@@ -215,8 +223,18 @@ class SimWorld final : public SimHooks {
       case SimOperation::lock:
       case SimOperation::free_space: break;
     }
-    if (out.error) note("    fails: ", out.error.message());
+    if (trace && out.error) note("    fails: ", out.error.message());
+    if (out.misdirected) note("    goes to ", *out.misdirected);
     return out;
+  }
+
+  /// Empty where there is none. The store's own few files are not hit: without them it does not open, and says so.
+  std::string any_chunk_file(const SimDisk& disk) {
+    std::vector<std::string> files;
+    for (auto& [path, bytes] : disk.tree()) {
+      if (bytes && path.starts_with("chunks/")) files.push_back(path);
+    }
+    return files.empty() ? std::string() : files[static_cast<std::size_t>(decisions_.choose(files.size()))];
   }
 
   Decisions& decisions_;

@@ -4,6 +4,7 @@
 // whole generations or none. It is a Storage over any FileSystem; `FilesystemStorage` is it on a real one.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -234,6 +235,7 @@ class BasicStore {
     detail::Leftovers leftovers;
     if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
       leftovers.doomed.push_back(generation);
+      state_->bytes_used += generation.bytes;  // until it is taken away
     }
     if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
     state_->remover.leave(leftovers);
@@ -309,7 +311,9 @@ class BasicStore {
     std::error_code ec;
     typename F::File file = fs().open_file(directory, name, Access::read, ec);
     if (ec) return as_corruption(ec);
-    std::vector<std::byte> buffer(std::size_t{256} << 10);
+    // One byte more than there should be, so that a file that is no longer takes one read.
+    constexpr std::size_t most = std::size_t{256} << 10;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
     DigestStream digests;
     std::uint64_t size = 0;
     for (std::size_t count = buffer.size(); count == buffer.size();) {

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What must hold in a simulated life: after each step, after each start, and once nothing goes wrong any more.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "garner/data_manager.hpp"
+#include "garner/simulation/sim_downloader.hpp"
+#include "garner/simulation/sim_machine.hpp"
+#include "garner/simulation/sim_world.hpp"
+#include "simulation/lake.hpp"
+#include "simulation/model.hpp"
+
+namespace simulation {
+
+using Manager = garner::DataManager<garner::SimStorage, garner::SimDownloader, garner::SimExecutor>;
+using Pins = std::vector<Pin<Manager::ChunkRef>>;
+
+class Checks {
+ public:
+  /// `fail` takes what is wrong.
+  Checks(const garner::SimWorld& world, const garner::SimMachine& machine, std::function<void(std::string)> fail)
+      : world_(world), machine_(machine), fail_(std::move(fail)) {}
+
+  static std::vector<Manager::ChunkRef> served(const Manager& manager) {
+    std::vector<Manager::ChunkRef> out;
+    for (const garner::DatasetId& dataset : Lake::get().datasets()) {
+      for (Manager::ChunkRef& ref : manager.find_chunks(dataset, Lake::all_blocks())) out.push_back(std::move(ref));
+    }
+    return out;
+  }
+
+  /// Which version is pinned; null where it is none.
+  const Version* held(const Manager::ChunkRef& ref) { return fact(ref).holds; }
+  const std::string& path(const Manager::ChunkRef& ref) { return fact(ref).path; }
+  /// Something was changed on the disk behind the store's back.
+  void note_tampering() noexcept { any_tampered_ = true; }
+  /// Someone else than the store has changed it on the disk, and nobody but a scrub can know.
+  [[nodiscard]] bool tampered(const std::string& path) const { return machine_.disk().tampered(path); }
+
+  void after_step(const Manager& manager, const Model& model, const Pins& pins) {
+    const std::vector<Manager::ChunkRef> listed = served(manager);
+    std::uint64_t bytes = 0;
+    std::set<Key> now;
+    for (const Manager::ChunkRef& ref : listed) {
+      if (!model.wanted.contains(ref.id())) fail_("a chunk is found that was deleted: " + ref.id().to_hex());
+      check_whole(ref);
+      bytes += ref.bytes();
+      now.emplace(ref.id(), ref.generation());
+    }
+    if (listed.size() != manager.list_chunks().size()) fail_("list_chunks and find_chunks do not agree");
+    const garner::Status status = manager.status();
+    if (status.bytes_ready != bytes) fail_("the bytes that are ready are counted wrong");
+    if (status.ready + status.queued + status.downloading + status.waiting + status.parked != model.wanted.size()) {
+      // Found wrong together with its description it is dropped: there is nothing left to fetch it from.
+      if (!any_tampered_) fail_("what is wanted is counted wrong");
+    }
+    for (const auto& pin : pins) {
+      if (tampered(pin.path)) continue;
+      if (!Lake::holds(machine_.disk(), pin.path, *pin.holds)) fail_("a pinned chunk changed: " + pin.path);
+    }
+    note_unlisted(std::move(now));
+    note_durable(manager, model, listed, status.converged);
+  }
+
+  /// What a start has found is compared with what had to be there, and becomes what is wanted.
+  void after_start(const Manager& manager, Model& model) {
+    ++starts_;
+    facts_.clear();
+    unlisted_.clear();
+    listed_.clear();
+    std::map<garner::ChunkId, const Version*> found;
+    for (const Manager::ChunkRef& ref : served(manager)) {
+      const Version* version = held(ref);
+      if (version == nullptr && !tampered(path(ref))) fail_("a chunk was recovered that is not whole: " + path(ref));
+      if (gone_.contains(ref.id())) fail_("a chunk came back whose deletion was done: " + path(ref));
+      const auto kept = kept_.find(ref.id());
+      if (kept != kept_.end() && ref.generation() < kept->second) fail_("an older copy came back: " + path(ref));
+      found[ref.id()] = version;
+    }
+    for (const auto& [id, generation] : kept_) {
+      if (!found.contains(id)) fail_("a chunk was lost that was ready and wanted: " + id.to_hex());
+    }
+    model.wanted = std::move(found);
+    kept_.clear();
+    gone_.clear();
+  }
+
+  /// A start tells the same however often it comes, and whether or not it has cleaned up.
+  void starts_again(const Manager& manager) {
+    const auto disk = std::make_shared<garner::SimDisk>(machine_.disk());
+    std::set<Key> listed;
+    for (const Manager::ChunkRef& ref : served(manager)) listed.emplace(ref.id(), ref.generation());
+    for (int start = 0; start < 2; ++start) {
+      std::map<garner::ChunkId, std::uint64_t> found;
+      garner::SimStorage store{garner::SimFileSystem(disk)};
+      store.recover([&found](const garner::Generation& generation) {
+        found[generation.id] = std::max(found[generation.id], generation.number);
+      });
+      if (std::set<Key>(found.begin(), found.end()) != listed) fail_("a second start finds something else");
+      store.clean_up();
+    }
+  }
+
+  /// Bytes that may move from now on, if nothing goes wrong any more.
+  [[nodiscard]] std::uint64_t bytes_missing(const Manager& manager, const Model& model) {
+    std::map<garner::ChunkId, const Version*> right;
+    for (const Manager::ChunkRef& ref : served(manager)) {
+      if (!tampered(path(ref))) right[ref.id()] = held(ref);
+    }
+    std::uint64_t bytes = 0;
+    for (const auto& [id, version] : model.wanted) {
+      const auto at = right.find(id);
+      // A copy that the disk would not tell the description of, for too long, is fetched anew.
+      const auto status = manager.chunk_status(id);
+      const bool is_known = status && status->state == garner::ChunkState::ready;
+      const bool is_there =
+          at != right.end() && (version == nullptr || same(at->second, version)) && (is_known || !was_unreadable());
+      if (!is_there && version != nullptr) bytes += version->bytes;
+      if (!is_there && version == nullptr) bytes += biggest(id);
+    }
+    // What is staged may be in vain already, and end only when some more of it has come.
+    for (const auto& [path, contents] : machine_.disk().tree()) {
+      if (path.starts_with("staging/") && !contents) bytes += biggest(garner::ChunkId::from_hex(path.substr(8, 64)));
+    }
+    return bytes;
+  }
+
+  /// Nothing goes wrong any more, and it says that it has converged.
+  void at_rest(const Manager& manager, const Model& model, const Pins& pins) {
+    facts_.clear();  // to be looked at afresh
+    std::set<std::string> held_paths;
+    std::uint64_t bytes = 0;
+    std::map<garner::ChunkId, const Version*> found;
+    for (const Manager::ChunkRef& ref : served(manager)) {
+      found[ref.id()] = held(ref);
+      held_paths.insert(path(ref));
+      bytes += ref.bytes();
+    }
+    if (found.size() != model.wanted.size()) fail_("not all that is wanted is found");
+    for (const auto& [id, version] : model.wanted) {
+      const auto at = found.find(id);
+      if (at == found.end() || !same(at->second, version)) {
+        fail_("a chunk is not the version that was asked for last: " + id.to_hex());
+      }
+    }
+    for (const auto& pin : pins) {
+      if (held_paths.insert(pin.path).second) bytes += pin.ref.bytes();
+    }
+    if (manager.status().store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
+    check_leftovers(held_paths);
+  }
+
+ private:
+  using Key = std::pair<garner::ChunkId, std::uint64_t>;
+  /// Of one generation; does not change while it is there.
+  struct Fact {
+    std::string path;
+    const Version* holds = nullptr;
+    bool is_durable = false;
+  };
+
+  Fact& fact(const Manager::ChunkRef& ref) {
+    const auto [at, is_new] = facts_.try_emplace({ref.id(), ref.generation()});
+    Fact& fact = at->second;
+    if (is_new) {
+      fact.path = ref.path().lexically_relative("/sim").generic_string();
+      fact.holds = Lake::get().held(machine_.disk(), ref.id(), fact.path);
+    }
+    return fact;
+  }
+
+  static bool same(const Version* a, const Version* b) {
+    return a != nullptr && b != nullptr && a->files == b->files && a->chunk.dataset_id == b->chunk.dataset_id;
+  }
+
+  static std::uint64_t biggest(const garner::ChunkId& id) {
+    std::uint64_t bytes = 0;
+    for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
+      if (Lake::get().id(chunk) != id) continue;
+      for (std::size_t version = 0; version < Lake::versions; ++version) {
+        bytes = std::max(bytes, Lake::get().version(chunk, version).bytes);
+      }
+    }
+    return bytes;
+  }
+
+  /// Visible implies whole, right and durable, in every crash that may come now.
+  void check_whole(const Manager::ChunkRef& ref) {
+    Fact& known = fact(ref);
+    if (known.is_durable || tampered(known.path)) return;
+    if (known.holds == nullptr) return fail_("a chunk is served that is not whole: " + known.path);
+    for (const auto& [name, bytes] : known.holds->files) {
+      if (machine_.disk().always_durable(known.path + '/' + name, bytes)) continue;
+      return fail_("a file is served that is not durable: " + known.path + '/' + name);
+    }
+    known.is_durable = true;
+  }
+
+  void note_unlisted(std::set<Key> now) {
+    for (const Key& key : listed_) {
+      if (!now.contains(key)) unlisted_.insert(key);
+    }
+    listed_ = std::move(now);
+  }
+
+  /// What a crash from now on must keep, and must not bring back. What was unlisted once may be marked as deleted, until
+  /// the store has converged.
+  void note_durable(const Manager& manager, const Model& model, const std::vector<Manager::ChunkRef>& listed,
+                    bool converged) {
+    kept_.clear();
+    gone_.clear();
+    for (const Manager::ChunkRef& ref : listed) {
+      const Fact& known = fact(ref);
+      const bool is_certain = converged || !unlisted_.contains({ref.id(), ref.generation()});
+      if (is_certain && known.holds != nullptr && !tampered(known.path)) kept_[ref.id()] = ref.generation();
+    }
+    const bool lost = world_.met()[static_cast<std::size_t>(garner::SimFaultKind::sync_failure)] > 0;
+    for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
+      const garner::ChunkId& id = Lake::get().id(chunk);
+      if (model.wanted.contains(id)) continue;
+      if (converged || (!lost && !manager.chunk_status(id))) gone_.insert(id);
+    }
+  }
+
+  [[nodiscard]] bool was_unreadable() const {
+    return world_.met()[static_cast<std::size_t>(garner::SimFaultKind::disk_error)] > 0 ||
+           world_.met()[static_cast<std::size_t>(garner::SimFaultKind::out_of_handles)] > 0;
+  }
+
+  void check_leftovers(const std::set<std::string>& held) {
+    // What a failed sync may have lost stays, whole and marked, until the next start.
+    const bool lost = world_.met()[static_cast<std::size_t>(garner::SimFaultKind::sync_failure)] > 0;
+    std::size_t markers = 0;
+    for (const auto& [path, bytes] : machine_.disk().tree()) {
+      if (path.starts_with("staging/")) fail_("left over: " + path);
+      if (path.starts_with("trash/") && !lost) fail_("left over: " + path);
+      if (path.starts_with("doomed/") && path != "doomed/boot") ++markers;
+      if (!path.starts_with("chunks/") || bytes) continue;
+      const std::size_t dataset = path.find('/', 7);
+      if (dataset != std::string::npos && !held.contains(path)) fail_("left over: " + path);
+    }
+    // Those that a start has found stay until the machine was started anew, and known to be.
+    if (!lost && starts_ == 1 && markers > held.size()) fail_("markers are left over");
+  }
+
+  const garner::SimWorld& world_;
+  const garner::SimMachine& machine_;
+  std::function<void(std::string)> fail_;
+  std::map<Key, Fact> facts_;
+  std::set<Key> listed_;                           ///< after the last step
+  std::set<Key> unlisted_;                         ///< since the start
+  std::map<garner::ChunkId, std::uint64_t> kept_;  ///< the generation
+  std::set<garner::ChunkId> gone_;
+  bool any_tampered_ = false;
+  std::size_t starts_ = 0;
+};
+
+}  // namespace simulation

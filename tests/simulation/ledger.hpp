@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What an observer was told, and what is wrong with it: each thing once, in the order in which it happened.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "garner/error.hpp"
+#include "garner/status.hpp"
+
+namespace simulation {
+
+inline constexpr std::size_t event_kinds = 7;
+inline constexpr std::size_t error_classes = 9;
+
+class Ledger {
+ public:
+  /// Of one life of a manager, which begins with these chunks served.
+  template <class Refs>
+  void begin(const Refs& served) {
+    served_.clear();
+    removed_.clear();
+    complete_ = true;
+    closed_ = false;
+    for (const auto& ref : served) served_[ref.id()] = ref.generation();
+  }
+
+  void take(const garner::Event& event) {
+    ++events_[static_cast<std::size_t>(event.kind)];
+    if (closed_) problem("an event after the last one");
+    switch (event.kind) {
+      case garner::EventKind::chunk_ready:
+        if (!served_.emplace(event.id, event.generation).second) problem("ready twice");
+        if (removed_.contains(event.generation)) problem("ready after it was removed");
+        break;
+      case garner::EventKind::chunk_unlisted:
+        if (!served_.contains(event.id) || served_[event.id] != event.generation)
+          problem("unlisted and was not served");
+        served_.erase(event.id);
+        break;
+      case garner::EventKind::chunk_removed:
+        if (!removed_.insert(event.generation).second) problem("removed twice");
+        if (served_.contains(event.id) && served_[event.id] == event.generation) problem("removed while it was served");
+        break;
+      case garner::EventKind::chunk_failed:
+        ++classes_[static_cast<std::size_t>(garner::classify(event.error))];
+        if (!event.error || event.subject.empty()) problem("a failure without a reason");
+        break;
+      case garner::EventKind::converged: break;
+      case garner::EventKind::events_dropped: complete_ = false; break;
+      case garner::EventKind::closed: closed_ = true; break;
+    }
+  }
+
+  /// Nothing where events were dropped.
+  [[nodiscard]] std::optional<std::map<garner::ChunkId, std::uint64_t>> served() const {
+    if (!complete_) return std::nullopt;
+    return served_;
+  }
+  /// The first thing that was wrong.
+  [[nodiscard]] const std::optional<std::string>& wrong() const noexcept { return wrong_; }
+  [[nodiscard]] const std::array<std::uint64_t, event_kinds>& events() const noexcept { return events_; }
+  [[nodiscard]] const std::array<std::uint64_t, error_classes>& classes() const noexcept { return classes_; }
+
+ private:
+  void problem(const char* what) {
+    if (complete_ && !wrong_) wrong_ = std::string("an observer was told: ") + what;
+  }
+
+  std::map<garner::ChunkId, std::uint64_t> served_;
+  std::set<std::uint64_t> removed_;
+  bool complete_ = true;
+  bool closed_ = false;
+  std::optional<std::string> wrong_;
+  std::array<std::uint64_t, event_kinds> events_{};
+  std::array<std::uint64_t, error_classes> classes_{};
+};
+
+}  // namespace simulation

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// A data manager on a simulated machine: its starts and its ends, what is checked meanwhile, and how it must come to rest.
+// What is done with it, step by step, is in scenario.hpp.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "simulation/checks.hpp"
+#include "simulation/lake.hpp"
+#include "simulation/ledger.hpp"
+#include "simulation/model.hpp"
+#include "simulation/plan.hpp"
+
+namespace simulation {
+
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): in the order in which the members may be destroyed
+class Life {
+ public:
+  Life(const Life&) = delete;
+  Life& operator=(const Life&) = delete;
+
+  /// The first thing that went wrong, or nothing.
+  [[nodiscard]] const std::optional<std::string>& failure() const noexcept { return failure_; }
+  /// The step in which it went wrong.
+  [[nodiscard]] std::size_t failed_at() const noexcept { return failed_at_; }
+  /// The faults that struck.
+  [[nodiscard]] const std::vector<Strike>& strikes() const noexcept { return strikes_; }
+
+ protected:
+  static constexpr std::uint64_t plenty = std::uint64_t{1} << 30;  ///< bytes
+
+  Life(garner::Decisions& decisions, Plan plan, garner::SimDiskOptions disk)
+      : decisions_(decisions),
+        plan_(std::move(plan)),
+        world_(decisions),
+        network_(world_),
+        machine_(world_, disk),
+        checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }) {
+    world_.trace = plan_.trace;
+    world_.allows = [this](garner::SimFaultKind kind) { return allows(kind); };
+    Lake::get().fill(network_);
+  }
+  ~Life() = default;
+
+  /// False where the plan leaves it out.
+  bool begin_step(std::size_t step) {
+    step_ = step;
+    strikes_in_step_ = 0;
+    decisions_.begin_part(step);
+    return !plan_.steps || plan_.steps->contains(step);
+  }
+
+  // ---- ends and beginnings
+
+  void reopen() {
+    subscription_.reset();
+    manager_.reset();
+    pins_.clear();
+    if (!machine_.ended()) open();
+  }
+
+  void start_again() {
+    world_.faults = {};
+    subscription_.reset();
+    manager_.reset();
+    pins_.clear();
+    machine_.end_after(0);
+    machine_.start();
+    // Now and then it ends again before it has come up.
+    if (decisions_.chance(1, 4)) machine_.end_after(1 + decisions_.choose(40));
+    open();
+  }
+
+  void open() {
+    world_.faults = {};
+    options_.seed = 1 + decisions_.choose(1000);
+    while (!failure_ && !try_open()) {
+    }
+    if (failure_) return;
+    most_files_ = options_.max_concurrent_files;
+    network_.take_most_active();
+    checks_.after_start(*manager_, model_);
+    ledger_.begin(Checks::served(*manager_));
+    subscription_ = manager_->subscribe([this](const garner::Event& event) {
+      ledger_.take(event);
+      if (observer_throws_) throw std::runtime_error("an observer's own");
+    });
+    if (decisions_.chance(1, 8)) checks_.starts_again(*manager_);
+    if (!machine_.ended()) check();
+  }
+
+  bool try_open() {
+    try {
+      manager_.emplace(machine_.storage(), garner::SimDownloader(network_), garner::SimExecutor(world_), options_);
+      return true;
+    } catch (const garner::Error& error) {
+      if (!machine_.ended()) fail(std::string("the store does not open: ") + error.what());
+    }
+    machine_.start();
+    return false;
+  }
+
+  // ---- what must hold
+
+  void check() {
+    checks_.after_step(*manager_, model_, pins_);
+    if (ledger_.wrong()) fail(*ledger_.wrong());
+    if (network_.most_per_url() > 1) fail("a file was fetched twice at the same time");
+    if (network_.take_most_active() > most_files_) fail("more files were fetched at the same time than was allowed");
+    if (!world_.has_ready() && network_.active() <= options_.max_concurrent_files)
+      most_files_ = options_.max_concurrent_files;
+    if (calm_ && network_.bytes_moved() > allowed_bytes_) fail("more bytes were moved than the changes of mind cost");
+    const auto status = manager_->chunk_status(Lake::get().id(step_ % Lake::chunks));
+    if (status) ++states_[static_cast<std::size_t>(status->state)];
+  }
+
+  /// Once nothing goes wrong any more the store becomes what is wanted, in bounded time, with no byte more than it takes,
+  /// and nothing is left over.
+  void finish() {
+    world_.note("no more faults");
+    world_.faults = {};
+    machine_.end_after(0);
+    machine_.disk().set_capacity(plenty);
+    const std::uint64_t most =
+        network_.bytes_moved() + network_.bytes_in_flight() + checks_.bytes_missing(*manager_, model_);
+    if (!converge()) return;
+    if (network_.bytes_moved() > most) fail("more bytes were moved than were missing");
+    check();
+    if (machine_.disk().tampered("")) scrub();
+    ask_again();
+    if (!failure_ && converge()) at_rest();
+  }
+
+  /// Finds what was changed behind the store's back.
+  void scrub() {
+    world_.note("scrub");
+    manager_->verify();
+    while (world_.has_ready()) world_.run_one_until(world_.now());
+    if (!converge()) return;
+    for (const Manager::ChunkRef& ref : Checks::served(*manager_)) {
+      const std::string& path = checks_.path(ref);
+      const Version* whole = Lake::get().held(machine_.disk(), ref.id(), path);
+      if (whole == nullptr) fail("a scrub did not find what is wrong: " + path);
+    }
+  }
+
+  /// For what is wanted: that costs nothing. But what was found wrong together with its own description is fetched only
+  /// then, and what a start could not tell the version of gets one.
+  void ask_again() {
+    for (unsigned chunk = 0; chunk < Lake::chunks; ++chunk) {
+      const auto at = model_.wanted.find(Lake::get().id(chunk));
+      if (at == model_.wanted.end()) continue;
+      if (at->second == nullptr) at->second = &Lake::get().version(chunk, 0);
+      manager_->download_chunk(at->second->chunk);
+    }
+  }
+
+  bool converge() {
+    const bool converged = manager_->wait_converged(std::chrono::minutes(20));
+    if (!converged) fail("the store does not converge");
+    return converged;
+  }
+
+  void at_rest() {
+    while (world_.has_ready()) world_.run_one_until(world_.now());
+    checks_.at_rest(*manager_, model_, pins_);
+    check_told();
+    if (network_.active() != 0) fail("a transfer is left");
+    pins_.clear();
+    if (!manager_->wait_converged(std::chrono::minutes(20))) return fail("what was pinned is not removed");
+    checks_.at_rest(*manager_, model_, pins_);
+    subscription_.reset();
+    manager_.reset();
+    // An alarm that was put away after its time had come is still to be run, and does nothing.
+    while (world_.has_ready()) world_.run_one_until(world_.now());
+    if (world_.timers() != 0) fail("a timer is left");
+    if (machine_.disk().handles() != 0) fail("a handle is left");
+  }
+
+  /// Whoever was told all events knows what is served.
+  void check_told() {
+    const auto told = ledger_.served();
+    if (!told) return;
+    std::map<garner::ChunkId, std::uint64_t> served;
+    for (const Manager::ChunkRef& ref : Checks::served(*manager_)) served[ref.id()] = ref.generation();
+    if (*told != served) fail("an observer was told something else than is served");
+  }
+
+  void fail(std::string what) {
+    world_.note("FAILED: ", what);
+    if (failure_) return;
+    failure_ = std::move(what);
+    failed_at_ = step_;
+  }
+
+ private:
+  bool allows(garner::SimFaultKind kind) {
+    const Strike strike{step_, strikes_in_step_++, kind};
+    if (plan_.strikes && !plan_.strikes->contains(strike)) return false;
+    if (kind == garner::SimFaultKind::misdirected) checks_.note_tampering();
+    strikes_.push_back(strike);
+    return true;
+  }
+
+ protected:
+  garner::Decisions& decisions_;
+  Plan plan_;
+  std::size_t step_ = 0;
+  std::size_t strikes_in_step_ = 0;
+  std::vector<Strike> strikes_;
+  std::size_t failed_at_ = 0;
+  std::optional<std::string> failure_;
+  garner::SimWorld world_;
+  garner::SimNetwork network_;
+  garner::SimMachine machine_;
+  garner::SimFaults faults_;
+  std::array<std::uint64_t, chunk_states> states_{};
+  bool observer_throws_ = false;
+  bool calm_ = false;  ///< nothing goes wrong in this life
+  garner::Options options_;
+  std::size_t most_files_ = 0;  ///< at the same time, allowed since the last step
+  std::uint64_t allowed_bytes_ = 0;
+  Ledger ledger_;
+  Model model_;
+  Checks checks_;
+  std::optional<Manager> manager_;
+  garner::Subscription subscription_;
+  Pins pins_;
+};
+
+}  // namespace simulation
