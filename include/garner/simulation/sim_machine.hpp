@@ -24,8 +24,8 @@ enum class SimEnd : std::uint8_t {
 
 constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd::kill ? "kill" : "power cut"; }
 
-/// For each life of a worker: make it on `storage()`; say when the life ends; run it until `ended()`; destroy it and
-/// its pins; `start()` the next.
+/// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`; destroy it
+/// and its pins.
 ///
 /// Thread-safety: none, one thread. Lifetime: the world outlives it; it sets the world's `on_operation`.
 class SimMachine {
@@ -57,10 +57,10 @@ class SimMachine {
 
   [[nodiscard]] bool ended() const noexcept { return next_.has_value(); }
 
-  /// The next start: with the disk as the end left it. Nothing where there was no end.
+  /// The next start: with the disk as the end left it, where there was an end. One that has not come is called off.
   void start() {
-    if (!next_) return;
-    disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
+    left_ = 0;
+    if (next_) disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
   }
 
   [[nodiscard]] SimDisk& disk() noexcept { return *disk_; }
