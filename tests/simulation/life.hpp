@@ -103,7 +103,8 @@ class Life {
   bool try_open() {
     try {
       manager_.emplace(machine_.storage(), garner::SimDownloader(network_), garner::SimExecutor(world_), options_);
-      return true;
+      if (!machine_.ended()) return true;
+      manager_.reset();
     } catch (const garner::Error& error) {
       if (!machine_.ended()) fail(std::string("the store does not open: ") + error.what());
     }

@@ -377,7 +377,7 @@ TEST_CASE("a name that is taken in the trash does not keep a generation from bei
   CHECK(fs::is_empty(world.dir / "trash"));
 }
 
-TEST_CASE("doom and spare sync, and where that fails the store is as it was") {
+TEST_CASE("doom and spare sync, and where that fails the next of them changes the marker anew before it syncs") {
   const World world;
   auto steps = world.start();
   const Generation generation = steps.published("c", hello);
@@ -386,11 +386,13 @@ TEST_CASE("doom and spare sync, and where that fails the store is as it was") {
 
   refuse();
   CHECK(steps.store().doom(generation) == errc::sync_failed);
-  CHECK_FALSE(fs::exists(world.dir / marker));
   world.journal->refuse = nullptr;
   world.journal->take();
   CHECK_FALSE(steps.store().doom(generation));
-  CHECK(world.journal->take() == Entries{"create_file " + marker, "close " + marker, "sync_directory doomed/"});
+  CHECK(world.journal->take() ==
+        Entries{"remove_file " + marker, "create_file " + marker, "close " + marker, "sync_directory doomed/"});
+  CHECK_FALSE(steps.store().doom(generation));
+  CHECK(world.journal->take() == Entries{"create_file " + marker});
 
   refuse();
   CHECK(steps.store().spare(generation) == errc::sync_failed);
@@ -399,6 +401,26 @@ TEST_CASE("doom and spare sync, and where that fails the store is as it was") {
   world.journal->take();
   CHECK_FALSE(steps.store().spare(generation));
   CHECK(world.journal->take() == Entries{"remove_file " + marker, "sync_directory doomed/"});
+  CHECK_FALSE(steps.store().spare(generation));
+  CHECK(world.journal->take() == Entries{"remove_file " + marker});
+}
+
+TEST_CASE("a marker whose end failed and cannot be seen is made again to be taken away for certain") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  REQUIRE_FALSE(steps.store().doom(generation));
+  world.journal->refuse = [](const std::string& entry) {
+    const bool fails = entry == "sync_directory doomed/" || entry.starts_with("create_file doomed/");
+    return fails ? make_error_code(errc::sync_failed) : std::error_code();
+  };
+  CHECK(steps.store().spare(generation) == errc::sync_failed);
+  CHECK_FALSE(fs::exists(world.dir / marker));
+  world.journal->refuse = nullptr;
+  world.journal->take();
+  CHECK_FALSE(steps.store().spare(generation));
+  CHECK(world.journal->take({"create", "remove", "sync"}) ==
+        Entries{"remove_file " + marker, "create_file " + marker, "remove_file " + marker, "sync_directory doomed/"});
 }
 
 TEST_CASE("large files are cut down in steps of 16 MB before they are unlinked") {

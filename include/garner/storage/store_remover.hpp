@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <system_error>
@@ -81,15 +82,11 @@ class StoreRemover {
     const std::string name = store_layout::qualified_name(generation);
     const std::lock_guard lock(doomed_mutex_);
     std::error_code ec = enter_boot();
-    if (ec) return ec;
-    typename F::File marker = fs().create_file(root().doomed(), name, ec);
-    if (ec == std::errc::file_exists) return settle_doomed();
-    if (ec) return ec;
-    ec = fs().close(marker);
+    if (!ec && unsure_.contains(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    if (!ec) ec = make_marker(name);
+    if (ec == std::errc::file_exists) return {};
     if (!ec) ec = root().sync_directory(root().doomed());
-    if (!ec) return {};
-    fs().remove_file(root().doomed(), name);
-    doomed_unsettled_ = true;
+    note_marker(name, ec);
     return ec;
   }
 
@@ -97,15 +94,15 @@ class StoreRemover {
     const std::string name = store_layout::qualified_name(generation);
     const std::lock_guard lock(doomed_mutex_);
     std::error_code ec = fs().remove_file(root().doomed(), name);
-    if (ec == std::errc::no_such_file_or_directory) return settle_doomed();
-    if (ec) return ec;
-    ec = root().sync_directory(root().doomed());
-    if (ec) {
-      // As in `doom`: as long as it may still be on the disk it must be seen here.
-      std::error_code ignored;
-      fs().create_file(root().doomed(), name, ignored);
-      doomed_unsettled_ = true;
+    if (ec == std::errc::no_such_file_or_directory) {
+      if (!unsure_.contains(name)) return {};
+      ec = make_marker(name);
+      if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
+    if (!ec) ec = root().sync_directory(root().doomed());
+    // As long as it may still be on the disk it must be seen here, for the next start too.
+    if (ec) make_marker(name);
+    note_marker(name, ec);
     return ec;
   }
 
@@ -195,9 +192,20 @@ class StoreRemover {
     return left;
   }
 
-  /// After a failed sync a marker that is there may not be durable, and one that is not may be.
-  std::error_code settle_doomed() {
-    return doomed_unsettled_ ? root().sync_directory(root().doomed()) : std::error_code();
+  std::error_code make_marker(const std::string& name) {
+    std::error_code ec;
+    typename F::File marker = fs().create_file(root().doomed(), name, ec);
+    return ec ? ec : fs().close(marker);
+  }
+
+  /// After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only a
+  /// new change of it, and that one's sync, do.
+  void note_marker(const std::string& name, std::error_code ec) {
+    if (ec) {
+      unsure_.insert(name);
+    } else {
+      unsure_.erase(name);
+    }
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
@@ -237,12 +245,12 @@ class StoreRemover {
 
   std::shared_ptr<StoreRoot<F>> root_;
   /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
-  /// Guards the next one.
+  /// Guards the next three.
   typename F::Mutex doomed_mutex_;
   bool boot_entered_ = false;
-  bool is_new_boot_ = false;       ///< the machine was started anew since the last process
-  bool doomed_unsettled_ = false;  ///< what is seen in `doomed/` may not be what is on the disk
-  mutable std::mutex mutex_;       ///< guards the next two; held across no operation
+  bool is_new_boot_ = false;      ///< the machine was started anew since the last process
+  std::set<std::string> unsure_;  ///< names of markers that failed to be made or taken away
+  mutable std::mutex mutex_;      ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };
