@@ -55,6 +55,7 @@ enum class errc : std::uint8_t {
 
   // A store that failed.
   no_space,             ///< the disk or the quota is full
+  over_budget,          ///< `Options::max_bytes` or `keep_free_bytes` does not allow it now
   read_only,            ///< the file system is read-only
   io_error,             ///< the disk failed a read or a write
   sync_failed,          ///< bytes may be lost: a sync failed, and is never retried
@@ -123,6 +124,7 @@ inline constexpr ErrorInfo error_table[] = {
     {errc::malformed_response, ErrorClass::wrong_bytes, "the response is malformed or its headers are too long"},
     {errc::tls_failed, ErrorClass::transient, "no trusted TLS connection"},
     {errc::no_space, ErrorClass::no_space, "the store is full"},
+    {errc::over_budget, ErrorClass::no_space, "the byte budget does not allow it now"},
     {errc::read_only, ErrorClass::local, "the store is read-only"},
     {errc::io_error, ErrorClass::local, "the store failed to read or write"},
     {errc::sync_failed, ErrorClass::local, "the store failed to make bytes durable"},

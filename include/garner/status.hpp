@@ -41,6 +41,11 @@ struct Options {
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
 
+  // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
+  // removed for it.
+  std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();  ///< of all chunks' files, held or being fetched
+  std::uint64_t keep_free_bytes = 0;                                    ///< on the store's disk, for others
+
   // What is done about failures. Delays are full jitter: uniform in [0, min(max_backoff, min_backoff *
   // 2^attempt)].
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
@@ -117,6 +122,7 @@ struct Status {
   std::uint64_t chunks_published = 0;  ///< since construction
   std::uint64_t chunks_removed = 0;
   std::uint64_t attempts_failed = 0;
+  std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
   std::uint64_t store_bytes_free = 0;
 

@@ -137,6 +137,7 @@ enum class errc : std::uint8_t {
 
   // A store that failed.
   no_space,             ///< the disk or the quota is full
+  over_budget,          ///< `Options::max_bytes` or `keep_free_bytes` does not allow it now
   read_only,            ///< the file system is read-only
   io_error,             ///< the disk failed a read or a write
   sync_failed,          ///< bytes may be lost: a sync failed, and is never retried
@@ -205,6 +206,7 @@ inline constexpr ErrorInfo error_table[] = {
     {errc::malformed_response, ErrorClass::wrong_bytes, "the response is malformed or its headers are too long"},
     {errc::tls_failed, ErrorClass::transient, "no trusted TLS connection"},
     {errc::no_space, ErrorClass::no_space, "the store is full"},
+    {errc::over_budget, ErrorClass::no_space, "the byte budget does not allow it now"},
     {errc::read_only, ErrorClass::local, "the store is read-only"},
     {errc::io_error, ErrorClass::local, "the store failed to read or write"},
     {errc::sync_failed, ErrorClass::local, "the store failed to make bytes durable"},
@@ -1280,6 +1282,11 @@ struct Options {
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
 
+  // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
+  // removed for it.
+  std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();  ///< of all chunks' files, held or being fetched
+  std::uint64_t keep_free_bytes = 0;                                    ///< on the store's disk, for others
+
   // What is done about failures. Delays are full jitter: uniform in [0, min(max_backoff, min_backoff *
   // 2^attempt)].
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
@@ -1356,6 +1363,7 @@ struct Status {
   std::uint64_t chunks_published = 0;  ///< since construction
   std::uint64_t chunks_removed = 0;
   std::uint64_t attempts_failed = 0;
+  std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
   std::uint64_t store_bytes_free = 0;
 
@@ -2032,6 +2040,28 @@ struct Backoff {
   }
 };
 
+/// How long to wait after a failure, the `streak`-th in a row, counted from 0. `retry_after`: as a server asked.
+inline std::chrono::nanoseconds retry_delay(const Options& options, ErrorClass cls,
+                                            std::optional<std::chrono::nanoseconds> retry_after, std::uint64_t streak,
+                                            Random& random) {
+  const Backoff backoff{options.min_backoff, options.max_backoff};
+  switch (cls) {
+    case ErrorClass::gone:
+    case ErrorClass::credentials:
+    case ErrorClass::invalid: return backoff.slowest(random);
+    case ErrorClass::no_space: return Backoff{{}, options.no_space_retry}.slowest(random);
+    case ErrorClass::none:
+    case ErrorClass::transient:
+    case ErrorClass::wrong_bytes:
+    case ErrorClass::local:
+    case ErrorClass::cancelled: break;
+  }
+  const auto delay = backoff.delay(streak, random);
+  if (!retry_after) return delay;
+  // As the server asked, within our limits, and not all at the same moment.
+  return delay + std::max(std::chrono::nanoseconds{}, std::min(*retry_after, options.max_backoff));
+}
+
 /// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole
 /// datasets become answerable early; then the order of asking. O(log n) each.
 class FetchQueue {
@@ -2118,7 +2148,7 @@ class Alarms {
 // garner/core/chunk_table.hpp -------------------------------------------------------------------------------
 // The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
 // clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
-// rules that every input ends in are in `core/chunk_rules.hpp`.
+// rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
 
 // garner/core/actions.hpp -----------------------------------------------------------------------------------
 // What the state machine wants done, and the outcomes that come back. Values only: who performs an action, on
@@ -2319,6 +2349,19 @@ class ChunkFetch {
     --moving_;
   }
 
+  /// A server has told the size of a file.
+  void sized(TransferId transfer, std::uint64_t bytes) { find(transfer).bytes = bytes; }
+
+  /// Bytes of all files, as far as they are known.
+  [[nodiscard]] std::uint64_t reserved() const noexcept {
+    std::uint64_t total = 0;
+    for (const File& file : files_) {
+      const std::uint64_t bytes = file.source->size.value_or(file.bytes);
+      total = bytes > UINT64_MAX - total ? UINT64_MAX : total + bytes;
+    }
+    return total;
+  }
+
   /// The transfer failed: its file is pending again with the next mirror, until each was tried once in this
   /// round.
   void file_failed(TransferId transfer) {
@@ -2347,6 +2390,7 @@ class ChunkFetch {
     std::size_t url = 0;
     std::size_t tried = 0;
     TransferId transfer = 0;
+    std::uint64_t bytes = 0;  // as a server told, where it was not declared
   };
 
   File& find(TransferId transfer) {
@@ -2460,12 +2504,54 @@ struct ChunkEntry {
 
 }  // namespace garner::core
 
+// garner/core/chunk_turns.hpp -------------------------------------------------------------------------------
+// Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk needs
+// is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
+
 // garner/core/chunk_rules.hpp -------------------------------------------------------------------------------
-// The rules: `step` compares what is wanted of one chunk with what there is of it, and asks for what is
-// missing; `pump` hands out the free places. The inputs that lead to them are in `core/chunk_table.hpp`.
+// The rules of one chunk: `step` compares what is wanted of it with what there is of it, and asks for what is missing.
+// Whose turn it is, of many, is in `core/chunk_turns.hpp`.
 
 // garner/core/tally.hpp -------------------------------------------------------------------------------------
 // Running counts over all chunks, so that telling the status costs the same at a million chunks as at one.
+
+// garner/core/budget.hpp ------------------------------------------------------------------------------------
+// The room that the options allow: what the store holds, what is reserved for what is being fetched, and whether more may
+// be begun. Knows nothing of chunks.
+
+namespace garner::core {
+
+class Budget {
+ public:
+  /// Bytes of published generations, wanted or not, until they are gone. `sign`: +1 or -1.
+  void hold(std::uint64_t bytes, int sign) noexcept { held_ += bytes * static_cast<std::uint64_t>(sign); }
+  /// Bytes that will be held when what is being fetched is published.
+  void reserve(std::uint64_t bytes, int sign) noexcept { reserved_ += bytes * static_cast<std::uint64_t>(sign); }
+
+  /// What the store has just told. `staged`: bytes of what is being fetched that were written by then.
+  void measured(const StoreUsage& usage, std::uint64_t staged) noexcept { free_ = sum(usage.bytes_free, staged); }
+
+  /// Whether `bytes` more may be reserved.
+  [[nodiscard]] bool fits(const Options& options, std::uint64_t bytes) const noexcept {
+    const std::uint64_t reserved = sum(reserved_, bytes);
+    if (sum(held_, reserved) > options.max_bytes) return false;
+    return options.keep_free_bytes == 0 || (free_ && sum(reserved, options.keep_free_bytes) <= *free_);
+  }
+
+  [[nodiscard]] std::uint64_t reserved() const noexcept { return reserved_; }
+
+ private:
+  /// Sizes come from outside: they do not overflow here.
+  static std::uint64_t sum(std::uint64_t a, std::uint64_t b) noexcept {
+    return b > std::numeric_limits<std::uint64_t>::max() - a ? std::numeric_limits<std::uint64_t>::max() : a + b;
+  }
+
+  std::uint64_t held_ = 0;
+  std::uint64_t reserved_ = 0;
+  std::optional<std::uint64_t> free_;
+};
+
+}  // namespace garner::core
 
 namespace garner::core {
 
@@ -2478,6 +2564,7 @@ class Tally {
       if (entry.want) missing_.count_missing(entry.want->dataset_id, sign);
     }
     for (const Copy& copy : entry.copies) {
+      budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
       } else {
@@ -2489,6 +2576,8 @@ class Tally {
 
   [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
   [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
+  [[nodiscard]] Budget& budget() noexcept { return budget_; }
+  [[nodiscard]] const Budget& budget() const noexcept { return budget_; }
 
   void fill(Status& status) const {
     status.ready = counts_.ready;
@@ -2499,6 +2588,7 @@ class Tally {
     status.draining = counts_.draining;
     status.removing = counts_.removing;
     status.bytes_ready = bytes_ready_;
+    status.bytes_reserved = budget_.reserved();
   }
 
  private:
@@ -2525,6 +2615,7 @@ class Tally {
   std::uint64_t bytes_ready_ = 0;
   std::size_t unsettled_ = 0;
   FetchQueue missing_;
+  Budget budget_;
 };
 
 }  // namespace garner::core
@@ -2541,54 +2632,15 @@ class ChunkRules : protected ActionList {
     ChunkEntry& entry = entries_[id];
     tally_.count(entry, -1);
     if (entry.fetch) startable_.erase({entry.fetch->number(), id});
+    if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), -1);
     change(entry);
     step(id, entry, now);
     tally_.count(entry, +1);
+    if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), +1);
     if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
     if (!entry.parked) parked_.erase(id);
     set_alarm(id, entry);
     if (entry.empty()) entries_.erase(id);
-  }
-
-  /// As `touch`, and then hands out what may have become free.
-  template <class Change>
-  void report(const ChunkId& id, Instant now, Change&& change) {
-    --unreported_;
-    touch(id, now, std::forward<Change>(change));
-    pump(now);
-  }
-
-  /// Starts what has its turn, within the limits.
-  void pump(Instant now) {
-    if (closed_) return;
-    if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
-    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
-      const std::optional<ChunkId> id = tally_.queue().front();
-      if (!id) break;
-      touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
-    }
-    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
-      const ChunkId id = startable_.begin()->second;
-      touch(id, now, [this](ChunkEntry& entry) {
-        ++moving_files_;
-        act(entry.fetch->start_next(++last_transfer_));
-      });
-    }
-    if (litter_ && !cleaning_ && !clean_up_at_) {
-      litter_ = false;
-      cleaning_ = true;
-      act(action::CleanUp{});
-    }
-    while (!verifying_ && !to_verify_.empty()) {
-      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
-      if (!entries_.contains(id)) continue;
-      touch(id, now, [this](ChunkEntry& entry) {
-        Copy* copy = entry.listed();
-        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
-        verifying_ = true;
-        begin(*copy, Copy::Operation::verify);
-      });
-    }
   }
 
   // ---- what is wanted
@@ -2629,7 +2681,13 @@ class ChunkRules : protected ActionList {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
-    for (Copy& copy : entry.copies) settle_copy(copy);
+    // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
+    // cut would leave neither.
+    const Copy* listed = entry.listed();
+    const bool is_safe = listed == nullptr || listed->mark == Copy::Mark::none;
+    for (Copy& copy : entry.copies) {
+      if (copy.listed || is_safe) settle_copy(copy);
+    }
   }
 
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
@@ -2710,29 +2768,6 @@ class ChunkRules : protected ActionList {
     }
   }
 
-  /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
-  template <class Finish>
-  void operation_done(const Generation& generation, const Outcome& outcome, Instant now, Finish&& finish) {
-    report(generation.id, now, [&](ChunkEntry& entry) {
-      Copy& copy = *entry.copy(generation);
-      const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
-      if (outcome.ok()) {
-        copy.failures = 0;
-        finish(entry, copy);
-        return;
-      }
-      notify_failure(generation.id, generation.number, outcome);
-      // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
-      if (closed_ && operation == Copy::Operation::remove) return;
-      const Backoff backoff{options_.min_backoff, options_.max_backoff};
-      copy.retry_at = now + backoff.delay(copy.failures++, random_);
-    });
-  }
-
-  [[nodiscard]] std::uint64_t failures_of(const Generation& generation) {
-    return entries_.at(generation.id).copy(generation)->failures;
-  }
-
   // ---- fetching
 
   void begin_fetch(ChunkEntry& entry) {
@@ -2797,46 +2832,14 @@ class ChunkRules : protected ActionList {
     ++attempts_failed_;
     failures.error = outcome.error;
     failures.subject = outcome.subject;
-    entry.retry_at = now + delay_after(outcome, failures.streak++);
-    if (classify(outcome.error) == ErrorClass::no_space) {
+    const ErrorClass cls = classify(outcome.error);
+    entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
+    if (cls == ErrorClass::no_space) {
       entry.parked = true;
       parked_.insert(id);
       hold_until_ = entry.retry_at;
     }
     notify_failure(id, entry.fetch->number(), outcome);
-  }
-
-  std::chrono::nanoseconds delay_after(const Outcome& outcome, std::uint64_t streak) {
-    const Backoff backoff{options_.min_backoff, options_.max_backoff};
-    switch (classify(outcome.error)) {
-      case ErrorClass::gone:
-      case ErrorClass::credentials:
-      case ErrorClass::invalid: return backoff.slowest(random_);
-      case ErrorClass::no_space: return Backoff{{}, options_.no_space_retry}.slowest(random_);
-      case ErrorClass::none:
-      case ErrorClass::transient:
-      case ErrorClass::wrong_bytes:
-      case ErrorClass::local:
-      case ErrorClass::cancelled: break;
-    }
-    const auto delay = backoff.delay(streak, random_);
-    if (!outcome.retry_after) return delay;
-    // As the server asked, within our limits, and not all at the same moment.
-    return delay + std::max(std::chrono::nanoseconds{}, std::min(*outcome.retry_after, options_.max_backoff));
-  }
-
-  /// There may be room again: what is parked need not wait.
-  void end_parking(Instant now) {
-    hold_until_.reset();
-    const std::set<ChunkId> parked = std::exchange(parked_, {});
-    for (const ChunkId& id : parked) {
-      if (!entries_.contains(id)) continue;
-      touch(id, now, [](ChunkEntry& entry) {
-        if (!std::exchange(entry.parked, false)) return;
-        entry.retry_at.reset();
-      });
-    }
-    pump(now);
   }
 
   // ---- small things
@@ -2897,11 +2900,137 @@ class ChunkRules : protected ActionList {
 
 namespace garner::core {
 
+class ChunkTurns : protected ChunkRules {
+ protected:
+  using ChunkRules::ChunkRules;
+
+  /// As `touch`, and then hands out what may have become free.
+  template <class Change>
+  void report(const ChunkId& id, Instant now, Change&& change) {
+    --unreported_;
+    touch(id, now, std::forward<Change>(change));
+    pump(now);
+  }
+
+  /// Starts what has its turn, within the limits.
+  void pump(Instant now) {
+    if (closed_) return;
+    if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
+    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
+      const std::optional<ChunkId> id = tally_.queue().front();
+      if (!id) break;
+      if (has_room(entries_.at(*id))) {
+        touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
+      } else if (!wait_for_room(*id, now)) {
+        break;
+      }
+    }
+    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
+      const ChunkId id = startable_.begin()->second;
+      touch(id, now, [this](ChunkEntry& entry) {
+        ++moving_files_;
+        act(entry.fetch->start_next(++last_transfer_));
+      });
+    }
+    if (litter_ && !cleaning_ && !clean_up_at_) {
+      litter_ = false;
+      cleaning_ = true;
+      act(action::CleanUp{});
+    }
+    while (!verifying_ && !to_verify_.empty()) {
+      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [this](ChunkEntry& entry) {
+        Copy* copy = entry.listed();
+        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
+        verifying_ = true;
+        begin(*copy, Copy::Operation::verify);
+      });
+    }
+  }
+
+  /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
+  template <class Finish>
+  void operation_done(const Generation& generation, const Outcome& outcome, Instant now, Finish&& finish) {
+    report(generation.id, now, [&](ChunkEntry& entry) {
+      Copy& copy = *entry.copy(generation);
+      const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
+      if (outcome.ok()) {
+        copy.failures = 0;
+        finish(entry, copy);
+        return;
+      }
+      notify_failure(generation.id, generation.number, outcome);
+      // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
+      if (closed_ && operation == Copy::Operation::remove) return;
+      const Backoff backoff{options_.min_backoff, options_.max_backoff};
+      copy.retry_at = now + backoff.delay(copy.failures++, random_);
+    });
+  }
+
+  [[nodiscard]] std::uint64_t failures_of(const Generation& generation) {
+    return entries_.at(generation.id).copy(generation)->failures;
+  }
+
+  // ---- room
+
+  [[nodiscard]] bool has_room(const ChunkEntry& entry) const {
+    return entry.fetch || tally_.budget().fits(options_, bytes_of(entry));
+  }
+
+  /// Of the chunk whose turn it is. It keeps its turn, and none overtakes it, or a large one would never come through;
+  /// but one that can never fit stands aside: then true.
+  bool wait_for_room(const ChunkId& id, Instant now) {
+    const bool never_fits = bytes_of(entries_.at(id)) > options_.max_bytes;
+    if (never_fits || !entries_.at(id).parked) {
+      touch(id, now, [&](ChunkEntry& entry) {
+        entry.parked = true;
+        if (!entry.failures) entry.failures = std::make_unique<Failures>();
+        entry.failures->error = errc::over_budget;
+        entry.failures->subject = "chunk " + id.to_hex();
+        notify_failure(id, 0, {entry.failures->error, entry.failures->subject, std::nullopt});
+        if (!never_fits) return;
+        leave_queue(entry);
+        entry.retry_at = now + Backoff{{}, options_.max_backoff}.slowest(random_);
+      });
+    }
+    // What was left half-done may be in the way; the disk is measured with it.
+    if (!never_fits && !litter_ && !cleaning_) {
+      litter_ = true;
+      clean_up_at_ = now + options_.no_space_retry;
+    }
+    return never_fits;
+  }
+
+  /// Where the size is not known, whatever there is room for begins.
+  static std::uint64_t bytes_of(const ChunkEntry& entry) {
+    return std::max<std::uint64_t>(1, declared_bytes(*entry.want).value_or(1));
+  }
+
+  /// There may be room again: what is parked need not wait.
+  void end_parking(Instant now) {
+    hold_until_.reset();
+    const std::set<ChunkId> parked = std::exchange(parked_, {});
+    for (const ChunkId& id : parked) {
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [](ChunkEntry& entry) {
+        if (!std::exchange(entry.parked, false)) return;
+        entry.retry_at.reset();
+      });
+    }
+    pump(now);
+  }
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : private ChunkRules {
+class ChunkTable : private ChunkTurns {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRules(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
@@ -3032,6 +3161,23 @@ class ChunkTable : private ChunkRules {
       fetch.failure = outcome;
       if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
     });
+  }
+
+  /// A server has told the size of a file that is being fetched, which nobody had declared.
+  void sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
+    touch(id, now, [&](ChunkEntry& entry) {
+      ChunkFetch& fetch = *entry.fetch;
+      fetch.sized(transfer, bytes);
+      if (fetch.spoiled || fetch.stopping || tally_.budget().fits(options_, fetch.reserved())) return;
+      fetch.failure = {errc::over_budget, "chunk " + id.to_hex(), std::nullopt};
+      fetch.spoiled = true;
+    });
+  }
+
+  /// What the store has and has room for; `staged`: bytes of it that are being fetched.
+  void measured(const StoreUsage& usage, std::uint64_t staged, Instant now) {
+    tally_.budget().measured(usage, staged);
+    pump(now);
   }
 
   void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
@@ -3569,11 +3715,13 @@ namespace garner::detail {
 template <Storage S, Downloader D>
 class Transfers {
  public:
-  /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer.
+  /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
+  /// `sized` the bytes of a file whose size was not declared.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
+    std::function<void(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
   Transfers(S& storage, D& downloader, Hooks hooks)
@@ -3632,6 +3780,7 @@ class Transfers {
       return ec;
     });
     if (error) return about_chunk(action.id, error);
+    staged_.fetch_sub(generation.bytes, std::memory_order_relaxed);
     forget(action.number);
     return {};
   }
@@ -3642,7 +3791,7 @@ class Transfers {
     for (auto& entry : fetch->files) {
       File& file = entry.second;
       guarded([&] {
-        if (file.staged) wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+        if (file.staged) waste(file.staged->size());
       });
       file.staged.reset();
     }
@@ -3657,6 +3806,8 @@ class Transfers {
     fetches_.clear();
   }
 
+  /// Bytes that were received for what is being fetched.
+  [[nodiscard]] std::uint64_t staged() const noexcept { return staged_.load(std::memory_order_relaxed); }
   [[nodiscard]] const RateMeter& received() const noexcept { return received_; }
   [[nodiscard]] std::uint64_t wasted() const noexcept { return wasted_.load(std::memory_order_relaxed); }
 
@@ -3687,13 +3838,18 @@ class Transfers {
         }
         file->identity = identity;
         file->url = action.url;
+        if (!action.source->size && identity.length) {
+          transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length);
+        }
         return {};
       });
     }
 
     std::error_code write(std::span<const std::byte> bytes) override {
       transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
-      return guarded([&] { return file->staged->write(bytes); });
+      const std::error_code error = guarded([&] { return file->staged->write(bytes); });
+      if (!error) transfers_.staged_.fetch_add(bytes.size(), std::memory_order_relaxed);
+      return error;
     }
 
     void done(const FetchResult& result) override {
@@ -3791,9 +3947,14 @@ class Transfers {
 
   std::error_code restart(File& file) {
     if (!file.staged) return {};
-    wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+    waste(file.staged->size());
     file.identity = {};
     return file.staged->restart();
+  }
+
+  void waste(std::uint64_t bytes) noexcept {
+    wasted_.fetch_add(bytes, std::memory_order_relaxed);
+    staged_.fetch_sub(bytes, std::memory_order_relaxed);
   }
 
   bool is_stopped(const Transfer& transfer) {
@@ -3820,6 +3981,7 @@ class Transfers {
   Hooks hooks_;
   RateMeter received_;
   std::atomic<std::uint64_t> wasted_{0};
+  std::atomic<std::uint64_t> staged_{0};
   std::mutex mutex_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Fetch>> fetches_;
   std::unordered_map<core::TransferId, std::shared_ptr<Transfer>> transfers_;
@@ -3842,6 +4004,9 @@ class Performer {
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
                     [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
+                    },
+                    [this](const ChunkId& id, core::TransferId transfer, std::uint64_t bytes) {
+                      report(&core::ChunkTable::sized, id, transfer, bytes);
                     }}) {}
 
   /// Does not block.
@@ -3856,6 +4021,19 @@ class Performer {
   [[nodiscard]] StoreUsage usage() const {
     const std::scoped_lock lock(usage_mutex_);
     return usage_;
+  }
+
+  /// Blocks.
+  void refresh_usage() {
+    // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
+    const std::uint64_t staged = transfers_.staged();
+    const std::optional<StoreUsage> usage = store_.usage();
+    if (!usage) return;
+    {
+      const std::scoped_lock lock(usage_mutex_);
+      usage_ = *usage;
+    }
+    report(&core::ChunkTable::measured, *usage, staged);
   }
 
  private:
@@ -3943,12 +4121,6 @@ class Performer {
   template <class Report, class... Args>
   void report(Report input, const Args&... args) {
     engine_.input([&](core::Instant now) { (engine_.table().*input)(args..., now); });
-  }
-
-  void refresh_usage() {
-    const std::optional<StoreUsage> usage = store_.usage();
-    const std::scoped_lock lock(usage_mutex_);
-    if (usage) usage_ = *usage;
   }
 
   Engine& engine_;
@@ -4130,7 +4302,7 @@ class Engine final : public DrainListener {
       throw Error(recovery.error, recovery.subject);
     }
     table_.recovery_done(recovery.last_generation);
-    input([](Instant) {});
+    performer_.refresh_usage();
   }
 
   // ---- under the lock
@@ -5860,15 +6032,11 @@ class StoreRemover {
     const std::string name = store_layout::qualified_name(generation);
     const std::lock_guard lock(doomed_mutex_);
     std::error_code ec = enter_boot();
-    if (ec) return ec;
-    typename F::File marker = fs().create_file(root().doomed(), name, ec);
-    if (ec == std::errc::file_exists) return settle_doomed();
-    if (ec) return ec;
-    ec = fs().close(marker);
+    if (!ec && unsure_.contains(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    if (!ec) ec = make_marker(name);
+    if (ec == std::errc::file_exists) return {};
     if (!ec) ec = root().sync_directory(root().doomed());
-    if (!ec) return {};
-    fs().remove_file(root().doomed(), name);
-    doomed_unsettled_ = true;
+    note_marker(name, ec);
     return ec;
   }
 
@@ -5876,15 +6044,15 @@ class StoreRemover {
     const std::string name = store_layout::qualified_name(generation);
     const std::lock_guard lock(doomed_mutex_);
     std::error_code ec = fs().remove_file(root().doomed(), name);
-    if (ec == std::errc::no_such_file_or_directory) return settle_doomed();
-    if (ec) return ec;
-    ec = root().sync_directory(root().doomed());
-    if (ec) {
-      // As in `doom`: as long as it may still be on the disk it must be seen here.
-      std::error_code ignored;
-      fs().create_file(root().doomed(), name, ignored);
-      doomed_unsettled_ = true;
+    if (ec == std::errc::no_such_file_or_directory) {
+      if (!unsure_.contains(name)) return {};
+      ec = make_marker(name);
+      if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
+    if (!ec) ec = root().sync_directory(root().doomed());
+    // As long as it may still be on the disk it must be seen here, for the next start too.
+    if (ec) make_marker(name);
+    note_marker(name, ec);
     return ec;
   }
 
@@ -5974,9 +6142,20 @@ class StoreRemover {
     return left;
   }
 
-  /// After a failed sync a marker that is there may not be durable, and one that is not may be.
-  std::error_code settle_doomed() {
-    return doomed_unsettled_ ? root().sync_directory(root().doomed()) : std::error_code();
+  std::error_code make_marker(const std::string& name) {
+    std::error_code ec;
+    typename F::File marker = fs().create_file(root().doomed(), name, ec);
+    return ec ? ec : fs().close(marker);
+  }
+
+  /// After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only a
+  /// new change of it, and that one's sync, do.
+  void note_marker(const std::string& name, std::error_code ec) {
+    if (ec) {
+      unsure_.insert(name);
+    } else {
+      unsure_.erase(name);
+    }
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
@@ -6016,12 +6195,12 @@ class StoreRemover {
 
   std::shared_ptr<StoreRoot<F>> root_;
   /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
-  /// Guards the next one.
+  /// Guards the next three.
   typename F::Mutex doomed_mutex_;
   bool boot_entered_ = false;
-  bool is_new_boot_ = false;       ///< the machine was started anew since the last process
-  bool doomed_unsettled_ = false;  ///< what is seen in `doomed/` may not be what is on the disk
-  mutable std::mutex mutex_;       ///< guards the next two; held across no operation
+  bool is_new_boot_ = false;      ///< the machine was started anew since the last process
+  std::set<std::string> unsure_;  ///< names of markers that failed to be made or taken away
+  mutable std::mutex mutex_;      ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };
@@ -10464,8 +10643,8 @@ enum class SimEnd : std::uint8_t {
 
 constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd::kill ? "kill" : "power cut"; }
 
-/// For each life of a worker: make it on `storage()`; say when the life ends; run it until `ended()`; destroy it and
-/// its pins; `start()` the next.
+/// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`; destroy it
+/// and its pins.
 ///
 /// Thread-safety: none, one thread. Lifetime: the world outlives it; it sets the world's `on_operation`.
 class SimMachine {
@@ -10497,10 +10676,10 @@ class SimMachine {
 
   [[nodiscard]] bool ended() const noexcept { return next_.has_value(); }
 
-  /// The next start: with the disk as the end left it. Nothing where there was no end.
+  /// The next start: with the disk as the end left it, where there was an end. One that has not come is called off.
   void start() {
-    if (!next_) return;
-    disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
+    left_ = 0;
+    if (next_) disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
   }
 
   [[nodiscard]] SimDisk& disk() noexcept { return *disk_; }

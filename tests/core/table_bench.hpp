@@ -117,6 +117,14 @@ class TableBench {
     table.file_done(chunks_.at(transfers_.at(transfer))->id, transfer, result, now);
     return asked();
   }
+  std::string sized(core::TransferId transfer, std::uint64_t bytes) {
+    table.sized(chunks_.at(transfers_.at(transfer))->id, transfer, bytes, now);
+    return asked();
+  }
+  std::string measured(std::uint64_t free, std::uint64_t staged) {
+    table.measured({0, free}, staged, now);
+    return asked();
+  }
   std::string published(std::uint64_t number, std::error_code error = {}) {
     table.published(chunks_.at(number)->id, error ? Generation() : generation(number), outcome(error), now);
     return asked();

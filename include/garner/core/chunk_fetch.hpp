@@ -78,6 +78,19 @@ class ChunkFetch {
     --moving_;
   }
 
+  /// A server has told the size of a file.
+  void sized(TransferId transfer, std::uint64_t bytes) { find(transfer).bytes = bytes; }
+
+  /// Bytes of all files, as far as they are known.
+  [[nodiscard]] std::uint64_t reserved() const noexcept {
+    std::uint64_t total = 0;
+    for (const File& file : files_) {
+      const std::uint64_t bytes = file.source->size.value_or(file.bytes);
+      total = bytes > UINT64_MAX - total ? UINT64_MAX : total + bytes;
+    }
+    return total;
+  }
+
   /// The transfer failed: its file is pending again with the next mirror, until each was tried once in this
   /// round.
   void file_failed(TransferId transfer) {
@@ -106,6 +119,7 @@ class ChunkFetch {
     std::size_t url = 0;
     std::size_t tried = 0;
     TransferId transfer = 0;
+    std::uint64_t bytes = 0;  // as a server told, where it was not declared
   };
 
   File& find(TransferId transfer) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The rules: `step` compares what is wanted of one chunk with what there is of it, and asks for what is
-// missing; `pump` hands out the free places. The inputs that lead to them are in `core/chunk_table.hpp`.
+// The rules of one chunk: `step` compares what is wanted of it with what there is of it, and asks for what is missing.
+// Whose turn it is, of many, is in `core/chunk_turns.hpp`.
 #pragma once
 
 #include <algorithm>
@@ -35,54 +35,15 @@ class ChunkRules : protected ActionList {
     ChunkEntry& entry = entries_[id];
     tally_.count(entry, -1);
     if (entry.fetch) startable_.erase({entry.fetch->number(), id});
+    if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), -1);
     change(entry);
     step(id, entry, now);
     tally_.count(entry, +1);
+    if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), +1);
     if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
     if (!entry.parked) parked_.erase(id);
     set_alarm(id, entry);
     if (entry.empty()) entries_.erase(id);
-  }
-
-  /// As `touch`, and then hands out what may have become free.
-  template <class Change>
-  void report(const ChunkId& id, Instant now, Change&& change) {
-    --unreported_;
-    touch(id, now, std::forward<Change>(change));
-    pump(now);
-  }
-
-  /// Starts what has its turn, within the limits.
-  void pump(Instant now) {
-    if (closed_) return;
-    if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
-    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
-      const std::optional<ChunkId> id = tally_.queue().front();
-      if (!id) break;
-      touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
-    }
-    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
-      const ChunkId id = startable_.begin()->second;
-      touch(id, now, [this](ChunkEntry& entry) {
-        ++moving_files_;
-        act(entry.fetch->start_next(++last_transfer_));
-      });
-    }
-    if (litter_ && !cleaning_ && !clean_up_at_) {
-      litter_ = false;
-      cleaning_ = true;
-      act(action::CleanUp{});
-    }
-    while (!verifying_ && !to_verify_.empty()) {
-      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
-      if (!entries_.contains(id)) continue;
-      touch(id, now, [this](ChunkEntry& entry) {
-        Copy* copy = entry.listed();
-        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
-        verifying_ = true;
-        begin(*copy, Copy::Operation::verify);
-      });
-    }
   }
 
   // ---- what is wanted
@@ -123,7 +84,13 @@ class ChunkRules : protected ActionList {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
-    for (Copy& copy : entry.copies) settle_copy(copy);
+    // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
+    // cut would leave neither.
+    const Copy* listed = entry.listed();
+    const bool is_safe = listed == nullptr || listed->mark == Copy::Mark::none;
+    for (Copy& copy : entry.copies) {
+      if (copy.listed || is_safe) settle_copy(copy);
+    }
   }
 
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
@@ -204,29 +171,6 @@ class ChunkRules : protected ActionList {
     }
   }
 
-  /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
-  template <class Finish>
-  void operation_done(const Generation& generation, const Outcome& outcome, Instant now, Finish&& finish) {
-    report(generation.id, now, [&](ChunkEntry& entry) {
-      Copy& copy = *entry.copy(generation);
-      const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
-      if (outcome.ok()) {
-        copy.failures = 0;
-        finish(entry, copy);
-        return;
-      }
-      notify_failure(generation.id, generation.number, outcome);
-      // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
-      if (closed_ && operation == Copy::Operation::remove) return;
-      const Backoff backoff{options_.min_backoff, options_.max_backoff};
-      copy.retry_at = now + backoff.delay(copy.failures++, random_);
-    });
-  }
-
-  [[nodiscard]] std::uint64_t failures_of(const Generation& generation) {
-    return entries_.at(generation.id).copy(generation)->failures;
-  }
-
   // ---- fetching
 
   void begin_fetch(ChunkEntry& entry) {
@@ -291,46 +235,14 @@ class ChunkRules : protected ActionList {
     ++attempts_failed_;
     failures.error = outcome.error;
     failures.subject = outcome.subject;
-    entry.retry_at = now + delay_after(outcome, failures.streak++);
-    if (classify(outcome.error) == ErrorClass::no_space) {
+    const ErrorClass cls = classify(outcome.error);
+    entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
+    if (cls == ErrorClass::no_space) {
       entry.parked = true;
       parked_.insert(id);
       hold_until_ = entry.retry_at;
     }
     notify_failure(id, entry.fetch->number(), outcome);
-  }
-
-  std::chrono::nanoseconds delay_after(const Outcome& outcome, std::uint64_t streak) {
-    const Backoff backoff{options_.min_backoff, options_.max_backoff};
-    switch (classify(outcome.error)) {
-      case ErrorClass::gone:
-      case ErrorClass::credentials:
-      case ErrorClass::invalid: return backoff.slowest(random_);
-      case ErrorClass::no_space: return Backoff{{}, options_.no_space_retry}.slowest(random_);
-      case ErrorClass::none:
-      case ErrorClass::transient:
-      case ErrorClass::wrong_bytes:
-      case ErrorClass::local:
-      case ErrorClass::cancelled: break;
-    }
-    const auto delay = backoff.delay(streak, random_);
-    if (!outcome.retry_after) return delay;
-    // As the server asked, within our limits, and not all at the same moment.
-    return delay + std::max(std::chrono::nanoseconds{}, std::min(*outcome.retry_after, options_.max_backoff));
-  }
-
-  /// There may be room again: what is parked need not wait.
-  void end_parking(Instant now) {
-    hold_until_.reset();
-    const std::set<ChunkId> parked = std::exchange(parked_, {});
-    for (const ChunkId& id : parked) {
-      if (!entries_.contains(id)) continue;
-      touch(id, now, [](ChunkEntry& entry) {
-        if (!std::exchange(entry.parked, false)) return;
-        entry.retry_at.reset();
-      });
-    }
-    pump(now);
   }
 
   // ---- small things

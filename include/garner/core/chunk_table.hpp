@@ -2,7 +2,7 @@
 //
 // The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
 // clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
-// rules that every input ends in are in `core/chunk_rules.hpp`.
+// rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 #include "garner/core/actions.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
-#include "garner/core/chunk_rules.hpp"
+#include "garner/core/chunk_turns.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/status.hpp"
 
@@ -23,9 +23,9 @@ namespace garner::core {
 
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : private ChunkRules {
+class ChunkTable : private ChunkTurns {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRules(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
@@ -156,6 +156,23 @@ class ChunkTable : private ChunkRules {
       fetch.failure = outcome;
       if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
     });
+  }
+
+  /// A server has told the size of a file that is being fetched, which nobody had declared.
+  void sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
+    touch(id, now, [&](ChunkEntry& entry) {
+      ChunkFetch& fetch = *entry.fetch;
+      fetch.sized(transfer, bytes);
+      if (fetch.spoiled || fetch.stopping || tally_.budget().fits(options_, fetch.reserved())) return;
+      fetch.failure = {errc::over_budget, "chunk " + id.to_hex(), std::nullopt};
+      fetch.spoiled = true;
+    });
+  }
+
+  /// What the store has and has room for; `staged`: bytes of it that are being fetched.
+  void measured(const StoreUsage& usage, std::uint64_t staged, Instant now) {
+    tally_.budget().measured(usage, staged);
+    pump(now);
   }
 
   void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {

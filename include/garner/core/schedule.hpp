@@ -16,7 +16,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "garner/error.hpp"
 #include "garner/ids.hpp"
+#include "garner/status.hpp"
 
 namespace garner::core {
 
@@ -62,6 +64,28 @@ struct Backoff {
         static_cast<std::int64_t>(static_cast<double>(max.count()) * (0.5 + random.fraction() / 2)));
   }
 };
+
+/// How long to wait after a failure, the `streak`-th in a row, counted from 0. `retry_after`: as a server asked.
+inline std::chrono::nanoseconds retry_delay(const Options& options, ErrorClass cls,
+                                            std::optional<std::chrono::nanoseconds> retry_after, std::uint64_t streak,
+                                            Random& random) {
+  const Backoff backoff{options.min_backoff, options.max_backoff};
+  switch (cls) {
+    case ErrorClass::gone:
+    case ErrorClass::credentials:
+    case ErrorClass::invalid: return backoff.slowest(random);
+    case ErrorClass::no_space: return Backoff{{}, options.no_space_retry}.slowest(random);
+    case ErrorClass::none:
+    case ErrorClass::transient:
+    case ErrorClass::wrong_bytes:
+    case ErrorClass::local:
+    case ErrorClass::cancelled: break;
+  }
+  const auto delay = backoff.delay(streak, random);
+  if (!retry_after) return delay;
+  // As the server asked, within our limits, and not all at the same moment.
+  return delay + std::max(std::chrono::nanoseconds{}, std::min(*retry_after, options.max_backoff));
+}
 
 /// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole
 /// datasets become answerable early; then the order of asking. O(log n) each.

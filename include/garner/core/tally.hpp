@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "garner/core/budget.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/status.hpp"
@@ -21,6 +22,7 @@ class Tally {
       if (entry.want) missing_.count_missing(entry.want->dataset_id, sign);
     }
     for (const Copy& copy : entry.copies) {
+      budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
       } else {
@@ -32,6 +34,8 @@ class Tally {
 
   [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
   [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
+  [[nodiscard]] Budget& budget() noexcept { return budget_; }
+  [[nodiscard]] const Budget& budget() const noexcept { return budget_; }
 
   void fill(Status& status) const {
     status.ready = counts_.ready;
@@ -42,6 +46,7 @@ class Tally {
     status.draining = counts_.draining;
     status.removing = counts_.removing;
     status.bytes_ready = bytes_ready_;
+    status.bytes_reserved = budget_.reserved();
   }
 
  private:
@@ -68,6 +73,7 @@ class Tally {
   std::uint64_t bytes_ready_ = 0;
   std::size_t unsettled_ = 0;
   FetchQueue missing_;
+  Budget budget_;
 };
 
 }  // namespace garner::core

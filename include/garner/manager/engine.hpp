@@ -200,7 +200,7 @@ class Engine final : public DrainListener {
       throw Error(recovery.error, recovery.subject);
     }
     table_.recovery_done(recovery.last_generation);
-    input([](Instant) {});
+    performer_.refresh_usage();
   }
 
   // ---- under the lock

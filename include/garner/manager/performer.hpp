@@ -34,6 +34,9 @@ class Performer {
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
                     [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
+                    },
+                    [this](const ChunkId& id, core::TransferId transfer, std::uint64_t bytes) {
+                      report(&core::ChunkTable::sized, id, transfer, bytes);
                     }}) {}
 
   /// Does not block.
@@ -48,6 +51,19 @@ class Performer {
   [[nodiscard]] StoreUsage usage() const {
     const std::scoped_lock lock(usage_mutex_);
     return usage_;
+  }
+
+  /// Blocks.
+  void refresh_usage() {
+    // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
+    const std::uint64_t staged = transfers_.staged();
+    const std::optional<StoreUsage> usage = store_.usage();
+    if (!usage) return;
+    {
+      const std::scoped_lock lock(usage_mutex_);
+      usage_ = *usage;
+    }
+    report(&core::ChunkTable::measured, *usage, staged);
   }
 
  private:
@@ -135,12 +151,6 @@ class Performer {
   template <class Report, class... Args>
   void report(Report input, const Args&... args) {
     engine_.input([&](core::Instant now) { (engine_.table().*input)(args..., now); });
-  }
-
-  void refresh_usage() {
-    const std::optional<StoreUsage> usage = store_.usage();
-    const std::scoped_lock lock(usage_mutex_);
-    if (usage) usage_ = *usage;
   }
 
   Engine& engine_;

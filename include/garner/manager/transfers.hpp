@@ -33,11 +33,13 @@ namespace garner::detail {
 template <Storage S, Downloader D>
 class Transfers {
  public:
-  /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer.
+  /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
+  /// `sized` the bytes of a file whose size was not declared.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
+    std::function<void(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
   Transfers(S& storage, D& downloader, Hooks hooks)
@@ -96,6 +98,7 @@ class Transfers {
       return ec;
     });
     if (error) return about_chunk(action.id, error);
+    staged_.fetch_sub(generation.bytes, std::memory_order_relaxed);
     forget(action.number);
     return {};
   }
@@ -106,7 +109,7 @@ class Transfers {
     for (auto& entry : fetch->files) {
       File& file = entry.second;
       guarded([&] {
-        if (file.staged) wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+        if (file.staged) waste(file.staged->size());
       });
       file.staged.reset();
     }
@@ -121,6 +124,8 @@ class Transfers {
     fetches_.clear();
   }
 
+  /// Bytes that were received for what is being fetched.
+  [[nodiscard]] std::uint64_t staged() const noexcept { return staged_.load(std::memory_order_relaxed); }
   [[nodiscard]] const RateMeter& received() const noexcept { return received_; }
   [[nodiscard]] std::uint64_t wasted() const noexcept { return wasted_.load(std::memory_order_relaxed); }
 
@@ -151,13 +156,18 @@ class Transfers {
         }
         file->identity = identity;
         file->url = action.url;
+        if (!action.source->size && identity.length) {
+          transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length);
+        }
         return {};
       });
     }
 
     std::error_code write(std::span<const std::byte> bytes) override {
       transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
-      return guarded([&] { return file->staged->write(bytes); });
+      const std::error_code error = guarded([&] { return file->staged->write(bytes); });
+      if (!error) transfers_.staged_.fetch_add(bytes.size(), std::memory_order_relaxed);
+      return error;
     }
 
     void done(const FetchResult& result) override {
@@ -255,9 +265,14 @@ class Transfers {
 
   std::error_code restart(File& file) {
     if (!file.staged) return {};
-    wasted_.fetch_add(file.staged->size(), std::memory_order_relaxed);
+    waste(file.staged->size());
     file.identity = {};
     return file.staged->restart();
+  }
+
+  void waste(std::uint64_t bytes) noexcept {
+    wasted_.fetch_add(bytes, std::memory_order_relaxed);
+    staged_.fetch_sub(bytes, std::memory_order_relaxed);
   }
 
   bool is_stopped(const Transfer& transfer) {
@@ -284,6 +299,7 @@ class Transfers {
   Hooks hooks_;
   RateMeter received_;
   std::atomic<std::uint64_t> wasted_{0};
+  std::atomic<std::uint64_t> staged_{0};
   std::mutex mutex_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Fetch>> fetches_;
   std::unordered_map<core::TransferId, std::shared_ptr<Transfer>> transfers_;

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk needs
+// is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "garner/core/chunk_rules.hpp"
+
+namespace garner::core {
+
+class ChunkTurns : protected ChunkRules {
+ protected:
+  using ChunkRules::ChunkRules;
+
+  /// As `touch`, and then hands out what may have become free.
+  template <class Change>
+  void report(const ChunkId& id, Instant now, Change&& change) {
+    --unreported_;
+    touch(id, now, std::forward<Change>(change));
+    pump(now);
+  }
+
+  /// Starts what has its turn, within the limits.
+  void pump(Instant now) {
+    if (closed_) return;
+    if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
+    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
+      const std::optional<ChunkId> id = tally_.queue().front();
+      if (!id) break;
+      if (has_room(entries_.at(*id))) {
+        touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
+      } else if (!wait_for_room(*id, now)) {
+        break;
+      }
+    }
+    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
+      const ChunkId id = startable_.begin()->second;
+      touch(id, now, [this](ChunkEntry& entry) {
+        ++moving_files_;
+        act(entry.fetch->start_next(++last_transfer_));
+      });
+    }
+    if (litter_ && !cleaning_ && !clean_up_at_) {
+      litter_ = false;
+      cleaning_ = true;
+      act(action::CleanUp{});
+    }
+    while (!verifying_ && !to_verify_.empty()) {
+      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [this](ChunkEntry& entry) {
+        Copy* copy = entry.listed();
+        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
+        verifying_ = true;
+        begin(*copy, Copy::Operation::verify);
+      });
+    }
+  }
+
+  /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
+  template <class Finish>
+  void operation_done(const Generation& generation, const Outcome& outcome, Instant now, Finish&& finish) {
+    report(generation.id, now, [&](ChunkEntry& entry) {
+      Copy& copy = *entry.copy(generation);
+      const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
+      if (outcome.ok()) {
+        copy.failures = 0;
+        finish(entry, copy);
+        return;
+      }
+      notify_failure(generation.id, generation.number, outcome);
+      // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
+      if (closed_ && operation == Copy::Operation::remove) return;
+      const Backoff backoff{options_.min_backoff, options_.max_backoff};
+      copy.retry_at = now + backoff.delay(copy.failures++, random_);
+    });
+  }
+
+  [[nodiscard]] std::uint64_t failures_of(const Generation& generation) {
+    return entries_.at(generation.id).copy(generation)->failures;
+  }
+
+  // ---- room
+
+  [[nodiscard]] bool has_room(const ChunkEntry& entry) const {
+    return entry.fetch || tally_.budget().fits(options_, bytes_of(entry));
+  }
+
+  /// Of the chunk whose turn it is. It keeps its turn, and none overtakes it, or a large one would never come through;
+  /// but one that can never fit stands aside: then true.
+  bool wait_for_room(const ChunkId& id, Instant now) {
+    const bool never_fits = bytes_of(entries_.at(id)) > options_.max_bytes;
+    if (never_fits || !entries_.at(id).parked) {
+      touch(id, now, [&](ChunkEntry& entry) {
+        entry.parked = true;
+        if (!entry.failures) entry.failures = std::make_unique<Failures>();
+        entry.failures->error = errc::over_budget;
+        entry.failures->subject = "chunk " + id.to_hex();
+        notify_failure(id, 0, {entry.failures->error, entry.failures->subject, std::nullopt});
+        if (!never_fits) return;
+        leave_queue(entry);
+        entry.retry_at = now + Backoff{{}, options_.max_backoff}.slowest(random_);
+      });
+    }
+    // What was left half-done may be in the way; the disk is measured with it.
+    if (!never_fits && !litter_ && !cleaning_) {
+      litter_ = true;
+      clean_up_at_ = now + options_.no_space_retry;
+    }
+    return never_fits;
+  }
+
+  /// Where the size is not known, whatever there is room for begins.
+  static std::uint64_t bytes_of(const ChunkEntry& entry) {
+    return std::max<std::uint64_t>(1, declared_bytes(*entry.want).value_or(1));
+  }
+
+  /// There may be room again: what is parked need not wait.
+  void end_parking(Instant now) {
+    hold_until_.reset();
+    const std::set<ChunkId> parked = std::exchange(parked_, {});
+    for (const ChunkId& id : parked) {
+      if (!entries_.contains(id)) continue;
+      touch(id, now, [](ChunkEntry& entry) {
+        if (!std::exchange(entry.parked, false)) return;
+        entry.retry_at.reset();
+      });
+    }
+    pump(now);
+  }
+};
+
+}  // namespace garner::core
