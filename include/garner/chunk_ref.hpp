@@ -87,7 +87,7 @@ class Pinned {
       read = std::make_unique<const DataChunk>(host_->storage.describe(generation_, error));
     } catch (const std::system_error& thrown) {
       error = thrown.code();
-    } catch (const std::exception&) {
+    } catch (...) {
       error = errc::policy_failed;
     }
     if (error || !read) throw Error(error, "chunk " + generation_.id.to_hex());

@@ -53,7 +53,9 @@
 #include <filesystem>
 #include <functional>
 #include <initializer_list>
+#include <iterator>
 #include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -921,7 +923,11 @@ using Instant = std::chrono::nanoseconds;
 /// |                            |            | on this thread, waiting for one until `instant`; false: none ran  |
 ///
 /// Thread-safety: every member from any thread at any time. Tasks may run at the same time and in any order.
-/// Throws: `post` and `post_at` may throw `std::bad_alloc`; the others throw nothing.
+/// Throws: `post` and `post_at` may throw anything, and have then not taken the task; the others throw nothing.
+/// Where it throws: no call of the manager fails, and no work is lost. What was refused is posted again with the next
+/// call or report; or done by a task of the manager that ends before that; tried every millisecond while somebody is in
+/// `wait_converged`; and done by `close` on its own thread. So an executor that is shut down before its manager should
+/// throw, rather than drop what it is given: then `close` still returns. An alarm that was refused is set as late.
 /// In return: tasks do not throw, and may block on I/O (those that a Storage makes them do). The manager posts nothing
 /// after its `close()` has returned, and outlives each task that it has posted. Tasks still queued when the executor is
 /// destroyed may be dropped.
@@ -1508,7 +1514,7 @@ class Pinned {
       read = std::make_unique<const DataChunk>(host_->storage.describe(generation_, error));
     } catch (const std::system_error& thrown) {
       error = thrown.code();
-    } catch (const std::exception&) {
+    } catch (...) {
       error = errc::policy_failed;
     }
     if (error || !read) throw Error(error, "chunk " + generation_.id.to_hex());
@@ -3335,7 +3341,8 @@ class ChunkTable : private ChunkTurns {
 // garner/manager/engine.hpp ---------------------------------------------------------------------------------
 // The engine of a data manager: one lock around the state machine and the index, and everything that the
 // state machine asks for, done outside of it. Calls and reports become inputs; the actions that come back are
-// performed in their order by one task at a time, and what blocks gets a task of its own.
+// performed in their order by one task at a time, and what blocks gets a task of its own. What the executor
+// refuses to take is kept, and is offered again or done by whoever comes next.
 
 // garner/manager/alarm.hpp ----------------------------------------------------------------------------------
 // One alarm on an executor, which can be set again and put away, and tells for certain whether its task will
@@ -4059,6 +4066,7 @@ class Performer {
   void perform(core::action::Discard& action) {
     engine_.spawn([this, action] {
       const core::Outcome outcome = transfers_.discard(action);
+      refresh_usage();
       report(&core::ChunkTable::discarded, action.id, outcome);
     });
   }
@@ -4132,6 +4140,91 @@ class Performer {
 
 }  // namespace garner::detail
 
+// garner/manager/tasks.hpp ----------------------------------------------------------------------------------
+// Work on an executor that may refuse it. What is refused is kept, in its order, until it is posted again or a
+// thread that may block does it; it is never lost, and nobody who wanted it sees an exception.
+
+namespace garner::detail {
+
+/// Shares the lock of its owner, which must not end before `empty()`; `changed` is notified under it at each change.
+/// Thread-safety: as said for each part.
+template <Executor E>
+class Tasks {
+ public:
+  /// A task that has not ended.
+  using Handle = std::list<Task>::iterator;
+
+  Tasks(E& executor, std::mutex& mutex, std::condition_variable& changed)
+      : executor_(executor), mutex_(mutex), changed_(changed) {}
+
+  // ---- under the lock
+
+  /// Takes on `work`, which is then to be posted.
+  Handle keep(Task work) {
+    tasks_.push_back(std::move(work));
+    return std::prev(tasks_.end());
+  }
+
+  /// The first task that was refused, to be posted again.
+  std::optional<Handle> take_refused() {
+    if (refused_.empty()) return std::nullopt;
+    const auto task = refused_.begin();
+    tasks_.splice(tasks_.end(), refused_, task);
+    return task;
+  }
+
+  [[nodiscard]] bool has_refused() const noexcept { return !refused_.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return tasks_.empty() && refused_.empty(); }
+
+  // ---- without it, from any thread
+
+  void post(Handle task) {
+    if (!guarded([&] { executor_.post([this, task] { run(task); }); })) return;
+    const std::scoped_lock lock(mutex_);
+    refused_.splice(refused_.end(), tasks_, task);
+    changed_.notify_all();
+  }
+
+  // ---- without it, from a thread that may block
+
+  /// Does what was refused, and what that leads to.
+  void do_refused() {
+    std::optional<Handle> task;
+    {
+      const std::scoped_lock lock(mutex_);
+      task = take_refused();
+    }
+    if (task) run(*task);
+  }
+
+ private:
+  /// Whoever runs one task does those that were refused as well: so one that was taken is enough for all.
+  void run(Handle task) {
+    while (true) {
+      {
+        // What the work holds may refer to the owner, so it goes before the task counts as done.
+        const Task work = std::move(*task);
+        work();
+      }
+      // Under the lock to the end: after it, the owner and this object may end.
+      const std::scoped_lock lock(mutex_);
+      tasks_.erase(task);
+      changed_.notify_all();
+      const std::optional<Handle> refused = take_refused();
+      if (!refused) return;
+      task = *refused;
+    }
+  }
+
+  E& executor_;
+  std::mutex& mutex_;
+  std::condition_variable& changed_;
+  std::list<Task> tasks_;    // posted or running; of one that runs the work is gone
+  std::list<Task> refused_;  // by the executor
+};
+
+}  // namespace garner::detail
+
 namespace garner::detail {
 
 template <Storage S, Downloader D, Executor E>
@@ -4161,72 +4254,45 @@ class Engine final : public DrainListener {
   void input(Call&& call) {
     const Instant now = executor_.now();
     std::vector<core::Epochs::Garbage> garbage;
-    bool pump = false;
+    std::optional<Handle> due;
     {
       const std::scoped_lock lock(mutex_);
       call(now);
       take_actions();
       listing_.publish(garbage);
       if (!garbage.empty()) ++releasing_;
-      pump = note_progress();
+      due = note_progress();
     }
-    if (pump) post_pump();
+    if (due) tasks_.post(*due);
     if (garbage.empty()) return;
     // A pin that the index held may be the last on its generation: then this reports that it is drained.
     garbage.clear();
     {
       const std::scoped_lock lock(mutex_);
       --releasing_;
-      pump = note_progress();
+      due = note_progress();
     }
-    if (pump) post_pump();
+    if (due) tasks_.post(*due);
   }
 
-  /// Runs `work()` on the executor. `close` waits for it.
-  template <class Work>
-  void spawn(Work work) {
+  /// Runs `work()` on the executor; later, where that refuses it now. `close` waits for it.
+  void spawn(Task work) {
+    Handle task;
     {
       const std::scoped_lock lock(mutex_);
-      ++tasks_;
+      task = tasks_.keep(std::move(work));
     }
-    executor_.post([this, work = std::move(work)]() mutable {
-      {
-        // What the work holds may refer to this object, so it goes before the task counts as done.
-        Work local = std::move(work);
-        local();
-      }
-      task_done();
-    });
-  }
-
-  /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock.
-  template <class Done>
-  bool wait(std::chrono::nanoseconds timeout, Done&& done) {
-    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
-    const std::chrono::nanoseconds limit = std::min(timeout, for_ever);
-    if constexpr (DrivenExecutor<E>) {
-      const Instant until = executor_.now() + limit;
-      while (true) {
-        {
-          const std::scoped_lock lock(mutex_);
-          if (done()) return true;
-        }
-        if (executor_.run_one_until(until)) continue;
-        const std::scoped_lock lock(mutex_);
-        return done();
-      }
-    } else {
-      std::unique_lock lock(mutex_);
-      return changed_.wait_until(lock, std::chrono::steady_clock::now() + limit, done);
-    }
+    tasks_.post(task);
   }
 
   bool wait_converged(std::chrono::nanoseconds timeout) {
     bool converged = false;
-    wait(timeout, [this, &converged] {
+    const auto done = [this, &converged] {
       converged = converged_;
       return converged_ || table_.closed();
-    });
+    };
+    // Posts what was refused; and stands in for an alarm that was.
+    wait(timeout, done, [this] { input([this](Instant now) { table_.woken(now); }); });
     return converged;
   }
 
@@ -4234,7 +4300,9 @@ class Engine final : public DrainListener {
     input([this](Instant now) { table_.close(now); });
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
-    wait(std::chrono::nanoseconds::max(), [this] { return closed_event_ && tasks_ == 0 && !pumping_; });
+    const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };
+    // An executor that has been shut down before its manager may never take a task again.
+    wait(std::chrono::nanoseconds::max(), done, [this] { tasks_.do_refused(); });
     performer_.transfers().clear();
   }
 
@@ -4283,6 +4351,10 @@ class Engine final : public DrainListener {
   [[nodiscard]] Observers& observers() noexcept { return observers_; }
 
  private:
+  using Handle = typename Tasks<E>::Handle;
+
+  static constexpr std::chrono::milliseconds soon{1};
+
   static std::uint64_t random_seed() {
     std::random_device device;
     return (std::uint64_t{device()} << 32) | device();
@@ -4335,8 +4407,8 @@ class Engine final : public DrainListener {
     if (!closed_event_ && observers_.push(event)) untold_ = true;
   }
 
-  /// What follows from a change. True where a pump is to be posted.
-  bool note_progress() {
+  /// What follows from a change. Returns what is then to be posted.
+  std::optional<Handle> note_progress() {
     const bool converged = table_.settled() && !listing_.pending() && releasing_ == 0;
     if (converged && (!converged_ || converged_epoch_ != table_.epoch())) {
       converged_epoch_ = table_.epoch();
@@ -4349,9 +4421,14 @@ class Engine final : public DrainListener {
       closed_event_ = true;
     }
     changed_.notify_all();
-    if (actions_.empty() && !untold_ && !is_alarm_wrong(wake_at())) return false;
-    return !std::exchange(pumping_, true);
+    const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
+    if (!todo || pumping_) return tasks_.take_refused();
+    pumping_ = true;
+    return tasks_.keep([this] { pump(); });
   }
+
+  /// Whether something is to be done that the executor has not taken.
+  [[nodiscard]] bool is_refused() const { return tasks_.has_refused() || (!pumping_ && is_alarm_wrong(wake_at())); }
 
   /// An alarm that comes early does no harm; one that comes late, or after `close`, does.
   [[nodiscard]] bool is_alarm_wrong(const std::optional<Instant>& wake) const {
@@ -4363,28 +4440,53 @@ class Engine final : public DrainListener {
     std::optional<Instant> wake = table_.next_wake();
     // A reader is inside the index: what was replaced can be freed once it has left, which is soon.
     if (listing_.pending()) {
-      const Instant soon = executor_.now() + std::chrono::milliseconds(1);
-      if (!wake || soon < *wake) wake = soon;
+      const Instant then = executor_.now() + soon;
+      if (!wake || then < *wake) wake = then;
     }
     return wake;
   }
 
   // ---- outside of the lock
 
-  void task_done() {
-    // Under the lock to the end: after it, `close` may return and this object end.
-    const std::scoped_lock lock(mutex_);
-    --tasks_;
-    changed_.notify_all();
-  }
-
-  void post_pump() {
-    spawn([this] { pump(); });
+  /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock; `help()`
+  /// does not, and is called now and then while something is refused.
+  template <class Done, class Help>
+  bool wait(std::chrono::nanoseconds timeout, const Done& done, const Help& help) {
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    const auto clock = [this]() -> Instant {
+      if constexpr (DrivenExecutor<E>) {
+        return executor_.now();
+      } else {
+        return std::chrono::steady_clock::now().time_since_epoch();
+      }
+    };
+    const Instant until = clock() + std::min(timeout, for_ever);
+    while (true) {
+      Instant wake = until;
+      {
+        std::unique_lock lock(mutex_);
+        if (done()) return true;
+        if (is_refused()) wake = std::min(until, clock() + soon);
+        if constexpr (!DrivenExecutor<E>) {
+          const auto at = std::chrono::steady_clock::time_point(wake);
+          if (changed_.wait_until(lock, at) == std::cv_status::no_timeout) continue;
+        }
+      }
+      if constexpr (DrivenExecutor<E>) {
+        if (executor_.run_one_until(wake)) continue;
+      }
+      if (wake == until) {
+        const std::scoped_lock lock(mutex_);
+        return done();
+      }
+      help();
+    }
   }
 
   /// Performs what is queued, in its order. One at a time.
   void pump() {
     std::vector<core::Action> actions;
+    bool refused = false;  // the alarm: a second try is the next input's
     while (true) {
       std::optional<Instant> wake;
       bool rearm = false;
@@ -4394,7 +4496,7 @@ class Engine final : public DrainListener {
         actions.clear();
         actions.swap(actions_);
         wake = wake_at();
-        rearm = is_alarm_wrong(wake);
+        rearm = !refused && is_alarm_wrong(wake);
         deliver = std::exchange(untold_, false);
         if (actions.empty() && !rearm && !deliver) {
           pumping_ = false;
@@ -4403,26 +4505,40 @@ class Engine final : public DrainListener {
       }
       for (core::Action& action : actions) performer_.perform(action);
       if (deliver) spawn([this] { observers_.deliver(); });
-      if (rearm) arm(wake);
+      if (rearm) refused = !arm(wake);
     }
   }
 
-  /// By the pump only.
-  void arm(std::optional<Instant> wake) {
-    if (alarm_.put_away()) task_done();
+  /// By the pump only. False where the executor refuses.
+  bool arm(std::optional<Instant> wake) {
+    if (alarm_.put_away()) alarm_done();
     {
       const std::scoped_lock lock(mutex_);
       armed_at_ = wake;
-      if (wake) ++tasks_;
+      if (wake) ++alarms_;
     }
-    if (!wake) return;
-    alarm_.set(*wake, [this, at = *wake] {
+    if (!wake) return true;
+    const auto ring = [this, at = *wake] {
       input([&](Instant now) {
         if (armed_at_ == at) armed_at_.reset();
         table_.woken(now);
       });
-      task_done();
-    });
+      tasks_.do_refused();
+      alarm_done();
+    };
+    if (!guarded([&] { alarm_.set(*wake, ring); })) return true;
+    {
+      const std::scoped_lock lock(mutex_);
+      armed_at_.reset();
+    }
+    alarm_done();
+    return false;
+  }
+
+  void alarm_done() {
+    const std::scoped_lock lock(mutex_);
+    --alarms_;
+    changed_.notify_all();
   }
 
   void drained(const Generation& generation, std::uint64_t serial) noexcept override {
@@ -4441,10 +4557,11 @@ class Engine final : public DrainListener {
   Listing<S> listing_;
   Performer<Engine, S, D> performer_;
   Observers observers_;
+  Tasks<E> tasks_{executor_, mutex_, changed_};
   std::vector<core::Action> actions_;  // to be performed
   bool pumping_ = false;               // a pump is posted or running
   bool untold_ = false;                // observers have events and no task that tells them
-  std::size_t tasks_ = 0;              // posted and not yet ended, an armed alarm among them
+  std::size_t alarms_ = 0;             // armed or ringing
   std::size_t releasing_ = 0;          // garbage that is being destroyed
   bool converged_ = false;
   bool closed_event_ = false;

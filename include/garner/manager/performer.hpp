@@ -89,6 +89,7 @@ class Performer {
   void perform(core::action::Discard& action) {
     engine_.spawn([this, action] {
       const core::Outcome outcome = transfers_.discard(action);
+      refresh_usage();
       report(&core::ChunkTable::discarded, action.id, outcome);
     });
   }

@@ -29,7 +29,11 @@ using Instant = std::chrono::nanoseconds;
 /// |                            |            | on this thread, waiting for one until `instant`; false: none ran  |
 ///
 /// Thread-safety: every member from any thread at any time. Tasks may run at the same time and in any order.
-/// Throws: `post` and `post_at` may throw `std::bad_alloc`; the others throw nothing.
+/// Throws: `post` and `post_at` may throw anything, and have then not taken the task; the others throw nothing.
+/// Where it throws: no call of the manager fails, and no work is lost. What was refused is posted again with the next
+/// call or report; or done by a task of the manager that ends before that; tried every millisecond while somebody is in
+/// `wait_converged`; and done by `close` on its own thread. So an executor that is shut down before its manager should
+/// throw, rather than drop what it is given: then `close` still returns. An alarm that was refused is set as late.
 /// In return: tasks do not throw, and may block on I/O (those that a Storage makes them do). The manager posts nothing
 /// after its `close()` has returned, and outlives each task that it has posted. Tasks still queued when the executor is
 /// destroyed may be dropped.
