@@ -1640,6 +1640,7 @@ class Epochs {
       }
       if (!left(current_.load(std::memory_order_relaxed) + 1)) return;
       out.insert(out.end(), std::make_move_iterator(waiting_.begin()), std::make_move_iterator(waiting_.end()));
+      if (waiting_.capacity() > 1024) std::vector<Garbage>().swap(waiting_);  // a great change is past
       waiting_.clear();
       phase_ = Phase::rest;
     }
@@ -4392,7 +4393,13 @@ class Engine final : public DrainListener {
         actions_.push_back(std::move(action));
       }
     }
-    table_.actions().clear();
+    clear(table_.actions());
+  }
+
+  /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
+  static void clear(std::vector<core::Action>& actions) {
+    if (actions.capacity() <= 1024) return actions.clear();
+    std::vector<core::Action>().swap(actions);
   }
 
   void tell(EventKind kind) {
@@ -4493,7 +4500,7 @@ class Engine final : public DrainListener {
       bool deliver = false;
       {
         const std::scoped_lock lock(mutex_);
-        actions.clear();
+        clear(actions);
         actions.swap(actions_);
         wake = wake_at();
         rearm = !refused && is_alarm_wrong(wake);

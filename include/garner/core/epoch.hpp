@@ -72,6 +72,7 @@ class Epochs {
       }
       if (!left(current_.load(std::memory_order_relaxed) + 1)) return;
       out.insert(out.end(), std::make_move_iterator(waiting_.begin()), std::make_move_iterator(waiting_.end()));
+      if (waiting_.capacity() > 1024) std::vector<Garbage>().swap(waiting_);  // a great change is past
       waiting_.clear();
       phase_ = Phase::rest;
     }

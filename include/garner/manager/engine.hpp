@@ -199,7 +199,13 @@ class Engine final : public DrainListener {
         actions_.push_back(std::move(action));
       }
     }
-    table_.actions().clear();
+    clear(table_.actions());
+  }
+
+  /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
+  static void clear(std::vector<core::Action>& actions) {
+    if (actions.capacity() <= 1024) return actions.clear();
+    std::vector<core::Action>().swap(actions);
   }
 
   void tell(EventKind kind) {
@@ -300,7 +306,7 @@ class Engine final : public DrainListener {
       bool deliver = false;
       {
         const std::scoped_lock lock(mutex_);
-        actions.clear();
+        clear(actions);
         actions.swap(actions_);
         wake = wake_at();
         rearm = !refused && is_alarm_wrong(wake);
