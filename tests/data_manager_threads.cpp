@@ -15,6 +15,8 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -262,6 +264,56 @@ TEST_CASE("close and the end of the manager while everything is under way") {
     for (const auto& pin : pins) CHECK(content(pin).starts_with("bytes of"));
     CHECK(wrong == 0);
   }
+}
+
+TEST_CASE("the manager ends while an alarm rings and the last pins are dropped") {
+  for (int i = 0; i < 300; ++i) {
+    World world(2);
+    world.outside.origin.fail("mem://c1/1", {errc::connection_failed}, 1'000'000);
+    for (std::uint64_t number = 0; number < 4; ++number) world.manager->download_chunk(some_chunk(number, 1));
+    std::vector<Manager::ChunkRef> pins;
+    while (pins.size() < 3) pins = world.manager->find_chunks(dataset(), {0, ids * 10});
+    for (const auto& pin : pins) world.manager->delete_chunk(pin.id());
+    std::atomic<bool> ending{false};
+    std::thread dropper([&] {
+      while (!ending) std::this_thread::yield();
+      pins.clear();
+    });
+    if (i % 2 == 0) world.manager->close();
+    ending = true;
+    world.manager.reset();
+    dropper.join();
+  }
+}
+
+TEST_CASE("a chunk that is deleted while its transfer is being started is stopped all the same") {
+  // The race of a stop with the handle that it needs, in one thread: the downloader lets both happen inside `start`.
+  struct Interrupted {
+    using Transfer = MemoryDownloader::Transfer;
+    MemoryDownloader downloader;
+    std::shared_ptr<std::function<void()>> meanwhile;
+    [[nodiscard]] std::error_code check_url(std::string_view url) const { return downloader.check_url(url); }
+    Transfer start(garner::FetchRequest request, std::shared_ptr<garner::FetchSink> sink) {
+      Transfer transfer = downloader.start(std::move(request), std::move(sink));
+      (*meanwhile)();
+      return transfer;
+    }
+    void cancel(const Transfer& transfer) { downloader.cancel(transfer); }
+  };
+  Outside outside;
+  const auto meanwhile = std::make_shared<std::function<void()>>([] {});
+  garner::DataManager<MemoryStorage, Interrupted, garner::test::DrivenFromOutside> manager(
+      MemoryStorage(outside.disk), {MemoryDownloader(outside.origin), meanwhile},
+      garner::test::DrivenFromOutside(outside.clock));
+  const DataChunk wanted = outside.offer("a");
+  outside.origin.hold("mem://a/1", 3);
+  *meanwhile = [&] {
+    manager.delete_chunk(wanted.id);
+    outside.run();
+  };
+  manager.download_chunk(wanted);
+  CHECK(manager.wait_converged(1s));
+  CHECK_FALSE(manager.chunk_status(wanted.id));
 }
 
 TEST_CASE("hostile 46: an observer on the only thread there is may close the manager, and nothing waits for itself") {
