@@ -2715,8 +2715,8 @@ class ChunkRules : protected ActionList {
       }
     }
     if (match != nullptr) return serve(entry, *match);
-    if (comparing || closed_) return;
     if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
+    if (comparing || closed_) return;
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
       tally_.queue().push(entry.want->dataset_id, entry.asked, entry.want->id);
@@ -10301,9 +10301,8 @@ class SimFileSystem {
     }
     if (!ec && fault.misdirected) {
       disk_->misdirect(file.node_, *fault.misdirected, at, bytes);
-      disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) {
-        inode.contents.truncate(std::max(at + bytes.size(), inode.contents.size()));
-      });
+      disk_->resize(file.node_, at + bytes.size(),
+                    [&](auto& inode) { inode.contents.truncate(std::max(at + bytes.size(), inode.contents.size())); });
       return {};
     }
     disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) { inode.contents.write(at, bytes); });
@@ -10536,8 +10535,8 @@ inline constexpr std::size_t sim_fault_kinds = 18;
 
 constexpr std::string_view to_string(SimFaultKind kind) noexcept {
   constexpr std::array<std::string_view, sim_fault_kinds> names = {
-      "task switch", "disk full", "disk error",  "short write", "sync failure",   "read only",
-      "no handles",  "slow disk", "reset",       "stall",       "server error",   "not found",
+      "task switch", "disk full", "disk error",  "short write", "sync failure",    "read only",
+      "no handles",  "slow disk", "reset",       "stall",       "server error",    "not found",
       "forbidden",   "truncated", "wrong bytes", "changed",     "late completion", "misdirected"};
   return names[static_cast<std::size_t>(kind)];
 }
@@ -10571,7 +10570,7 @@ class SimWorld final : public SimHooks {
   SimFaults faults;                          ///< what strikes from now on
   std::function<bool(SimFaultKind)> allows;  ///< asked before a fault strikes, where set: whether it does. For leaving
                                              ///< faults out of a run that is known
-  std::function<void(std::string)> trace;  ///< takes a line for each thing that happens, where set
+  std::function<void(std::string)> trace;    ///< takes a line for each thing that happens, where set
 
   /// How often each fault struck.
   [[nodiscard]] const std::array<std::uint64_t, sim_fault_kinds>& met() const noexcept { return met_; }
@@ -10629,6 +10628,11 @@ class SimWorld final : public SimHooks {
     return true;
   }
 
+  /// A point at which another task may run, and sometimes does.
+  void may_switch() {
+    if (depth_ < max_depth && has_ready() && !SimMutex::any_held() && strikes(SimFaultKind::task_switch)) run_ready();
+  }
+
   // ---- disks
 
   /// Before each operation of a file system: others may run, and the operation may fail.
@@ -10640,7 +10644,7 @@ class SimWorld final : public SimHooks {
     }
     if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
     if (on_operation) on_operation();
-    if (call.may_switch && depth_ < max_depth && has_ready() && strikes(SimFaultKind::task_switch)) run_ready();
+    if (call.may_switch) may_switch();
     return fault(call);
   }
 
@@ -10775,7 +10779,10 @@ class SimMachine {
  public:
   explicit SimMachine(SimWorld& world, SimDiskOptions options = {})
       : world_(world), disk_(std::make_shared<SimDisk>(options)) {
-    world_.on_operation = [this] { count_down(); };
+    world_.on_operation = [this] {
+      if (left_ != 0 && --left_ == 0) end_now(end_);
+      if (on_operation && !disk_->dead()) on_operation();
+    };
   }
   SimMachine(const SimMachine&) = delete;
   SimMachine& operator=(const SimMachine&) = delete;
@@ -10806,14 +10813,13 @@ class SimMachine {
     if (next_) disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
   }
 
+  /// Called before each operation of the disk that still comes, where set: the place to look at what an end would leave.
+  std::function<void()> on_operation;
+
   [[nodiscard]] SimDisk& disk() noexcept { return *disk_; }
   [[nodiscard]] const SimDisk& disk() const noexcept { return *disk_; }
 
  private:
-  void count_down() {
-    if (left_ != 0 && --left_ == 0) end_now(end_);
-  }
-
   SimWorld& world_;
   std::shared_ptr<SimDisk> disk_;
   std::uint64_t left_ = 0;
@@ -10842,7 +10848,9 @@ class SimNetwork {
   }
 
   [[nodiscard]] std::size_t active() const noexcept { return active_.size(); }  ///< transfers under way
-  [[nodiscard]] std::uint64_t started() const noexcept { return started_; }     ///< transfers, so far
+  /// How many transfers are under way from each URL, where there are any.
+  [[nodiscard]] const std::map<std::string, std::size_t>& active_by_url() const noexcept { return active_; }
+  [[nodiscard]] std::uint64_t started() const noexcept { return started_; }  ///< transfers, so far
   [[nodiscard]] std::uint64_t bytes_moved() const noexcept { return bytes_moved_; }
   /// The most transfers that one URL ever had at the same time.
   [[nodiscard]] std::size_t most_per_url() const noexcept { return most_per_url_; }
@@ -10907,11 +10915,15 @@ class SimDownloader {
     network.most_active_ = std::max<std::uint64_t>(network.most_active_, network.active_.size());
     network.world_.note("  get ", flow->request.url, " from ", std::to_string(flow->request.offset));
     Flow::later(flow, [](Flow& f) { f.respond(); });
+    network.world_.may_switch();
     return flow;
   }
 
   void cancel(const Transfer& transfer) {
-    if (const auto flow = transfer.lock()) flow->cancelled = true;
+    const auto flow = transfer.lock();
+    if (!flow || std::exchange(flow->cancelled, true) || flow->stalled == 0) return;
+    flow->world().cancel(std::exchange(flow->stalled, 0));
+    Flow::later(flow, [](Flow& f) { f.end(errc::cancelled); });
   }
 
  private:
@@ -10962,8 +10974,9 @@ class SimDownloader {
     }
 
     void next_piece() {
-      if (world().strikes(SimFaultKind::stall)) {
-        world().post_at(world().now() + std::chrono::seconds(30), [self = shared_from_this()] {
+      if (!cancelled && world().strikes(SimFaultKind::stall)) {
+        stalled = world().post_at(world().now() + std::chrono::seconds(30), [self = shared_from_this()] {
+          self->stalled = 0;
           self->end(self->cancelled ? errc::cancelled : errc::timed_out);
         });
         return;
@@ -11004,6 +11017,7 @@ class SimDownloader {
     std::uint64_t number = 0;
     bool cancelled = false;
     bool ended = false;
+    std::uint64_t stalled = 0;  ///< the timer that ends it
     std::string bytes;
     std::size_t at = 0;
   };

@@ -488,6 +488,16 @@ TEST_CASE("a recovered chunk that is asked for is described first, and no byte m
   }
 }
 
+TEST_CASE("what is fetched for an earlier wish stops while the next one is compared with what is there") {
+  TableBench bench;
+  bench.recovered(describe("a"), 5);
+  DataChunk moved = describe("a");
+  moved.block_range = {10, 20};
+  CHECK(bench.want(moved) == "stage 6");
+  CHECK(bench.staged(6) == "start 6 f0@0 (1)");
+  CHECK(bench.want(describe("a")) == "describe 5, stop (1)");
+}
+
 TEST_CASE("a recovered chunk that is deleted and asked for while it is described is revived") {
   TableBench bench;
   bench.recovered(describe("a"), 5);

@@ -18,6 +18,7 @@
 #include "garner/simulation/sim_downloader.hpp"
 #include "garner/simulation/sim_machine.hpp"
 #include "garner/simulation/sim_world.hpp"
+#include "simulation/durable.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/model.hpp"
 
@@ -30,7 +31,9 @@ class Checks {
  public:
   /// `fail` takes what is wrong.
   Checks(const garner::SimWorld& world, const garner::SimMachine& machine, std::function<void(std::string)> fail)
-      : world_(world), machine_(machine), fail_(std::move(fail)) {}
+      : durable(fail), world_(world), machine_(machine), fail_(std::move(fail)) {}
+
+  Durable durable;
 
   static std::vector<Manager::ChunkRef> served(const Manager& manager) {
     std::vector<Manager::ChunkRef> out;
@@ -44,7 +47,9 @@ class Checks {
   const Version* held(const Manager::ChunkRef& ref) { return fact(ref).holds; }
   const std::string& path(const Manager::ChunkRef& ref) { return fact(ref).path; }
   /// Something was changed on the disk behind the store's back.
-  void note_tampering() noexcept { any_tampered_ = true; }
+  void note_tampering() noexcept { any_tampered_ = just_tampered_ = true; }
+  /// Since the last step, so that what must be kept is not known.
+  [[nodiscard]] bool just_tampered() const noexcept { return just_tampered_; }
   /// Someone else than the store has changed it on the disk, and nobody but a scrub can know.
   [[nodiscard]] bool tampered(const std::string& path) const { return machine_.disk().tampered(path); }
 
@@ -69,6 +74,7 @@ class Checks {
       if (tampered(pin.path)) continue;
       if (!Lake::holds(machine_.disk(), pin.path, *pin.holds)) fail_("a pinned chunk changed: " + pin.path);
     }
+    just_tampered_ = false;
     note_unlisted(std::move(now));
     note_durable(manager, model, listed, status.converged);
   }
@@ -80,20 +86,15 @@ class Checks {
     unlisted_.clear();
     listed_.clear();
     std::map<garner::ChunkId, const Version*> found;
+    std::map<garner::ChunkId, std::uint64_t> generations;
     for (const Manager::ChunkRef& ref : served(manager)) {
       const Version* version = held(ref);
       if (version == nullptr && !tampered(path(ref))) fail_("a chunk was recovered that is not whole: " + path(ref));
-      if (gone_.contains(ref.id())) fail_("a chunk came back whose deletion was done: " + path(ref));
-      const auto kept = kept_.find(ref.id());
-      if (kept != kept_.end() && ref.generation() < kept->second) fail_("an older copy came back: " + path(ref));
       found[ref.id()] = version;
+      generations[ref.id()] = ref.generation();
     }
-    for (const auto& [id, generation] : kept_) {
-      if (!found.contains(id)) fail_("a chunk was lost that was ready and wanted: " + id.to_hex());
-    }
+    durable.started(generations);
     model.wanted = std::move(found);
-    kept_.clear();
-    gone_.clear();
   }
 
   /// A start tells the same however often it comes, and whether or not it has cleaned up.
@@ -109,6 +110,14 @@ class Checks {
       });
       if (std::set<Key>(found.begin(), found.end()) != listed) fail_("a second start finds something else");
       store.clean_up();
+    }
+  }
+
+  /// An observer was told that this generation is corrupt.
+  void not_served(const Manager& manager, const garner::Event& event) {
+    for (const Manager::ChunkRef& ref : served(manager)) {
+      if (ref.id() == event.id && ref.generation() == event.generation)
+        fail_("a corrupt chunk is served: " + path(ref));
     }
   }
 
@@ -157,11 +166,18 @@ class Checks {
     for (const auto& pin : pins) {
       if (held_paths.insert(pin.path).second) bytes += pin.ref.bytes();
     }
-    if (manager.status().store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
+    const garner::Status status = manager.status();
+    if (status.ready != model.wanted.size() || status.removing != 0) fail_("chunks are counted wrong");
+    if (status.bytes_reserved != 0) fail_("bytes are reserved for nothing");
+    if (status.converged_epoch != status.assigned_epoch) fail_("the last assignment is not told as converged");
+    if (machine_.disk().handles() != handles) fail_("a handle is left");
+    if (status.store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
     check_leftovers(held_paths);
   }
 
  private:
+  static constexpr std::size_t handles = 6;  ///< of a store at rest: its root, its lock, and four directories
+
   using Key = std::pair<garner::ChunkId, std::uint64_t>;
   /// Of one generation; does not change while it is there.
   struct Fact {
@@ -214,33 +230,46 @@ class Checks {
     listed_ = std::move(now);
   }
 
-  /// What a crash from now on must keep, and must not bring back. What was unlisted once may be marked as deleted, until
-  /// the store has converged.
+  /// What was unlisted once may be marked as deleted, until the store has converged.
   void note_durable(const Manager& manager, const Model& model, const std::vector<Manager::ChunkRef>& listed,
                     bool converged) {
-    kept_.clear();
-    gone_.clear();
+    durable.follow(model);
     for (const Manager::ChunkRef& ref : listed) {
       const Fact& known = fact(ref);
       const bool is_certain = converged || !unlisted_.contains({ref.id(), ref.generation()});
-      if (is_certain && known.holds != nullptr && !tampered(known.path)) kept_[ref.id()] = ref.generation();
+      if (known.holds == nullptr || tampered(known.path)) {
+        durable.give_up(ref.id());
+      } else if (is_certain) {
+        durable.keep(ref.id(), ref.generation(), known.holds);
+      } else {
+        durable.keep_any(ref.id());
+      }
     }
-    const bool lost = world_.met()[static_cast<std::size_t>(garner::SimFaultKind::sync_failure)] > 0;
+    if (any_tampered_) {
+      for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
+        const garner::ChunkId& id = Lake::get().id(chunk);
+        const bool is_listed =
+            std::any_of(listed.begin(), listed.end(), [&](const auto& ref) { return ref.id() == id; });
+        if (!is_listed) durable.give_up(id);
+      }
+    }
+    const bool lost = met(garner::SimFaultKind::sync_failure);
     for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
       const garner::ChunkId& id = Lake::get().id(chunk);
       if (model.wanted.contains(id)) continue;
-      if (converged || (!lost && !manager.chunk_status(id))) gone_.insert(id);
+      if (converged || (!lost && !manager.chunk_status(id))) durable.forget(id);
     }
   }
 
+  [[nodiscard]] bool met(garner::SimFaultKind kind) const { return world_.met()[static_cast<std::size_t>(kind)] > 0; }
+
   [[nodiscard]] bool was_unreadable() const {
-    return world_.met()[static_cast<std::size_t>(garner::SimFaultKind::disk_error)] > 0 ||
-           world_.met()[static_cast<std::size_t>(garner::SimFaultKind::out_of_handles)] > 0;
+    return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
   }
 
   void check_leftovers(const std::set<std::string>& held) {
     // What a failed sync may have lost stays, whole and marked, until the next start.
-    const bool lost = world_.met()[static_cast<std::size_t>(garner::SimFaultKind::sync_failure)] > 0;
+    const bool lost = met(garner::SimFaultKind::sync_failure);
     std::size_t markers = 0;
     for (const auto& [path, bytes] : machine_.disk().tree()) {
       if (path.starts_with("staging/")) fail_("left over: " + path);
@@ -258,11 +287,10 @@ class Checks {
   const garner::SimMachine& machine_;
   std::function<void(std::string)> fail_;
   std::map<Key, Fact> facts_;
-  std::set<Key> listed_;                           ///< after the last step
-  std::set<Key> unlisted_;                         ///< since the start
-  std::map<garner::ChunkId, std::uint64_t> kept_;  ///< the generation
-  std::set<garner::ChunkId> gone_;
+  std::set<Key> listed_;    ///< after the last step
+  std::set<Key> unlisted_;  ///< since the start
   bool any_tampered_ = false;
+  bool just_tampered_ = false;
   std::size_t starts_ = 0;
 };
 

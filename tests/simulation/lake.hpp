@@ -4,6 +4,7 @@
 // same in every life.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -48,6 +49,18 @@ class Lake {
         for (const std::string& url : source.urls) network.put(url, version.files.at(name));
       }
     }
+  }
+
+  /// Whether a file at `url` is of what is wanted.
+  [[nodiscard]] bool is_wanted(std::string_view url, const std::map<garner::ChunkId, const Version*>& wanted) const {
+    for (const Version& version : versions_) {
+      for (const auto& [name, source] : version.chunk.files) {
+        if (std::find(source.urls.begin(), source.urls.end(), url) == source.urls.end()) continue;
+        const auto at = wanted.find(version.chunk.id);
+        return at != wanted.end() && (at->second == &version || at->second == nullptr);
+      }
+    }
+    return false;
   }
 
   /// Which version of the chunk the directory holds, whole; null where none.

@@ -49,6 +49,8 @@ class Life {
         checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }) {
     world_.trace = plan_.trace;
     world_.allows = [this](garner::SimFaultKind kind) { return allows(kind); };
+    machine_.on_operation = [this] { consider_power_cut(); };
+    power_cuts_ = garner::core::Random(decisions.choose(UINT32_MAX));
     Lake::get().fill(network_);
   }
   ~Life() = default;
@@ -62,6 +64,19 @@ class Life {
   }
 
   // ---- ends and beginnings
+
+  /// In good order: then what is not wanted does not come back, whether or not there was time to remove it.
+  void restart() {
+    world_.faults = {};
+    const garner::Instant before = world_.now();
+    manager_->close();
+    if (machine_.ended()) return;
+    if (world_.now() - before > std::chrono::seconds(20)) fail("close waited for the network");
+    for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
+      if (!model_.wanted.contains(Lake::get().id(chunk))) checks_.durable.forget(Lake::get().id(chunk));
+    }
+    reopen();
+  }
 
   void reopen() {
     subscription_.reset();
@@ -89,11 +104,13 @@ class Life {
     }
     if (failure_) return;
     most_files_ = options_.max_concurrent_files;
+    most_chunks_ = options_.max_concurrent_chunks;
     network_.take_most_active();
     checks_.after_start(*manager_, model_);
     ledger_.begin(Checks::served(*manager_));
     subscription_ = manager_->subscribe([this](const garner::Event& event) {
       ledger_.take(event);
+      if (event.error == garner::errc::corrupt_chunk) checks_.not_served(*manager_, event);
       if (observer_throws_) throw std::runtime_error("an observer's own");
     });
     if (decisions_.chance(1, 8)) checks_.starts_again(*manager_);
@@ -114,16 +131,34 @@ class Life {
 
   // ---- what must hold
 
+  /// What a power cut at this moment would leave, now and then; nothing of the life depends on it.
+  void consider_power_cut() {
+    if (power_cuts_.next() % 64 != 0 || failure_ || checks_.just_tampered()) return;
+    garner::SeededDecisions decisions(power_cuts_.next());
+    checks_.durable.would_start(machine_.disk().after_crash(decisions), model_);
+  }
+
   void check() {
     checks_.after_step(*manager_, model_, pins_);
     if (ledger_.wrong()) fail(*ledger_.wrong());
     if (network_.most_per_url() > 1) fail("a file was fetched twice at the same time");
-    if (network_.take_most_active() > most_files_) fail("more files were fetched at the same time than was allowed");
-    if (!world_.has_ready() && network_.active() <= options_.max_concurrent_files)
-      most_files_ = options_.max_concurrent_files;
+    check_limits();
     if (calm_ && network_.bytes_moved() > allowed_bytes_) fail("more bytes were moved than the changes of mind cost");
     const auto status = manager_->chunk_status(Lake::get().id(step_ % Lake::chunks));
     if (status) ++states_[static_cast<std::size_t>(status->state)];
+  }
+
+  /// What was decided under the options before may begin yet, until nothing is ready to run.
+  void check_limits() {
+    if (network_.take_most_active() > most_files_) fail("more files were fetched at the same time than was allowed");
+    const std::size_t fetching = manager_->status().downloading;
+    if (fetching > most_chunks_) fail("more chunks were fetched at the same time than was allowed");
+    most_chunks_ = std::max(options_.max_concurrent_chunks, std::min(most_chunks_, fetching));
+    if (world_.has_ready()) return;
+    if (network_.active() <= options_.max_concurrent_files) most_files_ = options_.max_concurrent_files;
+    for (const auto& [url, transfers] : network_.active_by_url()) {
+      if (!Lake::get().is_wanted(url, model_.wanted)) fail("a file is still fetched that nobody wants: " + url);
+    }
   }
 
   /// Once nothing goes wrong any more the store becomes what is wanted, in bounded time, with no byte more than it takes,
@@ -217,6 +252,7 @@ class Life {
  protected:
   garner::Decisions& decisions_;
   Plan plan_;
+  garner::core::Random power_cuts_{0};
   std::size_t step_ = 0;
   std::size_t strikes_in_step_ = 0;
   std::vector<Strike> strikes_;
@@ -231,6 +267,7 @@ class Life {
   bool calm_ = false;  ///< nothing goes wrong in this life
   garner::Options options_;
   std::size_t most_files_ = 0;  ///< at the same time, allowed since the last step
+  std::size_t most_chunks_ = 0;
   std::uint64_t allowed_bytes_ = 0;
   Ledger ledger_;
   Model model_;

@@ -95,15 +95,11 @@ class Scenario : public Life {
         machine_.end_after(1 + decisions_.choose(20),
                            call == Call::kill ? garner::SimEnd::kill : garner::SimEnd::power_cut);
         return work();
-      case Call::restart:
-        world_.faults = {};
-        manager_->close();
-        if (machine_.ended()) return;
-        return reopen();
+      case Call::restart: return restart();
       case Call::close:
         manager_->close();
-        check();
         if (machine_.ended()) return;
+        check();
         // What could not be written down before the end is known to nobody.
         machine_.end_now(garner::SimEnd::kill);
         return;
@@ -207,6 +203,7 @@ class Scenario : public Life {
     options_.max_concurrent_files = 1 + decisions_.choose(4);
     options_.revive = decisions_.chance(2, 3);
     most_files_ = std::max(most_files_, options_.max_concurrent_files);
+    most_chunks_ = std::max(most_chunks_, options_.max_concurrent_chunks);
     manager_->set_options(options_);
   }
 

@@ -111,8 +111,8 @@ class ChunkRules : protected ActionList {
       }
     }
     if (match != nullptr) return serve(entry, *match);
-    if (comparing || closed_) return;
     if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
+    if (comparing || closed_) return;
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
       tally_.queue().push(entry.want->dataset_id, entry.asked, entry.want->id);

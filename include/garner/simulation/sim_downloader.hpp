@@ -36,7 +36,9 @@ class SimNetwork {
   }
 
   [[nodiscard]] std::size_t active() const noexcept { return active_.size(); }  ///< transfers under way
-  [[nodiscard]] std::uint64_t started() const noexcept { return started_; }     ///< transfers, so far
+  /// How many transfers are under way from each URL, where there are any.
+  [[nodiscard]] const std::map<std::string, std::size_t>& active_by_url() const noexcept { return active_; }
+  [[nodiscard]] std::uint64_t started() const noexcept { return started_; }  ///< transfers, so far
   [[nodiscard]] std::uint64_t bytes_moved() const noexcept { return bytes_moved_; }
   /// The most transfers that one URL ever had at the same time.
   [[nodiscard]] std::size_t most_per_url() const noexcept { return most_per_url_; }
@@ -101,11 +103,15 @@ class SimDownloader {
     network.most_active_ = std::max<std::uint64_t>(network.most_active_, network.active_.size());
     network.world_.note("  get ", flow->request.url, " from ", std::to_string(flow->request.offset));
     Flow::later(flow, [](Flow& f) { f.respond(); });
+    network.world_.may_switch();
     return flow;
   }
 
   void cancel(const Transfer& transfer) {
-    if (const auto flow = transfer.lock()) flow->cancelled = true;
+    const auto flow = transfer.lock();
+    if (!flow || std::exchange(flow->cancelled, true) || flow->stalled == 0) return;
+    flow->world().cancel(std::exchange(flow->stalled, 0));
+    Flow::later(flow, [](Flow& f) { f.end(errc::cancelled); });
   }
 
  private:
@@ -156,8 +162,9 @@ class SimDownloader {
     }
 
     void next_piece() {
-      if (world().strikes(SimFaultKind::stall)) {
-        world().post_at(world().now() + std::chrono::seconds(30), [self = shared_from_this()] {
+      if (!cancelled && world().strikes(SimFaultKind::stall)) {
+        stalled = world().post_at(world().now() + std::chrono::seconds(30), [self = shared_from_this()] {
+          self->stalled = 0;
           self->end(self->cancelled ? errc::cancelled : errc::timed_out);
         });
         return;
@@ -198,6 +205,7 @@ class SimDownloader {
     std::uint64_t number = 0;
     bool cancelled = false;
     bool ended = false;
+    std::uint64_t stalled = 0;  ///< the timer that ends it
     std::string bytes;
     std::size_t at = 0;
   };

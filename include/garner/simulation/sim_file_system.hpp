@@ -181,9 +181,8 @@ class SimFileSystem {
     }
     if (!ec && fault.misdirected) {
       disk_->misdirect(file.node_, *fault.misdirected, at, bytes);
-      disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) {
-        inode.contents.truncate(std::max(at + bytes.size(), inode.contents.size()));
-      });
+      disk_->resize(file.node_, at + bytes.size(),
+                    [&](auto& inode) { inode.contents.truncate(std::max(at + bytes.size(), inode.contents.size())); });
       return {};
     }
     disk_->resize(file.node_, at + bytes.size(), [&](auto& inode) { inode.contents.write(at, bytes); });

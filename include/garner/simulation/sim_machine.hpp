@@ -32,7 +32,10 @@ class SimMachine {
  public:
   explicit SimMachine(SimWorld& world, SimDiskOptions options = {})
       : world_(world), disk_(std::make_shared<SimDisk>(options)) {
-    world_.on_operation = [this] { count_down(); };
+    world_.on_operation = [this] {
+      if (left_ != 0 && --left_ == 0) end_now(end_);
+      if (on_operation && !disk_->dead()) on_operation();
+    };
   }
   SimMachine(const SimMachine&) = delete;
   SimMachine& operator=(const SimMachine&) = delete;
@@ -63,14 +66,13 @@ class SimMachine {
     if (next_) disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
   }
 
+  /// Called before each operation of the disk that still comes, where set: the place to look at what an end would leave.
+  std::function<void()> on_operation;
+
   [[nodiscard]] SimDisk& disk() noexcept { return *disk_; }
   [[nodiscard]] const SimDisk& disk() const noexcept { return *disk_; }
 
  private:
-  void count_down() {
-    if (left_ != 0 && --left_ == 0) end_now(end_);
-  }
-
   SimWorld& world_;
   std::shared_ptr<SimDisk> disk_;
   std::uint64_t left_ = 0;

@@ -50,8 +50,8 @@ inline constexpr std::size_t sim_fault_kinds = 18;
 
 constexpr std::string_view to_string(SimFaultKind kind) noexcept {
   constexpr std::array<std::string_view, sim_fault_kinds> names = {
-      "task switch", "disk full", "disk error",  "short write", "sync failure",   "read only",
-      "no handles",  "slow disk", "reset",       "stall",       "server error",   "not found",
+      "task switch", "disk full", "disk error",  "short write", "sync failure",    "read only",
+      "no handles",  "slow disk", "reset",       "stall",       "server error",    "not found",
       "forbidden",   "truncated", "wrong bytes", "changed",     "late completion", "misdirected"};
   return names[static_cast<std::size_t>(kind)];
 }
@@ -85,7 +85,7 @@ class SimWorld final : public SimHooks {
   SimFaults faults;                          ///< what strikes from now on
   std::function<bool(SimFaultKind)> allows;  ///< asked before a fault strikes, where set: whether it does. For leaving
                                              ///< faults out of a run that is known
-  std::function<void(std::string)> trace;  ///< takes a line for each thing that happens, where set
+  std::function<void(std::string)> trace;    ///< takes a line for each thing that happens, where set
 
   /// How often each fault struck.
   [[nodiscard]] const std::array<std::uint64_t, sim_fault_kinds>& met() const noexcept { return met_; }
@@ -143,6 +143,11 @@ class SimWorld final : public SimHooks {
     return true;
   }
 
+  /// A point at which another task may run, and sometimes does.
+  void may_switch() {
+    if (depth_ < max_depth && has_ready() && !SimMutex::any_held() && strikes(SimFaultKind::task_switch)) run_ready();
+  }
+
   // ---- disks
 
   /// Before each operation of a file system: others may run, and the operation may fail.
@@ -154,7 +159,7 @@ class SimWorld final : public SimHooks {
     }
     if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
     if (on_operation) on_operation();
-    if (call.may_switch && depth_ < max_depth && has_ready() && strikes(SimFaultKind::task_switch)) run_ready();
+    if (call.may_switch) may_switch();
     return fault(call);
   }
 

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What no end of the machine may take away, and what none may bring back. Noted after each step; looked at by every start,
+// and by what a power cut would leave at any moment, were it to come.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "garner/simulation/sim_disk.hpp"
+#include "garner/simulation/sim_file_system.hpp"
+#include "simulation/lake.hpp"
+#include "simulation/model.hpp"
+
+namespace simulation {
+
+class Durable {
+ public:
+  /// `fail` takes what is wrong.
+  explicit Durable(std::function<void(std::string)> fail) : fail_(std::move(fail)) {}
+
+  /// `generation` of `id` holds `version`, whole, wanted and durable: it is there from now on, or a newer one.
+  void keep(const garner::ChunkId& id, std::uint64_t generation, const Version* version) {
+    kept_[id] = {generation, version};
+  }
+  /// Which copy of it is there is open for the moment; one is.
+  void keep_any(const garner::ChunkId& id) {
+    if (kept_.contains(id)) kept_[id].generation = 0;
+  }
+  /// Its bytes were changed behind the store's back.
+  void give_up(const garner::ChunkId& id) { kept_.erase(id); }
+  /// Its deletion is done.
+  void forget(const garner::ChunkId& id) { gone_.insert(id); }
+
+  /// What is not wanted may go, what is wanted may come, and what was wanted before may take the place of what is there.
+  void follow(const Model& model) {
+    for (auto& [id, kept] : kept_) {
+      const auto wanted = model.wanted.find(id);
+      if (wanted == model.wanted.end() || wanted->second == nullptr) continue;
+      if (wanted->second->files != kept.version->files) kept.generation = 0;
+    }
+    std::erase_if(kept_, [&](const auto& entry) { return !model.wanted.contains(entry.first); });
+    std::erase_if(gone_, [&](const garner::ChunkId& id) { return model.wanted.contains(id); });
+  }
+
+  /// What a start has found. Everything begins anew with it.
+  void started(const std::map<garner::ChunkId, std::uint64_t>& found) {
+    compare(found, "");
+    kept_.clear();
+    gone_.clear();
+  }
+
+  /// Takes `disk`, as a power cut now would leave it, for a start's.
+  void would_start(const garner::SimDisk& left, const Model& model) {
+    follow(model);
+    const auto disk = std::make_shared<garner::SimDisk>(left);
+    garner::SimStorage store{garner::SimFileSystem(disk)};
+    std::map<garner::ChunkId, std::uint64_t> found;
+    std::vector<garner::Generation> generations;
+    const garner::Recovery recovery = store.recover([&](const garner::Generation& generation) {
+      found[generation.id] = std::max(found[generation.id], generation.number);
+      generations.push_back(generation);
+    });
+    if (recovery.error) fail_("a power cut would leave a store that does not start: " + recovery.subject);
+    for (const garner::Generation& generation : generations) {
+      const std::string path = store.location(generation).lexically_relative("/sim").generic_string();
+      if (!disk->tampered(path) && Lake::get().held(*disk, generation.id, path) == nullptr) {
+        fail_("a power cut would leave a chunk that is not whole: " + path);
+      }
+      if (disk->tampered(path)) found[generation.id] = UINT64_MAX;
+    }
+    compare(found, " by a power cut");
+  }
+
+ private:
+  struct Kept {
+    std::uint64_t generation = 0;  ///< the oldest that will do
+    const Version* version = nullptr;
+  };
+
+  void compare(const std::map<garner::ChunkId, std::uint64_t>& found, const std::string& how) {
+    for (const auto& [id, kept] : kept_) {
+      const auto at = found.find(id);
+      if (at == found.end()) {
+        fail_("a chunk was lost" + how + " that was ready and wanted: " + id.to_hex());
+      } else if (at->second < kept.generation) {
+        fail_("an older copy came back" + how + ": " + id.to_hex());
+      }
+    }
+    for (const garner::ChunkId& id : gone_) {
+      if (found.contains(id)) fail_("a chunk came back" + how + " whose deletion was done: " + id.to_hex());
+    }
+  }
+
+  std::function<void(std::string)> fail_;
+  std::map<garner::ChunkId, Kept> kept_;
+  std::set<garner::ChunkId> gone_;
+};
+
+}  // namespace simulation
