@@ -3170,15 +3170,13 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
-  /// A server has told the size of a file that is being fetched, which nobody had declared.
-  void sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
-    touch(id, now, [&](ChunkEntry& entry) {
-      ChunkFetch& fetch = *entry.fetch;
-      fetch.sized(transfer, bytes);
-      if (fetch.spoiled || fetch.stopping || tally_.budget().fits(options_, fetch.reserved())) return;
-      fetch.failure = {errc::over_budget, "chunk " + id.to_hex(), std::nullopt};
-      fetch.spoiled = true;
-    });
+  /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
+  /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
+  bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
+    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, bytes); });
+    if (tally_.budget().fits(options_, 0)) return true;
+    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, 0); });
+    return false;
   }
 
   /// What the store has and has room for; `staged`: bytes of it that are being fetched.
@@ -3724,12 +3722,12 @@ template <Storage S, Downloader D>
 class Transfers {
  public:
   /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
-  /// `sized` the bytes of a file whose size was not declared.
+  /// `sized` the bytes of a file whose size was not declared, and tells whether there is room.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
-    std::function<void(const ChunkId&, core::TransferId, std::uint64_t)> sized;
+    std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
   Transfers(S& storage, D& downloader, Hooks hooks)
@@ -3847,7 +3845,7 @@ class Transfers {
         file->identity = identity;
         file->url = action.url;
         if (!action.source->size && identity.length) {
-          transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length);
+          if (!transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length)) return errc::over_budget;
         }
         return {};
       });
@@ -4014,7 +4012,9 @@ class Performer {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
                     },
                     [this](const ChunkId& id, core::TransferId transfer, std::uint64_t bytes) {
-                      report(&core::ChunkTable::sized, id, transfer, bytes);
+                      bool fits = false;
+                      engine_.input([&](core::Instant now) { fits = engine_.table().sized(id, transfer, bytes, now); });
+                      return fits;
                     }}) {}
 
   /// Does not block.

@@ -117,9 +117,8 @@ class TableBench {
     table.file_done(chunks_.at(transfers_.at(transfer))->id, transfer, result, now);
     return asked();
   }
-  std::string sized(core::TransferId transfer, std::uint64_t bytes) {
-    table.sized(chunks_.at(transfers_.at(transfer))->id, transfer, bytes, now);
-    return asked();
+  bool sized(core::TransferId transfer, std::uint64_t bytes) {
+    return table.sized(chunks_.at(transfers_.at(transfer))->id, transfer, bytes, now);
   }
   std::string measured(std::uint64_t free, std::uint64_t staged) {
     table.measured({0, free}, staged, now);

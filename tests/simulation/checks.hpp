@@ -46,6 +46,22 @@ class Checks {
   /// Which version is pinned; null where it is none.
   const Version* held(const Manager::ChunkRef& ref) { return fact(ref).holds; }
   const std::string& path(const Manager::ChunkRef& ref) { return fact(ref).path; }
+  [[nodiscard]] bool met_disk_faults() const {
+    using enum garner::SimFaultKind;
+    return met(disk_full) || met(disk_error) || met(short_write) || met(sync_failure) || met(read_only) ||
+           met(out_of_handles) || any_tampered_;
+  }
+
+  /// Of the files of chunks that are held or being fetched. What the start found and did not tell of is its clean-up's.
+  [[nodiscard]] std::uint64_t bytes_on_disk() const {
+    std::uint64_t total = 0;
+    for (const auto& [path, bytes] : machine_.disk().tree()) {
+      if (!bytes || path.ends_with("/chunk.json") || leftovers_.contains(path.substr(0, path.rfind('/')))) continue;
+      if (path.starts_with("chunks/") || path.starts_with("staging/")) total += bytes->size();
+    }
+    return total;
+  }
+
   /// Something was changed on the disk behind the store's back.
   void note_tampering() noexcept { any_tampered_ = just_tampered_ = true; }
   /// Since the last step, so that what must be kept is not known.
@@ -93,6 +109,11 @@ class Checks {
       found[ref.id()] = version;
       generations[ref.id()] = ref.generation();
     }
+    leftovers_.clear();
+    for (const auto& [path, bytes] : machine_.disk().tree()) {
+      if (!bytes) leftovers_.insert(path);
+    }
+    for (const Manager::ChunkRef& ref : served(manager)) leftovers_.erase(path(ref));
     durable.started(generations);
     model.wanted = std::move(found);
   }
@@ -236,7 +257,10 @@ class Checks {
     durable.follow(model);
     for (const Manager::ChunkRef& ref : listed) {
       const Fact& known = fact(ref);
-      const bool is_certain = converged || !unlisted_.contains({ref.id(), ref.generation()});
+      const auto wanted = model.wanted.find(ref.id());
+      const bool is_right =
+          wanted != model.wanted.end() && (wanted->second == nullptr || same(wanted->second, known.holds));
+      const bool is_certain = is_right && (converged || !unlisted_.contains({ref.id(), ref.generation()}));
       if (known.holds == nullptr || tampered(known.path)) {
         durable.give_up(ref.id());
       } else if (is_certain) {
@@ -262,6 +286,8 @@ class Checks {
   }
 
   [[nodiscard]] bool met(garner::SimFaultKind kind) const { return world_.met()[static_cast<std::size_t>(kind)] > 0; }
+
+  // ---- small things
 
   [[nodiscard]] bool was_unreadable() const {
     return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
@@ -289,6 +315,7 @@ class Checks {
   std::map<Key, Fact> facts_;
   std::set<Key> listed_;    ///< after the last step
   std::set<Key> unlisted_;  ///< since the start
+  std::set<std::string> leftovers_;
   bool any_tampered_ = false;
   bool just_tampered_ = false;
   std::size_t starts_ = 0;

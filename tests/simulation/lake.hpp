@@ -57,7 +57,7 @@ class Lake {
       for (const auto& [name, source] : version.chunk.files) {
         if (std::find(source.urls.begin(), source.urls.end(), url) == source.urls.end()) continue;
         const auto at = wanted.find(version.chunk.id);
-        return at != wanted.end() && (at->second == &version || at->second == nullptr);
+        return at != wanted.end() && (at->second == nullptr || at->second->files == version.files);
       }
     }
     return false;

@@ -3,6 +3,7 @@
 // What an observer was told, and what is wrong with it: each thing once, in the order in which it happened.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -27,9 +28,29 @@ class Ledger {
   void begin(const Refs& served) {
     served_.clear();
     removed_.clear();
+    published_.clear();
+    published_bytes_ = 0;
+    all_published_known_ = true;
     complete_ = true;
     closed_ = false;
-    for (const auto& ref : served) served_[ref.id()] = ref.generation();
+    for (const auto& ref : served) {
+      served_[ref.id()] = ref.generation();
+      published_.insert(ref.generation());
+    }
+  }
+
+  /// As `take`, of what is ready; `served`: what can be found at that moment.
+  template <class Refs>
+  void take_ready(const garner::Event& event, const Refs& served) {
+    take(event);
+    if (published_.contains(event.generation)) return;
+    const auto ref = std::find_if(served.begin(), served.end(), [&event](const auto& other) {
+      return other.id() == event.id && other.generation() == event.generation;
+    });
+    all_published_known_ = all_published_known_ && ref != served.end();
+    if (ref == served.end()) return;
+    published_.insert(event.generation);
+    published_bytes_ += ref->bytes();
   }
 
   void take(const garner::Event& event) {
@@ -48,6 +69,7 @@ class Ledger {
       case garner::EventKind::chunk_removed:
         if (!removed_.insert(event.generation).second) problem("removed twice");
         if (served_.contains(event.id) && served_[event.id] == event.generation) problem("removed while it was served");
+        all_published_known_ = all_published_known_ && published_.contains(event.generation);
         break;
       case garner::EventKind::chunk_failed:
         ++classes_[static_cast<std::size_t>(garner::classify(event.error))];
@@ -64,6 +86,11 @@ class Ledger {
     if (!complete_) return std::nullopt;
     return served_;
   }
+  /// Bytes of all that was published since the start; nothing where that is not known.
+  [[nodiscard]] std::optional<std::uint64_t> published_bytes() const {
+    if (!complete_ || !all_published_known_) return std::nullopt;
+    return published_bytes_;
+  }
   /// The first thing that was wrong.
   [[nodiscard]] const std::optional<std::string>& wrong() const noexcept { return wrong_; }
   [[nodiscard]] const std::array<std::uint64_t, event_kinds>& events() const noexcept { return events_; }
@@ -76,6 +103,9 @@ class Ledger {
 
   std::map<garner::ChunkId, std::uint64_t> served_;
   std::set<std::uint64_t> removed_;
+  std::set<std::uint64_t> published_;  ///< and found by the start
+  std::uint64_t published_bytes_ = 0;
+  bool all_published_known_ = true;
   bool complete_ = true;
   bool closed_ = false;
   std::optional<std::string> wrong_;

@@ -105,11 +105,17 @@ class Life {
     if (failure_) return;
     most_files_ = options_.max_concurrent_files;
     most_chunks_ = options_.max_concurrent_chunks;
+    budget_ = options_.max_bytes;
+    bytes_before_ = garner::Options().max_bytes;
     network_.take_most_active();
     checks_.after_start(*manager_, model_);
     ledger_.begin(Checks::served(*manager_));
     subscription_ = manager_->subscribe([this](const garner::Event& event) {
-      ledger_.take(event);
+      if (event.kind == garner::EventKind::chunk_ready) {
+        ledger_.take_ready(event, Checks::served(*manager_));
+      } else {
+        ledger_.take(event);
+      }
       if (event.error == garner::errc::corrupt_chunk) checks_.not_served(*manager_, event);
       if (observer_throws_) throw std::runtime_error("an observer's own");
     });
@@ -143,9 +149,24 @@ class Life {
     if (ledger_.wrong()) fail(*ledger_.wrong());
     if (network_.most_per_url() > 1) fail("a file was fetched twice at the same time");
     check_limits();
+    check_budget();
     if (calm_ && network_.bytes_moved() > allowed_bytes_) fail("more bytes were moved than the changes of mind cost");
     const auto status = manager_->chunk_status(Lake::get().id(step_ % Lake::chunks));
     if (status) ++states_[static_cast<std::size_t>(status->state)];
+  }
+
+  /// What is held and what is being fetched stays within the largest budget since nothing was being fetched, and where it
+  /// is above that already, it does not grow.
+  void check_budget() {
+    // What could not be discarded or taken back is the clean-up's, and nobody counts it.
+    if (budget_ == garner::Options().max_bytes || checks_.met_disk_faults()) {
+      bytes_before_ = garner::Options().max_bytes;
+      return;
+    }
+    const std::uint64_t bytes = checks_.bytes_on_disk();
+    if (bytes > std::max(budget_, bytes_before_)) fail("more bytes are held than the budget allows");
+    bytes_before_ = bytes;
+    if (manager_->status().bytes_reserved == 0 && !world_.has_ready()) budget_ = options_.max_bytes;
   }
 
   /// What was decided under the options before may begin yet, until nothing is ready to run.
@@ -168,6 +189,8 @@ class Life {
     world_.faults = {};
     machine_.end_after(0);
     machine_.disk().set_capacity(plenty);
+    options_.max_bytes = budget_ = garner::Options().max_bytes;
+    manager_->set_options(options_);
     const std::uint64_t most =
         network_.bytes_moved() + network_.bytes_in_flight() + checks_.bytes_missing(*manager_, model_);
     if (!converge()) return;
@@ -212,6 +235,7 @@ class Life {
     while (world_.has_ready()) world_.run_one_until(world_.now());
     checks_.at_rest(*manager_, model_, pins_);
     check_told();
+    check_waste();
     if (network_.active() != 0) fail("a transfer is left");
     pins_.clear();
     if (!manager_->wait_converged(std::chrono::minutes(20))) return fail("what was pinned is not removed");
@@ -222,6 +246,14 @@ class Life {
     while (world_.has_ready()) world_.run_one_until(world_.now());
     if (world_.timers() != 0) fail("a timer is left");
     if (machine_.disk().handles() != 0) fail("a handle is left");
+  }
+
+  /// What came and was not thrown away is what was published.
+  void check_waste() {
+    const std::optional<std::uint64_t> published = ledger_.published_bytes();
+    if (!published || checks_.met_disk_faults()) return;
+    const garner::Status status = manager_->status();
+    if (status.bytes_received - status.bytes_wasted != *published) fail("the bytes that were wasted are counted wrong");
   }
 
   /// Whoever was told all events knows what is served.
@@ -268,6 +300,8 @@ class Life {
   garner::Options options_;
   std::size_t most_files_ = 0;  ///< at the same time, allowed since the last step
   std::size_t most_chunks_ = 0;
+  std::uint64_t budget_ = garner::Options().max_bytes;
+  std::uint64_t bytes_before_ = garner::Options().max_bytes;
   std::uint64_t allowed_bytes_ = 0;
   Ledger ledger_;
   Model model_;

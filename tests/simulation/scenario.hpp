@@ -202,6 +202,8 @@ class Scenario : public Life {
     options_.max_concurrent_chunks = 1 + decisions_.choose(4);
     options_.max_concurrent_files = 1 + decisions_.choose(4);
     options_.revive = decisions_.chance(2, 3);
+    options_.max_bytes = !calm_ && decisions_.chance(1, 4) ? 40 + decisions_.choose(300) : garner::Options().max_bytes;
+    budget_ = std::max(budget_, options_.max_bytes);
     most_files_ = std::max(most_files_, options_.max_concurrent_files);
     most_chunks_ = std::max(most_chunks_, options_.max_concurrent_chunks);
     manager_->set_options(options_);

@@ -158,15 +158,13 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
-  /// A server has told the size of a file that is being fetched, which nobody had declared.
-  void sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
-    touch(id, now, [&](ChunkEntry& entry) {
-      ChunkFetch& fetch = *entry.fetch;
-      fetch.sized(transfer, bytes);
-      if (fetch.spoiled || fetch.stopping || tally_.budget().fits(options_, fetch.reserved())) return;
-      fetch.failure = {errc::over_budget, "chunk " + id.to_hex(), std::nullopt};
-      fetch.spoiled = true;
-    });
+  /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
+  /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
+  bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
+    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, bytes); });
+    if (tally_.budget().fits(options_, 0)) return true;
+    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, 0); });
+    return false;
   }
 
   /// What the store has and has room for; `staged`: bytes of it that are being fetched.

@@ -36,7 +36,9 @@ class Performer {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
                     },
                     [this](const ChunkId& id, core::TransferId transfer, std::uint64_t bytes) {
-                      report(&core::ChunkTable::sized, id, transfer, bytes);
+                      bool fits = false;
+                      engine_.input([&](core::Instant now) { fits = engine_.table().sized(id, transfer, bytes, now); });
+                      return fits;
                     }}) {}
 
   /// Does not block.

@@ -34,12 +34,12 @@ template <Storage S, Downloader D>
 class Transfers {
  public:
   /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
-  /// `sized` the bytes of a file whose size was not declared.
+  /// `sized` the bytes of a file whose size was not declared, and tells whether there is room.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
-    std::function<void(const ChunkId&, core::TransferId, std::uint64_t)> sized;
+    std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
   Transfers(S& storage, D& downloader, Hooks hooks)
@@ -157,7 +157,7 @@ class Transfers {
         file->identity = identity;
         file->url = action.url;
         if (!action.source->size && identity.length) {
-          transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length);
+          if (!transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length)) return errc::over_budget;
         }
         return {};
       });
