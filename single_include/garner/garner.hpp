@@ -9332,6 +9332,20 @@ class SimContents {
     return out;
   }
 
+  /// Calls `part` with numbers and texts that together tell all of this apart from any other.
+  template <class Part>
+  void write_state(const Part& part) const {
+    part(std::string_view(now_));
+    part(static_cast<std::uint64_t>(changes_.size()));
+    if (changes_.empty()) return;
+    part(std::string_view(durable_));
+    for (const Change& change : changes_) {
+      part(change.at);
+      part(static_cast<std::uint64_t>(change.kind) * 4 + static_cast<std::uint64_t>(change.state));
+      part(bytes_of(change));
+    }
+  }
+
   /// Becomes what a crash left.
   void assign(std::string bytes) {
     now_ = std::move(bytes);
@@ -9622,6 +9636,10 @@ class SimLog {
 
 namespace garner {
 
+namespace detail {
+class SimStateWriter;
+}  // namespace detail
+
 struct SimDiskOptions {
   CrashMode mode = CrashMode::adversarial;
   std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
@@ -9775,6 +9793,7 @@ class SimDisk {
  private:
   friend class SimFileSystem;
   friend class SimHandle;
+  friend class detail::SimStateWriter;
   friend struct SimCall;
 
   static constexpr detail::SimNode root_node = 0;
@@ -10777,8 +10796,9 @@ constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd
 /// Thread-safety: none, one thread. Lifetime: the world outlives it; it sets the world's `on_operation`.
 class SimMachine {
  public:
-  explicit SimMachine(SimWorld& world, SimDiskOptions options = {})
-      : world_(world), disk_(std::make_shared<SimDisk>(options)) {
+  explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(options)) {}
+  /// With a disk that something was done to before.
+  SimMachine(SimWorld& world, SimDisk disk) : world_(world), disk_(std::make_shared<SimDisk>(std::move(disk))) {
     world_.on_operation = [this] {
       if (left_ != 0 && --left_ == 0) end_now(end_);
       if (on_operation && !disk_->dead()) on_operation();

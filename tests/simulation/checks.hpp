@@ -29,6 +29,13 @@ using Pins = std::vector<Pin<Manager::ChunkRef>>;
 
 class Checks {
  public:
+  /// What is known of the past.
+  struct Past {
+    Durable::Facts durable;
+    std::size_t starts = 0;
+    bool any_tampered = false;
+  };
+
   /// `fail` takes what is wrong.
   Checks(const garner::SimWorld& world, const garner::SimMachine& machine, std::function<void(std::string)> fail)
       : durable(fail), world_(world), machine_(machine), fail_(std::move(fail)) {}
@@ -62,6 +69,13 @@ class Checks {
     return total;
   }
 
+  [[nodiscard]] Past past() const { return {durable.facts(), starts_, any_tampered_}; }
+  /// Goes on where another one was when its machine ended.
+  void go_on_from(Past past) {
+    durable.go_on_from(std::move(past.durable));
+    starts_ = past.starts;
+    any_tampered_ = past.any_tampered;
+  }
   /// Something was changed on the disk behind the store's back.
   void note_tampering() noexcept { any_tampered_ = just_tampered_ = true; }
   /// Since the last step, so that what must be kept is not known.

@@ -25,38 +25,47 @@ namespace simulation {
 
 class Durable {
  public:
+  struct Kept {
+    std::uint64_t generation = 0;  ///< the oldest that will do
+    const Version* version = nullptr;
+  };
+  struct Facts {
+    std::map<garner::ChunkId, Kept> kept;
+    std::set<garner::ChunkId> gone;
+  };
+
   /// `fail` takes what is wrong.
   explicit Durable(std::function<void(std::string)> fail) : fail_(std::move(fail)) {}
 
   /// `generation` of `id` holds `version`, whole, wanted and durable: it is there from now on, or a newer one.
   void keep(const garner::ChunkId& id, std::uint64_t generation, const Version* version) {
-    kept_[id] = {generation, version};
+    facts_.kept[id] = {generation, version};
   }
   /// Which copy of it is there is open for the moment; one is.
   void keep_any(const garner::ChunkId& id) {
-    if (kept_.contains(id)) kept_[id].generation = 0;
+    if (facts_.kept.contains(id)) facts_.kept[id].generation = 0;
   }
   /// Its bytes were changed behind the store's back.
-  void give_up(const garner::ChunkId& id) { kept_.erase(id); }
+  void give_up(const garner::ChunkId& id) { facts_.kept.erase(id); }
   /// Its deletion is done.
-  void forget(const garner::ChunkId& id) { gone_.insert(id); }
+  void forget(const garner::ChunkId& id) { facts_.gone.insert(id); }
 
   /// What is not wanted may go, what is wanted may come, and what was wanted before may take the place of what is there.
   void follow(const Model& model) {
-    for (auto& [id, kept] : kept_) {
+    for (auto& [id, kept] : facts_.kept) {
       const auto wanted = model.wanted.find(id);
       if (wanted == model.wanted.end() || wanted->second == nullptr) continue;
       if (wanted->second->files != kept.version->files) kept.generation = 0;
     }
-    std::erase_if(kept_, [&](const auto& entry) { return !model.wanted.contains(entry.first); });
-    std::erase_if(gone_, [&](const garner::ChunkId& id) { return model.wanted.contains(id); });
+    std::erase_if(facts_.kept, [&](const auto& entry) { return !model.wanted.contains(entry.first); });
+    std::erase_if(facts_.gone, [&](const garner::ChunkId& id) { return model.wanted.contains(id); });
   }
 
   /// What a start has found. Everything begins anew with it.
   void started(const std::map<garner::ChunkId, std::uint64_t>& found) {
     compare(found, "");
-    kept_.clear();
-    gone_.clear();
+    facts_.kept.clear();
+    facts_.gone.clear();
   }
 
   /// Takes `disk`, as a power cut now would leave it, for a start's.
@@ -81,14 +90,13 @@ class Durable {
     compare(found, " by a power cut");
   }
 
- private:
-  struct Kept {
-    std::uint64_t generation = 0;  ///< the oldest that will do
-    const Version* version = nullptr;
-  };
+  [[nodiscard]] const Facts& facts() const noexcept { return facts_; }
+  /// Goes on where another one was when its machine ended.
+  void go_on_from(Facts facts) { facts_ = std::move(facts); }
 
+ private:
   void compare(const std::map<garner::ChunkId, std::uint64_t>& found, const std::string& how) {
-    for (const auto& [id, kept] : kept_) {
+    for (const auto& [id, kept] : facts_.kept) {
       const auto at = found.find(id);
       if (at == found.end()) {
         fail_("a chunk was lost" + how + " that was ready and wanted: " + id.to_hex());
@@ -96,14 +104,13 @@ class Durable {
         fail_("an older copy came back" + how + ": " + id.to_hex());
       }
     }
-    for (const garner::ChunkId& id : gone_) {
+    for (const garner::ChunkId& id : facts_.gone) {
       if (found.contains(id)) fail_("a chunk came back" + how + " whose deletion was done: " + id.to_hex());
     }
   }
 
   std::function<void(std::string)> fail_;
-  std::map<garner::ChunkId, Kept> kept_;
-  std::set<garner::ChunkId> gone_;
+  Facts facts_;
 };
 
 }  // namespace simulation

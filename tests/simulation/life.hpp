@@ -40,12 +40,12 @@ class Life {
  protected:
   static constexpr std::uint64_t plenty = std::uint64_t{1} << 30;  ///< bytes
 
-  Life(garner::Decisions& decisions, Plan plan, garner::SimDiskOptions disk)
+  Life(garner::Decisions& decisions, Plan plan, garner::SimDisk disk)
       : decisions_(decisions),
         plan_(std::move(plan)),
         world_(decisions),
         network_(world_),
-        machine_(world_, disk),
+        machine_(world_, std::move(disk)),
         checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }) {
     world_.trace = plan_.trace;
     world_.allows = [this](garner::SimFaultKind kind) { return allows(kind); };

@@ -23,7 +23,7 @@ namespace simulation {
 class Scenario : public Life {
  public:
   explicit Scenario(garner::Decisions& decisions, Plan plan = {})
-      : Life(decisions, std::move(plan), disk_options(decisions)) {
+      : Life(decisions, std::move(plan), garner::SimDisk(disk_options(decisions))) {
     for (bool& enabled : enabled_) enabled = decisions.chance(2, 3);
     enabled_[index(Call::download)] = enabled_[index(Call::work)] = true;
     faults_ = garner::SimFaults::swarm(decisions);

@@ -80,6 +80,20 @@ class SimContents {
     return out;
   }
 
+  /// Calls `part` with numbers and texts that together tell all of this apart from any other.
+  template <class Part>
+  void write_state(const Part& part) const {
+    part(std::string_view(now_));
+    part(static_cast<std::uint64_t>(changes_.size()));
+    if (changes_.empty()) return;
+    part(std::string_view(durable_));
+    for (const Change& change : changes_) {
+      part(change.at);
+      part(static_cast<std::uint64_t>(change.kind) * 4 + static_cast<std::uint64_t>(change.state));
+      part(bytes_of(change));
+    }
+  }
+
   /// Becomes what a crash left.
   void assign(std::string bytes) {
     now_ = std::move(bytes);

@@ -25,6 +25,10 @@
 
 namespace garner {
 
+namespace detail {
+class SimStateWriter;
+}  // namespace detail
+
 struct SimDiskOptions {
   CrashMode mode = CrashMode::adversarial;
   std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
@@ -178,6 +182,7 @@ class SimDisk {
  private:
   friend class SimFileSystem;
   friend class SimHandle;
+  friend class detail::SimStateWriter;
   friend struct SimCall;
 
   static constexpr detail::SimNode root_node = 0;

@@ -30,8 +30,9 @@ constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd
 /// Thread-safety: none, one thread. Lifetime: the world outlives it; it sets the world's `on_operation`.
 class SimMachine {
  public:
-  explicit SimMachine(SimWorld& world, SimDiskOptions options = {})
-      : world_(world), disk_(std::make_shared<SimDisk>(options)) {
+  explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(options)) {}
+  /// With a disk that something was done to before.
+  SimMachine(SimWorld& world, SimDisk disk) : world_(world), disk_(std::make_shared<SimDisk>(std::move(disk))) {
     world_.on_operation = [this] {
       if (left_ != 0 && --left_ == 0) end_now(end_);
       if (on_operation && !disk_->dead()) on_operation();
