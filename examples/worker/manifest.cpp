@@ -128,10 +128,11 @@ json parse_json(const std::string& line) {
     json value = json::parse(line);
     if (!value.is_object()) fail("not a JSON object");
     return value;
-  } catch (const json::parse_error& error) {
-    std::string text = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 7: …"
+  } catch (const json::exception& error) {  // a number that no double can hold is no parse_error
+    std::string text = error.what();        // "[json.exception.parse_error.101] parse error at line 1, column 7: …"
+    text.erase(0, std::min(text.find("] "), text.size() - 2) + 2);
     if (const std::size_t column = text.find("column "); column != std::string::npos) text.erase(0, column);
-    fail("not JSON, {}", text);
+    fail("not JSON, {}", garner::detail::printable(text));  // it quotes the line
   }
 }
 

@@ -129,6 +129,8 @@ TEST_CASE("versions are applied in order: first what is deleted, then what is do
 TEST_CASE("a bad line is named by file, number and what is wrong with it") {
   const std::string good = chunk_line("good") + "\n";
   CHECK(contains(only_problem_of(good + "{\"dataset\":"), "m.jsonl:2: not JSON, column "));
+  CHECK(contains(only_problem_of(good + "{\"\x7f\xc2\x9b"), "\"\\x7f\\xc2\\x9b"));
+  CHECK(contains(only_problem_of("1e999"), "m.jsonl:1: not JSON, number overflow"));
   CHECK(contains(only_problem_of("[]"), "m.jsonl:1: not a JSON object"));
   CHECK(contains(only_problem_of("{}"), "'dataset' is missing"));
   CHECK(contains(only_problem_of(R"({"dataset":"","id":"x"})"), "'dataset' is empty"));
