@@ -94,8 +94,8 @@ class Seen {
   /// True the first time.
   bool insert(char kind, std::size_t ends_left, const garner::SimDisk& disk, const Checks::Past& past) {
     std::string text = garner::sim_state(disk);
-    for (const auto& [id, generation] : past.kept) text += 'k' + id.to_hex() + std::to_string(generation);
-    for (const garner::ChunkId& id : past.gone) text += 'g' + id.to_hex();
+    for (const auto& [id, kept] : past.durable.kept) text += 'k' + id.to_hex() + std::to_string(kept.generation);
+    for (const garner::ChunkId& id : past.durable.gone) text += 'g' + id.to_hex();
     text += std::to_string(past.starts) + (past.any_tampered ? 't' : '-') + std::to_string(ends_left) + kind;
     const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
     Part& part = parts_[hash.high64 % parts_.size()];

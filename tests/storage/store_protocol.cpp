@@ -405,6 +405,20 @@ TEST_CASE("doom and spare sync, and where that fails the next of them changes th
   CHECK(world.journal->take() == Entries{"remove_file " + marker});
 }
 
+TEST_CASE("a deletion is marked on a full disk, too") {
+  const World world;
+  auto steps = world.start();
+  const Generation generation = steps.published("c", hello);
+  world.refuse("write doomed/", errc::no_space);
+  CHECK_FALSE(steps.store().doom(generation));
+  CHECK(fs::exists(world.dir / marker));
+  world.journal->refuse = nullptr;
+  CHECK_FALSE(steps.store().spare(generation));
+  CHECK_FALSE(steps.store().doom(generation));
+  std::ifstream boot(world.dir / "doomed/boot");
+  CHECK(std::string(std::istreambuf_iterator<char>(boot), {}) == world.journal->boot_id);
+}
+
 TEST_CASE("a marker whose end failed and cannot be seen is made again to be taken away for certain") {
   const World world;
   auto steps = world.start();

@@ -166,7 +166,8 @@ class Transfers {
     std::error_code write(std::span<const std::byte> bytes) override {
       transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
       const std::error_code error = guarded([&] { return file->staged->write(bytes); });
-      if (!error) transfers_.staged_.fetch_add(bytes.size(), std::memory_order_relaxed);
+      // What could not be written does not count as written, however much of it was.
+      (error ? transfers_.wasted_ : transfers_.staged_).fetch_add(bytes.size(), std::memory_order_relaxed);
       return error;
     }
 

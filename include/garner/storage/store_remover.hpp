@@ -209,26 +209,29 @@ class StoreRemover {
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
-  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. `doomed_mutex_` is held.
+  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot be
+  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known. `doomed_mutex_` is held.
   std::error_code enter_boot() {
     if (boot_entered_) return {};
     const std::string now = fs().boot_id();
     std::error_code ec;
     const std::string then = root().read_small_file(root().doomed(), store_layout::boot_file, now.size(), ec);
+    if (root().unless_missing(ec)) return ec;
     const bool is_known = !ec && !now.empty() && then.size() == now.size();
-    ec = root().unless_missing(ec);
-    if (!ec && (!is_known || then != now)) ec = write_boot(now);
-    boot_entered_ = !ec;
     is_new_boot_ = is_new_boot_ || (is_known && then != now);
+    boot_entered_ = is_known && then == now;
+    if (boot_entered_) return {};
+    ec = root().unless_missing(fs().remove_file(root().doomed(), store_layout::boot_file));
+    if (!ec) boot_entered_ = write_boot(now);
     return ec;
   }
 
-  std::error_code write_boot(const std::string& id) {
-    std::error_code ec = root().unless_missing(fs().remove_file(root().doomed(), store_layout::boot_file));
-    if (ec) return ec;
+  /// A part of it is as good as none.
+  bool write_boot(const std::string& id) {
+    std::error_code ec;
     typename F::File file = fs().create_file(root().doomed(), store_layout::boot_file, ec);
     if (!ec) ec = fs().write(file, 0, std::as_bytes(std::span(id)));
-    return ec ? ec : fs().close(file);
+    return !ec && !fs().close(file);
   }
 
   /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have
