@@ -53,6 +53,12 @@ class Checks {
   /// Which version is pinned; null where it is none.
   const Version* held(const Manager::ChunkRef& ref) { return fact(ref).holds; }
   const std::string& path(const Manager::ChunkRef& ref) { return fact(ref).path; }
+  /// Whether what is wanted is known, and all of it can have been fetched.
+  [[nodiscard]] bool knows(const Model& model) const {
+    return !any_tampered_ && std::all_of(model.wanted.begin(), model.wanted.end(),
+                                         [](const auto& entry) { return entry.second != nullptr; });
+  }
+
   [[nodiscard]] bool met_disk_faults() const {
     using enum garner::SimFaultKind;
     return met(disk_full) || met(disk_error) || met(short_write) || met(sync_failure) || met(read_only) ||

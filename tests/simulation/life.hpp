@@ -139,7 +139,9 @@ class Life {
 
   /// What a power cut at this moment would leave, now and then; nothing of the life depends on it.
   void consider_power_cut() {
-    if (power_cuts_.next() % 64 != 0 || failure_ || checks_.just_tampered()) return;
+    // What is lost by a failed sync is seen in no other way.
+    const bool loses = faults_.chance[static_cast<std::size_t>(garner::SimFaultKind::sync_failure)] > 0;
+    if (power_cuts_.next() % (loses ? 8 : 128) != 0 || failure_ || checks_.just_tampered()) return;
     garner::SeededDecisions decisions(power_cuts_.next());
     checks_.durable.would_start(machine_.disk().after_crash(decisions), model_);
   }
@@ -197,13 +199,17 @@ class Life {
     if (network_.bytes_moved() > most) fail("more bytes were moved than were missing");
     check();
     if (machine_.disk().tampered("")) scrub();
-    ask_again();
+    if (!checks_.knows(model_)) ask_again();
     if (!failure_ && converge()) at_rest();
   }
 
   /// Finds what was changed behind the store's back.
   void scrub() {
     world_.note("scrub");
+    std::vector<garner::ChunkId> described;
+    for (const Manager::ChunkRef& ref : Checks::served(*manager_)) {
+      if (!checks_.tampered(checks_.path(ref) + "/chunk.json")) described.push_back(ref.id());
+    }
     manager_->verify();
     while (world_.has_ready()) world_.run_one_until(world_.now());
     if (!converge()) return;
@@ -211,7 +217,9 @@ class Life {
       const std::string& path = checks_.path(ref);
       const Version* whole = Lake::get().held(machine_.disk(), ref.id(), path);
       if (whole == nullptr) fail("a scrub did not find what is wrong: " + path);
+      std::erase(described, ref.id());
     }
+    for (const garner::ChunkId& id : described) fail("what a scrub took away was not fetched anew: " + id.to_hex());
   }
 
   /// For what is wanted: that costs nothing. But what was found wrong together with its own description is fetched only
