@@ -110,7 +110,13 @@ Arguments parse(int argc, char** argv) {
 
 // ---- one life
 
-void print(const std::string& line) { std::cout << Lake::get().readable(line) << '\n'; }
+/// Up to the failure: what comes after it only tidies up.
+std::function<void(std::string)> printer() {
+  return [has_failed = false](const std::string& line) mutable {
+    if (!has_failed) std::cout << Lake::get().readable(line) << '\n';
+    has_failed = has_failed || line.find("FAILED: ") != std::string::npos;
+  };
+}
 
 std::optional<std::string> run(std::uint64_t seed, std::size_t steps, const Plan& plan) {
   garner::SeededDecisions decisions(seed);
@@ -120,7 +126,7 @@ std::optional<std::string> run(std::uint64_t seed, std::size_t steps, const Plan
 
 int show(const Arguments& arguments) {
   Plan plan = arguments.plan;
-  plan.trace = print;
+  plan.trace = printer();
   const std::optional<std::string> failure = run(arguments.first, arguments.steps, plan);
   std::cout << "seed " << arguments.first << (failure ? " fails: " + Lake::get().readable(*failure) : " is clean")
             << '\n';
@@ -140,7 +146,7 @@ void explain(std::uint64_t seed, std::size_t steps) {
   Plan plan = minimiser.run();
   std::cout << "\nwhat of it is needed (found in " << minimiser.runs() << " runs): " << plan.steps->size() << " of "
             << steps << " steps, " << plan.strikes->size() << " faults\n\n";
-  plan.trace = print;
+  plan.trace = printer();
   run(seed, steps, plan);
   std::cout << "\nto see it again:  tests/simulate --seed " << seed << " --steps " << steps << " --only '"
             << join(*plan.steps, [](std::size_t step) { return std::to_string(step); }) << "' --strikes '"

@@ -123,7 +123,9 @@ class ExpectedStore {
     std::string out;
     for (const char* const area :
          {store_layout::staging_directory, store_layout::trash_directory, store_layout::doomed_directory}) {
-      for (const auto& entry : directory_iterator(data_dir / area)) out += "left over: " + entry.path().string() + "\n";
+      for (const auto& entry : directory_iterator(data_dir / area)) {
+        if (entry.path().filename() != store_layout::boot_file) out += "left over: " + entry.path().string() + "\n";
+      }
     }
     std::map<ChunkId, const DataChunk*> missing;
     for (const DataChunk& chunk : wanted_) missing.emplace(chunk.id, &chunk);
