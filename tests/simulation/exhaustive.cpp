@@ -36,7 +36,7 @@ struct Arguments {
 
 [[noreturn]] void refuse(const std::string& what) {
   std::cerr << "simulate: " << what << "; see --help\n";
-  std::exit(2);
+  std::exit(2);  // NOLINT(concurrency-mt-unsafe): no thread is there
 }
 
 std::uint64_t number(std::string_view text) {
@@ -151,7 +151,7 @@ class Show {
       }
       if (!left_) refuse("there is no such outcome");
       past_ = past;
-      print("*** before this operation, number " + std::to_string(point) + ": " +
+      print("*** before operation " + std::to_string(point) + ": " +
             (ending.end == End::kill ? "killed" : "power cut, " + std::string(to_string(ending.end))));
       print_changes(disk, *left_);
       is_shown_ = false;  // what goes on is only what would have been

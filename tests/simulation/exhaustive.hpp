@@ -161,28 +161,34 @@ class Exhaustive {
 
   void end_at(std::uint64_t point, const garner::SimDisk& disk, const Checks::Past& past, std::size_t ends_left) {
     const bool is_ordered = disk.options().mode == garner::CrashMode::ordered;
-    if (!is_ordered || !endings_.empty()) {
-      ++tally().outcomes;
-      go_on({point, End::kill, 0}, disk, past, ends_left);
-    }
+    std::vector<std::pair<Ending, garner::SimDisk>> ended;
+    const auto start = [&](const Ending& ending, garner::SimDisk left) {
+      ++tally().starts;
+      endings_.push_back(ending);
+      start_on(left, past, nullptr);
+      endings_.pop_back();
+      if (ends_left > 0) ended.emplace_back(ending, std::move(left));
+    };
     Outcomes outcomes(disk, depth_.outcomes[endings_.size()]);
-    outcomes.each([&](std::uint64_t outcome, const garner::SimDisk& left) {
+    outcomes.each([&](std::uint64_t outcome, garner::SimDisk left) {
       ++tally().outcomes;
       if (seen_.insert('s', ends_left, left, past)) {
-        go_on({point, is_ordered ? End::ordered : End::adversarial, outcome}, left, past, ends_left);
+        start({point, is_ordered ? End::ordered : End::adversarial, outcome}, std::move(left));
       }
       return !failure_;
     });
     if (!outcomes.complete()) ++tally().sampled;
-  }
-
-  void go_on(const Ending& ending, const garner::SimDisk& left, const Checks::Past& past, std::size_t ends_left) {
-    ++tally().starts;
-    endings_.push_back(ending);
-    start_on(left, past, nullptr);
-    // Only then, so that no second end is blamed for what the first one does alone.
-    if (!failure_ && ends_left > 0) start_on(left, past, watch(ends_left));
-    endings_.pop_back();
+    if (!failure_ && (!is_ordered || !endings_.empty())) {
+      ++tally().outcomes;
+      start({point, End::kill, 0}, disk);
+    }
+    // Only then, so that no second end is blamed for what one alone does.
+    for (const auto& [ending, left] : ended) {
+      if (failure_) return;
+      endings_.push_back(ending);
+      start_on(left, past, watch(ends_left));
+      endings_.pop_back();
+    }
   }
 
   void start_on(const garner::SimDisk& disk, const Checks::Past& past, Watched::Watch watch) {

@@ -25,17 +25,14 @@ namespace simulation {
 /// Each question has one answer, and the same life always makes the same operations of the disk: its points.
 class Watched : public Life {
  public:
-  /// Looks at the disk before the operation `point`, counted from 1, and at what an end there must keep.
+  /// Looks at the disk before the operation `point`, counted from 1, or after the last, and at what an end there must
+  /// keep.
   using Watch = std::function<void(std::uint64_t point, const garner::SimDisk& disk, const Checks::Past& past)>;
-
-  [[nodiscard]] std::uint64_t points() const noexcept { return world_.operations(); }
 
  protected:
   Watched(garner::SimDisk disk, std::function<void(std::string)> trace, Watch watch)
       : Life(zeros(), Plan{{}, {}, std::move(trace)}, std::move(disk)), watch_(std::move(watch)) {
-    world_.on_operation = [this] {
-      if (is_watched_ && watch_) watch_(points(), machine_.disk(), checks_.past());
-    };
+    world_.on_operation = [this] { look(world_.operations()); };
   }
   ~Watched() { world_.on_operation = nullptr; }
 
@@ -47,9 +44,19 @@ class Watched : public Life {
     }
   }
 
+  /// It comes to rest, and may end there, too.
+  void end_well() {
+    if (!failure()) finish();
+    if (!failure()) look(world_.operations() + 1);
+  }
+
   bool is_watched_ = true;
 
  private:
+  void look(std::uint64_t point) {
+    if (is_watched_ && watch_) watch_(point, machine_.disk(), checks_.past());
+  }
+
   /// Has no state: everyone's.
   static garner::Decisions& zeros() {
     static garner::TapeDecisions zeros{std::span<const std::byte>()};
@@ -78,7 +85,7 @@ class Performance final : public Watched {
       check();
     }
     work(enough);
-    if (!failure()) finish();
+    end_well();
     return true;
   }
 
@@ -119,6 +126,7 @@ class Performance final : public Watched {
     if (act.chunk != Act::none) versions.push_back(&Lake::get().version(act.chunk, act.version));
     if (act.other_version != Act::none) versions.push_back(&Lake::get().version(4, act.other_version));
     std::vector<garner::DataChunk> assignment;
+    assignment.reserve(versions.size());
     for (const Version* version : versions) assignment.push_back(version->chunk);
     manager_->set_assignment(assignment);
     model_.assign(versions);
@@ -158,7 +166,7 @@ class Aftermath final : public Watched {
     open();
     if (failure()) return;
     checks_.starts_again(*manager_);
-    if (!failure()) finish();
+    end_well();
   }
 };
 
