@@ -3262,14 +3262,15 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
-  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read.
+  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read. What is not there at
+  /// all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
     verifying_ = false;
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok()) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (outcome.error != errc::corrupt_chunk) return;
+      if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
       copy.unfit = true;
       // Meanwhile another copy may have taken its place.
       if (!copy.listed) return;
@@ -3854,7 +3855,8 @@ class Transfers {
     std::error_code write(std::span<const std::byte> bytes) override {
       transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
       const std::error_code error = guarded([&] { return file->staged->write(bytes); });
-      if (!error) transfers_.staged_.fetch_add(bytes.size(), std::memory_order_relaxed);
+      // What could not be written does not count as written, however much of it was.
+      (error ? transfers_.wasted_ : transfers_.staged_).fetch_add(bytes.size(), std::memory_order_relaxed);
       return error;
     }
 
@@ -6137,7 +6139,9 @@ class StoreRemover {
     }
     for (const Generation& generation : leftovers.doomed) {
       bool has_left = false;
-      if (failed(remove(generation, has_left))) left.doomed.push_back(generation);
+      const std::error_code ec = remove(generation, has_left);
+      // What somebody else has taken away will not come back by being asked for.
+      if (ec != errc::no_such_generation && failed(ec)) left.doomed.push_back(generation);
       freed += has_left ? generation.bytes : 0;
     }
     for (const std::string& name : leftovers.staging) {
@@ -6283,26 +6287,29 @@ class StoreRemover {
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
-  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. `doomed_mutex_` is held.
+  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot be
+  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known. `doomed_mutex_` is held.
   std::error_code enter_boot() {
     if (boot_entered_) return {};
     const std::string now = fs().boot_id();
     std::error_code ec;
     const std::string then = root().read_small_file(root().doomed(), store_layout::boot_file, now.size(), ec);
+    if (root().unless_missing(ec)) return ec;
     const bool is_known = !ec && !now.empty() && then.size() == now.size();
-    ec = root().unless_missing(ec);
-    if (!ec && (!is_known || then != now)) ec = write_boot(now);
-    boot_entered_ = !ec;
     is_new_boot_ = is_new_boot_ || (is_known && then != now);
+    boot_entered_ = is_known && then == now;
+    if (boot_entered_) return {};
+    ec = root().unless_missing(fs().remove_file(root().doomed(), store_layout::boot_file));
+    if (!ec) boot_entered_ = write_boot(now);
     return ec;
   }
 
-  std::error_code write_boot(const std::string& id) {
-    std::error_code ec = root().unless_missing(fs().remove_file(root().doomed(), store_layout::boot_file));
-    if (ec) return ec;
+  /// A part of it is as good as none.
+  bool write_boot(const std::string& id) {
+    std::error_code ec;
     typename F::File file = fs().create_file(root().doomed(), store_layout::boot_file, ec);
     if (!ec) ec = fs().write(file, 0, std::as_bytes(std::span(id)));
-    return ec ? ec : fs().close(file);
+    return !ec && !fs().close(file);
   }
 
   /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have

@@ -1023,6 +1023,14 @@ TEST_CASE("a corrupt chunk is not served any more, is told, and is fetched anew 
   CHECK(bench.published(2) == "list 2");
 }
 
+TEST_CASE("a chunk that somebody has taken away from the store is not served on") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  bench.verify({"a"});
+  CHECK(bench.verified(1, errc::no_such_generation) == "unlist 1, doom 1");
+  CHECK_FALSE(bench.status_of("a").served);
+}
+
 TEST_CASE("a corrupt chunk is not wanted any more where its description cannot be trusted") {
   TableBench bench;
   bench.make_ready(describe("a"));

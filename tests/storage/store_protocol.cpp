@@ -405,6 +405,17 @@ TEST_CASE("doom and spare sync, and where that fails the next of them changes th
   CHECK(world.journal->take() == Entries{"remove_file " + marker});
 }
 
+TEST_CASE("a doomed generation that somebody has taken away is nothing to be cleaned up for ever") {
+  const World world;
+  {
+    auto steps = world.start();
+    REQUIRE_FALSE(steps.store().doom(steps.published("c", hello)));
+  }
+  auto again = world.start();
+  fs::remove_all(world.dir / in_place);
+  CHECK_FALSE(again.store().clean_up());
+}
+
 TEST_CASE("a deletion is marked on a full disk, too") {
   const World world;
   auto steps = world.start();

@@ -250,14 +250,15 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
-  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read.
+  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read. What is not there at
+  /// all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
     verifying_ = false;
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok()) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (outcome.error != errc::corrupt_chunk) return;
+      if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
       copy.unfit = true;
       // Meanwhile another copy may have taken its place.
       if (!copy.listed) return;

@@ -63,7 +63,9 @@ class StoreRemover {
     }
     for (const Generation& generation : leftovers.doomed) {
       bool has_left = false;
-      if (failed(remove(generation, has_left))) left.doomed.push_back(generation);
+      const std::error_code ec = remove(generation, has_left);
+      // What somebody else has taken away will not come back by being asked for.
+      if (ec != errc::no_such_generation && failed(ec)) left.doomed.push_back(generation);
       freed += has_left ? generation.bytes : 0;
     }
     for (const std::string& name : leftovers.staging) {
