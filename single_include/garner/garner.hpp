@@ -9269,6 +9269,10 @@ class ExhaustiveDecisions final : public Decisions {
 // A disk that loses, tears and reorders what was not synced: what is there now, what is durable, what may be
 // there after a crash, and the room that is left. How programs use it, and faults, are in sim_file_system.hpp.
 
+// garner/simulation/sim_volume.hpp --------------------------------------------------------------------------
+// What is on a simulated disk, as a tree: files and directories, as they are now and as they are durable, and how they are
+// found. What changes them, and what a crash makes of them, is in sim_disk.hpp.
+
 // garner/simulation/sim_contents.hpp ------------------------------------------------------------------------
 // One file of a simulated disk: its bytes as they are read now, as they are durable, and the changes between.
 // What of the changes a crash keeps is decided here; names and directories are in sim_disk.hpp.
@@ -9643,15 +9647,153 @@ class SimLog {
 
 namespace garner {
 
-namespace detail {
-class SimStateWriter;
-}  // namespace detail
-
 struct SimDiskOptions {
   CrashMode mode = CrashMode::adversarial;
   std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
   std::uint64_t sector = 8;                         ///< bytes of a write that a crash keeps or loses together
 };
+
+namespace detail {
+
+class SimVolume {
+ public:
+  /// Every path that is there; a file's bytes, or nothing for a directory.
+  using Tree = std::map<std::string, std::optional<std::string>>;
+
+ protected:
+  static constexpr SimNode root_node = 0;
+  struct Inode {
+    bool directory = false;
+    bool linked = true;  ///< has a name now
+    bool freed = false;  ///< its room was given back
+    bool tampered = false;
+    std::uint32_t handles = 0;
+    std::uint32_t failed_syncs = 0;
+    SimNode parent = root_node;  ///< with `name` where it is, or was last
+    SimName name = 0;
+    std::uint64_t lock = 0;      ///< of which handle; 0: of none
+    std::uint64_t reserved = 0;  ///< bytes that it has room for
+    SimEntries entries;          ///< as they are now
+    SimEntries durable;          ///< as they are in every crash, but for what is in the log
+    SimContents contents;
+
+    [[nodiscard]] std::uint64_t room() const noexcept { return std::max(reserved, contents.size()); }
+  };
+
+  SimVolume(SimDiskOptions options, std::shared_ptr<SimNames> names)
+      : options_(options), names_(std::move(names)), log_(options.mode), nodes_(1) {
+    nodes_[root_node].directory = true;
+  }
+  SimVolume(const SimVolume&) = default;
+  SimVolume(SimVolume&&) = default;
+  SimVolume& operator=(const SimVolume&) = delete;
+  SimVolume& operator=(SimVolume&&) = delete;
+  ~SimVolume() = default;
+
+  /// Calls `step(directory, name)` for each name of `path`, until it gives none.
+  template <class Step>
+  static SimNode walk(std::string_view path, const Step& step) {
+    SimNode node = root_node;
+    while (!path.empty() && node != sim_none) {
+      const std::size_t end = std::min(path.find('/'), path.size());
+      node = step(node, path.substr(0, end));
+      path.remove_prefix(std::min(end + 1, path.size()));
+    }
+    return node;
+  }
+
+  [[nodiscard]] SimNode find(SimNode directory, std::string_view name) const {
+    const SimName number = names_->find(name);
+    return number != sim_none ? nodes_[directory].entries.find(number) : sim_none;
+  }
+
+  [[nodiscard]] SimNode find(std::string_view path) const {
+    return walk(path, [this](SimNode directory, std::string_view name) { return find(directory, name); });
+  }
+
+  /// What is at `path` in every crash. What a crash may keep of a name is what is durable of it, or what any of
+  /// the pending changes of it made of it; no two of these are the same.
+  [[nodiscard]] SimNode find_durable(std::string_view path) const {
+    return walk(path, [this](SimNode directory, std::string_view name) {
+      const SimName number = names_->find(name);
+      const auto& changes = log_.changes();
+      const bool settled = std::none_of(changes.begin(), changes.end(),
+                                        [&](const SimChange& change) { return change.touches(directory, number); });
+      return settled ? nodes_[directory].durable.find(number) : sim_none;
+    });
+  }
+
+  /// The directory and the name; no directory where there is none.
+  [[nodiscard]] std::pair<SimNode, std::string_view> place_of(std::string_view path) const {
+    const std::size_t slash = path.rfind('/');
+    if (slash == std::string_view::npos) return {root_node, path};
+    const SimNode directory = find(path.substr(0, slash));
+    const bool is_one = directory != sim_none && nodes_[directory].directory;
+    return {is_one ? directory : sim_none, path.substr(slash + 1)};
+  }
+
+  /// Whether no change of this name, or of what it stands for, is pending.
+  [[nodiscard]] bool is_settled(SimNode directory, std::string_view name) const {
+    const SimName number = names_->find(name);
+    const auto& changes = log_.changes();
+    return number == sim_none || std::none_of(changes.begin(), changes.end(),
+                                              [&](const auto& change) { return change.touches(directory, number); });
+  }
+
+  [[nodiscard]] bool never_below(SimNode node, std::string_view path) const {
+    if (path.empty()) return false;
+    const std::size_t end = std::min(path.find('/'), path.size());
+    const SimName name = names_->find(path.substr(0, end));
+    path.remove_prefix(std::min(end + 1, path.size()));
+    const SimNode durable = nodes_[node].durable.find(name);
+    if (durable != sim_none && !never_below(durable, path)) return false;
+    return std::all_of(log_.changes().begin(), log_.changes().end(), [&](const SimChange& change) {
+      return change.to != node || change.to_name != name || never_below(change.node, path);
+    });
+  }
+
+  [[nodiscard]] bool any_tampered(SimNode node) const {
+    const auto& entries = nodes_[node].entries;
+    return nodes_[node].tampered ||
+           std::any_of(entries.begin(), entries.end(), [this](const auto& entry) { return any_tampered(entry.node); });
+  }
+
+  void add_to_tree(SimNode directory, const std::string& path, Tree& out) const {
+    for (const auto& [name, node] : nodes_[directory].entries) {
+      const std::string below = path.empty() ? names_->text(name) : path + '/' + names_->text(name);
+      if (nodes_[node].directory) {
+        out.emplace(below, std::nullopt);
+        add_to_tree(node, below, out);
+      } else {
+        out.emplace(below, nodes_[node].contents.now());
+      }
+    }
+  }
+
+  /// Of `node`, of an entry of it, or where it was last.
+  [[nodiscard]] std::string path_of(SimNode node, std::string_view name) const {
+    std::string path(name);
+    for (; node != root_node; node = nodes_[node].parent) {
+      if (!path.empty()) path.insert(0, 1, '/');
+      path.insert(0, names_->text(nodes_[node].name));
+    }
+    return path;
+  }
+
+  SimDiskOptions options_;
+  std::shared_ptr<SimNames> names_;
+  SimLog log_;
+  std::vector<Inode> nodes_;
+};
+
+}  // namespace detail
+}  // namespace garner
+
+namespace garner {
+
+namespace detail {
+class SimStateWriter;
+}  // namespace detail
 
 /// Paths are relative to the root, with `/` between names; the root's is empty.
 ///
@@ -9659,24 +9801,14 @@ struct SimDiskOptions {
 ///
 /// Thread-safety: `SimFileSystem`'s operations on one disk and its copies may run at the same time; everything
 /// else only while none does. Replays only where one thread uses it.
-class SimDisk {
+class SimDisk : private detail::SimVolume {
  public:
-  /// Every path that is there; a file's bytes, or nothing for a directory.
-  using Tree = std::map<std::string, std::optional<std::string>>;
+  using detail::SimVolume::Tree;
 
-  explicit SimDisk(SimDiskOptions options = {})
-      : options_(options), names_(std::make_shared<detail::SimNames>()), log_(options.mode), nodes_(1) {
-    nodes_[root_node].directory = true;
-  }
+  explicit SimDisk(SimDiskOptions options = {}) : SimDisk(options, std::make_shared<detail::SimNames>()) {}
 
   SimDisk(SimDisk&&) = default;
-  SimDisk(const SimDisk& other)
-      : options_(other.options_),
-        names_(other.names_),
-        log_(other.log_),
-        nodes_(other.nodes_),
-        used_(other.used_),
-        boots_(other.boots_) {
+  SimDisk(const SimDisk& other) : detail::SimVolume(other), used_(other.used_), boots_(other.boots_) {
     for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
       nodes_[node].lock = 0;
       nodes_[node].handles = 0;
@@ -9790,6 +9922,41 @@ class SimDisk {
     return true;
   }
 
+  /// Makes a file, or a directory where there are no bytes, behind everyone's back and for good. False where it cannot
+  /// stand there.
+  bool plant(std::string_view path, const std::optional<std::string>& bytes) {
+    const auto [directory, name] = place_of(path);
+    if (directory == detail::sim_none || !is_settled(directory, name) || find(directory, name) != detail::sim_none) {
+      return false;
+    }
+    const auto node = static_cast<detail::SimNode>(nodes_.size());
+    Inode& inode = nodes_.emplace_back();
+    inode.directory = !bytes;
+    inode.parent = directory;
+    inode.name = names_->intern(name);
+    inode.tampered = true;
+    if (bytes) inode.contents.assign(*bytes);
+    used_ += inode.room();
+    nodes_[directory].entries.add(inode.name, node);
+    nodes_[directory].durable.add(inode.name, node);
+    return true;
+  }
+
+  /// Takes a file or an empty directory away, likewise. False where there is none.
+  bool uproot(std::string_view path) {
+    const auto [directory, name] = place_of(path);
+    const detail::SimNode node = directory != detail::sim_none ? find(directory, name) : detail::sim_none;
+    if (node == detail::sim_none || !nodes_[node].entries.empty() || !is_settled(directory, name)) return false;
+    const detail::SimName number = nodes_[node].name;
+    if (nodes_[directory].durable.find(number) != node) return false;
+    nodes_[directory].entries.remove(number);
+    nodes_[directory].durable.remove(number);
+    nodes_[directory].tampered = true;
+    nodes_[node].linked = false;
+    give_back(node);
+    return true;
+  }
+
   /// Makes the oldest half of what is pending in directories durable, and all that is dirty in files: the kernel
   /// does it when time has passed.
   void write_back() {
@@ -9803,108 +9970,11 @@ class SimDisk {
   friend class detail::SimStateWriter;
   friend struct SimCall;
 
-  static constexpr detail::SimNode root_node = 0;
   /// Beyond this many pending changes the oldest half is written back.
   static constexpr std::size_t max_pending = 64;
 
-  struct Inode {
-    bool directory = false;
-    bool linked = true;  ///< has a name now
-    bool freed = false;  ///< its room was given back
-    bool tampered = false;
-    std::uint32_t handles = 0;
-    std::uint32_t failed_syncs = 0;
-    detail::SimNode parent = root_node;  ///< with `name` where it is, or was last
-    detail::SimName name = 0;
-    std::uint64_t lock = 0;      ///< of which handle; 0: of none
-    std::uint64_t reserved = 0;  ///< bytes that it has room for
-    detail::SimEntries entries;  ///< as they are now
-    detail::SimEntries durable;  ///< as they are in every crash, but for what is in the log
-    detail::SimContents contents;
-
-    [[nodiscard]] std::uint64_t room() const noexcept { return std::max(reserved, contents.size()); }
-  };
-
   SimDisk(SimDiskOptions options, std::shared_ptr<detail::SimNames> names)
-      : options_(options), names_(std::move(names)), log_(options.mode), nodes_(1) {
-    nodes_[root_node].directory = true;
-  }
-
-  // Walking.
-
-  /// Calls `step(directory, name)` for each name of `path`, until it gives none.
-  template <class Step>
-  static detail::SimNode walk(std::string_view path, const Step& step) {
-    detail::SimNode node = root_node;
-    while (!path.empty() && node != detail::sim_none) {
-      const std::size_t end = std::min(path.find('/'), path.size());
-      node = step(node, path.substr(0, end));
-      path.remove_prefix(std::min(end + 1, path.size()));
-    }
-    return node;
-  }
-
-  [[nodiscard]] detail::SimNode find(detail::SimNode directory, std::string_view name) const {
-    const detail::SimName number = names_->find(name);
-    return number != detail::sim_none ? nodes_[directory].entries.find(number) : detail::sim_none;
-  }
-
-  [[nodiscard]] detail::SimNode find(std::string_view path) const {
-    return walk(path, [this](detail::SimNode directory, std::string_view name) { return find(directory, name); });
-  }
-
-  /// What is at `path` in every crash. What a crash may keep of a name is what is durable of it, or what any of
-  /// the pending changes of it made of it; no two of these are the same.
-  [[nodiscard]] detail::SimNode find_durable(std::string_view path) const {
-    return walk(path, [this](detail::SimNode directory, std::string_view name) {
-      const detail::SimName number = names_->find(name);
-      const auto& changes = log_.changes();
-      const bool settled = std::none_of(changes.begin(), changes.end(), [&](const detail::SimChange& change) {
-        return change.touches(directory, number);
-      });
-      return settled ? nodes_[directory].durable.find(number) : detail::sim_none;
-    });
-  }
-
-  [[nodiscard]] bool never_below(detail::SimNode node, std::string_view path) const {
-    if (path.empty()) return false;
-    const std::size_t end = std::min(path.find('/'), path.size());
-    const detail::SimName name = names_->find(path.substr(0, end));
-    path.remove_prefix(std::min(end + 1, path.size()));
-    const detail::SimNode durable = nodes_[node].durable.find(name);
-    if (durable != detail::sim_none && !never_below(durable, path)) return false;
-    return std::all_of(log_.changes().begin(), log_.changes().end(), [&](const detail::SimChange& change) {
-      return change.to != node || change.to_name != name || never_below(change.node, path);
-    });
-  }
-
-  [[nodiscard]] bool any_tampered(detail::SimNode node) const {
-    const auto& entries = nodes_[node].entries;
-    return nodes_[node].tampered ||
-           std::any_of(entries.begin(), entries.end(), [this](const auto& entry) { return any_tampered(entry.node); });
-  }
-
-  void add_to_tree(detail::SimNode directory, const std::string& path, Tree& out) const {
-    for (const auto& [name, node] : nodes_[directory].entries) {
-      const std::string below = path.empty() ? names_->text(name) : path + '/' + names_->text(name);
-      if (nodes_[node].directory) {
-        out.emplace(below, std::nullopt);
-        add_to_tree(node, below, out);
-      } else {
-        out.emplace(below, nodes_[node].contents.now());
-      }
-    }
-  }
-
-  /// Of `node`, of an entry of it, or where it was last.
-  [[nodiscard]] std::string path_of(detail::SimNode node, std::string_view name) const {
-    std::string path(name);
-    for (; node != root_node; node = nodes_[node].parent) {
-      if (!path.empty()) path.insert(0, 1, '/');
-      path.insert(0, names_->text(nodes_[node].name));
-    }
-    return path;
-  }
+      : detail::SimVolume(options, std::move(names)) {}
 
   void copy_survivors(const std::vector<detail::SimEntries>& tree, detail::SimNode from, SimDisk& out,
                       detail::SimNode to, Decisions& decisions) const {
@@ -10036,10 +10106,6 @@ class SimDisk {
     collect_at_ = std::max<std::size_t>(collect_at_, 2 * (nodes_.size() - unused_.size()));
   }
 
-  SimDiskOptions options_;
-  std::shared_ptr<detail::SimNames> names_;
-  detail::SimLog log_;
-  std::vector<Inode> nodes_;
   std::vector<detail::SimNode> unused_;
   std::size_t collect_at_ = 128;
   std::uint64_t used_ = 0;
@@ -10556,14 +10622,17 @@ enum class SimFaultKind : std::uint8_t {
   source_changed,    ///< another validator in the middle
   late_completion,   ///< a cancelled transfer went on for a while
   misdirected,       ///< a write to a file that is being staged went to another file
+  not_started,       ///< a transfer was refused before it began
+  long_body,         ///< longer than declared
+  wrong_range,       ///< bytes from another offset than the one that was asked for
 };
-inline constexpr std::size_t sim_fault_kinds = 18;
+inline constexpr std::size_t sim_fault_kinds = 21;
 
 constexpr std::string_view to_string(SimFaultKind kind) noexcept {
   constexpr std::array<std::string_view, sim_fault_kinds> names = {
-      "task switch", "disk full", "disk error",  "short write", "sync failure",    "read only",
-      "no handles",  "slow disk", "reset",       "stall",       "server error",    "not found",
-      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion", "misdirected"};
+      "task switch", "disk full", "disk error",      "short write",  "sync failure", "read only", "no handles",
+      "slow disk",   "reset",     "stall",           "server error", "not found",    "forbidden", "truncated",
+      "wrong bytes", "changed",   "late completion", "misdirected",  "not started",  "long body", "wrong range"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -10709,7 +10778,9 @@ class SimWorld final : public SimHooks {
           out.error = errc::io_error;
           out.written = decisions_.choose(call.bytes);
         }
-        if (!out.error && strikes(SimFaultKind::misdirected)) out.misdirected = any_chunk_file(call.disk);
+        if (!out.error && strikes(SimFaultKind::misdirected) && call.path().starts_with("staging/")) {
+          out.misdirected = any_chunk_file(call.disk);
+        }
         break;
       case SimOperation::read:
       case SimOperation::status:
@@ -10818,7 +10889,9 @@ class SimMachine {
   /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
   [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
   /// As `file_system`. Throws as `BasicStore` does.
-  [[nodiscard]] SimStorage storage() const { return SimStorage(file_system()); }
+  [[nodiscard]] SimStorage storage(Durability durability = Durability::full) const {
+    return SimStorage(file_system(), durability);
+  }
 
   /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.
   void end_after(std::uint64_t operations, SimEnd end = SimEnd::power_cut) noexcept {
@@ -10862,15 +10935,22 @@ class SimMachine {
 
 namespace garner {
 
+/// How a server is, where it is not like most.
+struct SimServer {
+  bool has_validators = true;  ///< gives an ETag, so that transfers can go on where they stopped
+  bool is_honest = false;      ///< flips no bit: for bytes that no digest guards
+};
+
 /// What servers hold, and what was asked of them. One thread. Outlives the downloaders.
 class SimNetwork {
  public:
   explicit SimNetwork(SimWorld& world) : world_(world) {}
 
   /// A file, replaced where the URL has one.
-  void put(const std::string& url, std::string bytes) {
+  void put(const std::string& url, std::string bytes, SimServer server = {}) {
     File& file = files_[url];
     file.bytes = std::move(bytes);
+    file.server = server;
     ++file.version;
   }
 
@@ -10898,6 +10978,7 @@ class SimNetwork {
   struct File {
     std::string bytes;
     std::uint64_t version = 0;
+    SimServer server;
   };
 
   SimWorld& world_;
@@ -10934,6 +11015,7 @@ class SimDownloader {
 
   Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
     SimNetwork& network = state_->network;
+    if (network.world_.strikes(SimFaultKind::not_started)) throw std::system_error(errc::too_many_open_files);
     auto flow = std::make_shared<Flow>(*state_, std::move(request), std::move(sink));
     state_->flows.emplace(++network.started_, flow);
     flow->number = network.started_;
@@ -10979,6 +11061,7 @@ class SimDownloader {
       if (world().strikes(SimFaultKind::server_error)) {
         FetchResult result;
         result.http_status = choose(2) == 0 ? 503 : 429;
+        result.detail = request.url + " answered " + std::to_string(result.http_status);
         if (choose(2) == 1) result.retry_after = std::chrono::seconds(static_cast<std::int64_t>(choose(100'000)) - 10);
         return end(errc::server_unavailable, std::move(result));
       }
@@ -10989,13 +11072,19 @@ class SimDownloader {
       bytes = file->second.bytes;
       SourceIdentity identity;
       identity.length = bytes.size();
-      identity.etag = '"' + std::to_string(file->second.version) + '"';
+      const SimServer server = file->second.server;
+      if (server.has_validators) identity.etag = '"' + std::to_string(file->second.version) + '"';
       const bool changed = world().strikes(SimFaultKind::source_changed);
       if (changed) identity.etag = "\"changed\"";
       // If-Range: a validator that does not match, or none, gets the whole (RFC 9110, 13.1.5).
-      at = request.offset > 0 && request.identity.etag == identity.etag ? request.offset : 0;
+      const bool is_same = !identity.etag.empty() && request.identity.etag == identity.etag;
+      at = request.offset > 0 && is_same ? request.offset : 0;
       if (at > bytes.size()) at = 0;
-      if (world().strikes(SimFaultKind::wrong_bytes) && !bytes.empty()) bytes[choose(bytes.size())] ^= 1;
+      if (at > 0 && world().strikes(SimFaultKind::wrong_range)) return end(errc::range_mismatch);
+      if (!server.is_honest && !bytes.empty() && world().strikes(SimFaultKind::wrong_bytes)) {
+        bytes[choose(bytes.size())] ^= 1;
+      }
+      if (request.size && world().strikes(SimFaultKind::long_body)) bytes += "and more";
       if (const std::error_code error = sink->begin(at, identity)) return end(error);
       next_piece();
     }

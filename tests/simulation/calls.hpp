@@ -21,18 +21,23 @@ enum class Call : std::uint8_t {
   wait,  ///< lets many tasks run, and time pass
   verify,
   options,
-  rot,        ///< a bit of a chunk's file on the disk flips
+  rot,        ///< something of a chunk on the disk changes
   power_cut,  ///< soon
   kill,       ///< soon
   restart,    ///< of the worker, in good order
-  close       ///< in the middle of things, and then a restart
+  close,      ///< in the middle of things, and then a restart
+  lie,        ///< wants what no server can give
+  reject,     ///< descriptions that are invalid
+  converge,   ///< waits for it, not for long
+  litter,     ///< something that is not garner's appears in the data directory
+  odd_start   ///< of another process: while this one runs, or on a copy of the disk
 };
-inline constexpr std::size_t calls = 15;
+inline constexpr std::size_t calls = 20;
 
 constexpr const char* to_string(Call call) {
-  constexpr std::array<const char*, calls> names = {"download", "delete",    "assign", "pin",     "unpin",
-                                                    "read",     "work",      "wait",   "verify",  "options",
-                                                    "bit rot",  "power cut", "kill",   "restart", "close"};
+  constexpr std::array<const char*, calls> names = {
+      "download", "delete",    "assign", "pin",     "unpin", "read", "work",   "wait",     "verify", "options",
+      "bit rot",  "power cut", "kill",   "restart", "close", "lie",  "reject", "converge", "litter", "odd start"};
   return names[static_cast<std::size_t>(call)];
 }
 

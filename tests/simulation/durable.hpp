@@ -72,7 +72,13 @@ class Durable {
   void would_start(const garner::SimDisk& left, const Model& model) {
     follow(model);
     const auto disk = std::make_shared<garner::SimDisk>(left);
-    garner::SimStorage store{garner::SimFileSystem(disk)};
+    std::optional<garner::SimStorage> opened;
+    try {
+      opened.emplace(garner::SimFileSystem(disk));
+    } catch (const garner::Error& error) {
+      return fail_(std::string("a power cut would leave a store that does not open: ") + error.what());
+    }
+    garner::SimStorage& store = *opened;
     std::map<garner::ChunkId, std::uint64_t> found;
     std::vector<garner::Generation> generations;
     const garner::Recovery recovery = store.recover([&](const garner::Generation& generation) {

@@ -11,6 +11,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/simulation/sim_disk.hpp"
@@ -24,6 +25,7 @@ struct Version {
   garner::DataChunk chunk;
   std::map<std::string, std::string> files;
   std::uint64_t bytes = 0;
+  bool is_lie = false;  ///< no server can give it
 };
 
 class Lake {
@@ -39,6 +41,8 @@ class Lake {
   [[nodiscard]] const Version& version(std::size_t chunk, std::size_t version) const {
     return versions_[chunk * versions + version];
   }
+  /// What can be asked for and never be had.
+  [[nodiscard]] const std::vector<Version>& lies() const noexcept { return lies_; }
   [[nodiscard]] const garner::ChunkId& id(std::size_t chunk) const { return version(chunk, 0).chunk.id; }
   [[nodiscard]] const std::array<garner::DatasetId, 2>& datasets() const noexcept { return datasets_; }
   [[nodiscard]] static garner::BlockRange all_blocks() noexcept { return {0, 1000}; }
@@ -46,21 +50,34 @@ class Lake {
   void fill(garner::SimNetwork& network) const {
     for (const Version& version : versions_) {
       for (const auto& [name, source] : version.chunk.files) {
-        for (const std::string& url : source.urls) network.put(url, version.files.at(name));
+        for (const std::string& url : source.urls) {
+          network.put(url, version.files.at(name),
+                      {.has_validators = source.digest || url != source.urls.back() || url.ends_with("/1/file0"),
+                       .is_honest = !source.digest});
+        }
+      }
+    }
+    for (const Version& lie : lies_) {
+      for (const auto& [name, bytes] : lie.files) {
+        for (const std::string& url : lie.chunk.files.at(name).urls) network.put(url, bytes);
       }
     }
   }
 
   /// Whether a file at `url` is of what is wanted.
   [[nodiscard]] bool is_wanted(std::string_view url, const std::map<garner::ChunkId, const Version*>& wanted) const {
-    for (const Version& version : versions_) {
-      for (const auto& [name, source] : version.chunk.files) {
-        if (std::find(source.urls.begin(), source.urls.end(), url) == source.urls.end()) continue;
-        const auto at = wanted.find(version.chunk.id);
-        return at != wanted.end() && (at->second == nullptr || at->second->files == version.files);
-      }
-    }
-    return false;
+    const auto is_of = [url](const Version& version) {
+      return std::any_of(version.chunk.files.begin(), version.chunk.files.end(), [url](const auto& file) {
+        return std::find(file.second.urls.begin(), file.second.urls.end(), url) != file.second.urls.end();
+      });
+    };
+    const auto is_asked_for = [&](const Version& version) {
+      const auto at = wanted.find(version.chunk.id);
+      if (at == wanted.end() || !is_of(version)) return false;
+      return at->second == nullptr || (at->second->files == version.files && at->second->is_lie == version.is_lie);
+    };
+    return std::any_of(versions_.begin(), versions_.end(), is_asked_for) ||
+           std::any_of(lies_.begin(), lies_.end(), is_asked_for);
   }
 
   /// Which version of the chunk the directory holds, whole; null where none.
@@ -96,10 +113,31 @@ class Lake {
     for (unsigned chunk = 0; chunk < chunks; ++chunk) {
       for (unsigned version = 0; version < versions; ++version) describe(chunk, version);
     }
+    // The bytes of a version, but not as many of them.
+    lie(version(1, 0), [](garner::FileSource& source) { source.size = 1000; });
+    lie(version(4, 1), [](garner::FileSource& source) { source.size = *source.size - 1; });
+    // More than anyone has room for before it is there.
+    lie(version(3, 0), [](garner::FileSource& source) { source.size = 2 << 20; });
+    // Longer than `chunk.json` may be.
+    lie(version(2, 0),
+        [](garner::FileSource& source) { source.urls.assign(10, source.urls.front() + std::string(7000, 'x')); });
+    for (auto& [name, source] : lies_.back().chunk.files) lies_.back().files.erase(name);
+  }
+
+  template <class Change>
+  void lie(const Version& version, const Change& change) {
+    Version& out = lies_.emplace_back(version);
+    out.name = "a lie about " + version.name;
+    out.is_lie = true;
+    for (auto& [name, source] : out.chunk.files) {
+      for (std::string& url : source.urls) url += "?lie" + std::to_string(lies_.size());
+      change(source);
+    }
   }
 
   /// Chunk 0 overlaps others; the last version of chunk 3 is in another dataset, and that of chunk 4 has the bytes of the
-  /// one before at other URLs. Some files are empty, some of unknown size.
+  /// one before at other URLs, and that of chunk 2 other blocks. Some files are empty, some of unknown size, some without a
+  /// digest.
   void describe(unsigned chunk, unsigned number) {
     Version& version = versions_[std::size_t{chunk} * versions + number];
     const bool moved = chunk == 3 && number == 2;
@@ -108,6 +146,7 @@ class Lake {
     version.chunk.id = garner::ChunkId::from_name("chunk " + std::to_string(chunk));
     version.chunk.dataset_id = datasets_[(chunk + (moved ? 1 : 0)) % 2];
     version.chunk.block_range = {chunk * 10, chunk * 10 + (chunk == 0 ? 40U : 10U)};
+    if (chunk == 2 && number == 2) version.chunk.block_range.end += 5;
     for (unsigned file = 0; file < 1 + chunk % 3; ++file) {
       const std::string name = "file" + std::to_string(file);
       std::string bytes;
@@ -120,6 +159,7 @@ class Lake {
       garner::FileSource source({"http://a/" + tag, "http://b/" + tag}, bytes.size(), sha256(bytes));
       if (chunk == 1) source.size.reset();
       if (chunk == 0) source.urls.pop_back();
+      if ((chunk == 2 && file == 1) || (chunk == 0 && number > 0)) source.digest.reset();
       version.bytes += bytes.size();
       version.chunk.files[name] = std::move(source);
       version.files[name] = std::move(bytes);
@@ -139,6 +179,7 @@ class Lake {
   std::array<garner::DatasetId, 2> datasets_ = {garner::DatasetId::from_name("even"),
                                                 garner::DatasetId::from_name("odd")};
   std::array<Version, std::size_t{chunks} * versions> versions_;
+  std::vector<Version> lies_;
 };
 
 }  // namespace simulation

@@ -93,8 +93,13 @@ class Life {
     machine_.end_after(0);
     machine_.start();
     // Now and then it ends again before it has come up.
-    if (decisions_.chance(1, 4)) machine_.end_after(1 + decisions_.choose(40));
+    if (decisions_.chance(1, 4)) machine_.end_after(1 + decisions_.choose(40), any_end());
     open();
+  }
+
+  /// Without syncs a power cut may leave anything, and nothing is promised.
+  [[nodiscard]] garner::SimEnd any_end() const {
+    return options_.durability == garner::Durability::full ? garner::SimEnd::power_cut : garner::SimEnd::kill;
   }
 
   void open() {
@@ -125,7 +130,8 @@ class Life {
 
   bool try_open() {
     try {
-      manager_.emplace(machine_.storage(), garner::SimDownloader(network_), garner::SimExecutor(world_), options_);
+      manager_.emplace(machine_.storage(options_.durability), garner::SimDownloader(network_),
+                       garner::SimExecutor(world_), options_);
       if (!machine_.ended()) return true;
       manager_.reset();
     } catch (const garner::Error& error) {
@@ -142,6 +148,7 @@ class Life {
     // What is lost by a failed sync is seen in no other way.
     const bool loses = faults_.chance[static_cast<std::size_t>(garner::SimFaultKind::sync_failure)] > 0;
     if (power_cuts_.next() % (loses ? 8 : 128) != 0 || failure_ || checks_.just_tampered()) return;
+    if (options_.durability == garner::Durability::relaxed) return;
     garner::SeededDecisions decisions(power_cuts_.next());
     checks_.durable.would_start(machine_.disk().after_crash(decisions), model_);
   }
@@ -208,7 +215,8 @@ class Life {
     world_.note("scrub");
     std::vector<garner::ChunkId> described;
     for (const Manager::ChunkRef& ref : Checks::served(*manager_)) {
-      if (!checks_.tampered(checks_.path(ref) + "/chunk.json")) described.push_back(ref.id());
+      const std::string description = checks_.path(ref) + "/chunk.json";
+      if (machine_.disk().exists(description) && !checks_.tampered(description)) described.push_back(ref.id());
     }
     manager_->verify();
     while (world_.has_ready()) world_.run_one_until(world_.now());

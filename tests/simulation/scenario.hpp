@@ -10,20 +10,21 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "simulation/calls.hpp"
+#include "simulation/damage.hpp"
 #include "simulation/lake.hpp"
-#include "simulation/life.hpp"
 #include "simulation/plan.hpp"
 
 namespace simulation {
 
-class Scenario : public Life {
+class Scenario : public Damage {
  public:
   explicit Scenario(garner::Decisions& decisions, Plan plan = {})
-      : Life(decisions, std::move(plan), garner::SimDisk(disk_options(decisions))) {
+      : Damage(decisions, std::move(plan), garner::SimDisk(disk_options(decisions))) {
     for (bool& enabled : enabled_) enabled = decisions.chance(2, 3);
     enabled_[index(Call::download)] = enabled_[index(Call::work)] = true;
     faults_ = garner::SimFaults::swarm(decisions);
@@ -32,11 +33,18 @@ class Scenario : public Life {
     if (calm_) {
       faults_ = {};
       machine_.disk().set_capacity(plenty);
-      for (const Call call : {Call::power_cut, Call::kill, Call::restart, Call::close, Call::rot}) {
+      for (const Call call : {Call::power_cut, Call::kill, Call::restart, Call::close, Call::rot, Call::lie}) {
         enabled_[index(call)] = false;
       }
     }
+    // What is never there is asked for again and again, and that takes time.
+    if (!decisions.chance(1, 8)) enabled_[index(Call::lie)] = false;
     options_.revive = decisions.chance(2, 3);
+    if (decisions.chance(1, 32)) {
+      options_.durability = garner::Durability::relaxed;
+      enabled_[index(Call::power_cut)] = false;
+      checks_.expect_no_durability();
+    }
     open();
   }
 
@@ -51,6 +59,7 @@ class Scenario : public Life {
       if (!failure()) check();
     }
     begin_step(step);
+    if (!failure()) be_reasonable();
     if (!failure()) finish();
     return failure();
   }
@@ -97,12 +106,17 @@ class Scenario : public Life {
         return work();
       case Call::restart: return restart();
       case Call::close:
-        manager_->close();
+        close();
         if (machine_.ended()) return;
         check();
         // What could not be written down before the end is known to nobody.
         machine_.end_now(garner::SimEnd::kill);
         return;
+      case Call::lie: return lie();
+      case Call::reject: return reject();
+      case Call::converge: return wait_converged();
+      case Call::litter: return litter();
+      case Call::odd_start: return odd_start();
     }
   }
 
@@ -110,35 +124,85 @@ class Scenario : public Life {
     return Lake::get().version(decisions_.choose(Lake::chunks), decisions_.choose(Lake::versions));
   }
 
-  void download() {
-    const Version& version = any_version();
+  void download() { want(any_version()); }
+
+  void want(const Version& version) {
     world_.note("  ", version.name);
+    std::error_code error;
+    manager_->download_chunk(version.chunk, error);
+    if (error != expected(version)) return fail("a wish is answered otherwise: " + error.message());
+    if (error) return;
     count_bytes(version);
-    manager_->download_chunk(version.chunk);
     model_.download(version);
+  }
+
+  /// What it is answered.
+  [[nodiscard]] std::error_code expected(const Version& version) const {
+    return version.chunk.files.size() > options_.max_files ? make_error_code(garner::errc::too_many_files)
+                                                           : std::error_code();
   }
 
   void remove() {
     const std::uint64_t chunk = decisions_.choose(Lake::chunks);
     world_.note("  chunk ", std::to_string(chunk));
+    if (decisions_.chance(1, 8)) return change_mind(Lake::get().id(chunk));
     manager_->delete_chunk(Lake::get().id(chunk));
     model_.remove(Lake::get().id(chunk));
+  }
+
+  /// Deletes what is served and pinned, and wants it again, with or without its being taken back.
+  void change_mind(const garner::ChunkId& id) {
+    for (Manager::ChunkRef& ref : Checks::served(*manager_)) {
+      if (ref.id() != id) continue;
+      const Version* held = checks_.held(ref);
+      const std::string path = checks_.path(ref);
+      if (held == nullptr || checks_.tampered(path)) return;
+      pins_.push_back({std::move(ref), path, held});
+      options_.revive = decisions_.chance(1, 2);
+      manager_->set_options(options_);
+      manager_->delete_chunk(id);
+      model_.remove(id);
+      check();  // sees that it is not served
+      return want(*held);
+    }
   }
 
   void assign() {
     std::vector<const Version*> versions;
     std::vector<garner::DataChunk> assignment;
+    const Model before = model_;
+    const std::uint64_t allowed = allowed_bytes_;
+    bool is_valid = true;
     for (unsigned chunk = 0; chunk < Lake::chunks; ++chunk) {
-      const std::uint64_t which = decisions_.choose(Lake::versions + 1);
-      if (which == Lake::versions) continue;
-      const Version& version = Lake::get().version(chunk, which);
-      world_.note("  ", version.name);
-      count_bytes(version);
-      versions.push_back(&version);
-      assignment.push_back(version.chunk);
+      // Now and then the same chunk twice: the last one counts.
+      for (std::uint64_t times = decisions_.chance(1, 16) ? 2 : 1; times > 0; --times) {
+        const std::uint64_t which = decisions_.choose(Lake::versions + 1);
+        if (which == Lake::versions) continue;
+        const Version& version = Lake::get().version(chunk, which);
+        world_.note("  ", version.name);
+        is_valid = is_valid && !expected(version);
+        count_bytes(version);
+        model_.download(version);
+        versions.push_back(&version);
+        assignment.push_back(version.chunk);
+      }
     }
-    manager_->set_assignment(assignment);
-    model_.assign(versions);
+    Model named;
+    named.assign(versions);
+    if (named.wanted.size() != versions.size()) checks_.note_wavering();
+    bool was_taken = true;
+    try {
+      manager_->set_assignment(assignment);
+    } catch (const garner::Error&) {
+      was_taken = false;
+    }
+    if (was_taken != is_valid) return fail("an assignment is answered otherwise");
+    model_ = before;
+    if (is_valid) {
+      model_.assign(versions);
+    } else {
+      allowed_bytes_ = allowed;
+    }
   }
 
   /// A change of mind costs at most one transfer; a repeated wish costs nothing.
@@ -204,22 +268,91 @@ class Scenario : public Life {
     options_.revive = decisions_.chance(2, 3);
     options_.max_bytes = !calm_ && decisions_.chance(1, 4) ? 40 + decisions_.choose(300) : garner::Options().max_bytes;
     budget_ = std::max(budget_, options_.max_bytes);
+    options_.max_files = decisions_.chance(1, 8) ? 2 : garner::Options().max_files;
     most_files_ = std::max(most_files_, options_.max_concurrent_files);
     most_chunks_ = std::max(most_chunks_, options_.max_concurrent_chunks);
     manager_->set_options(options_);
   }
 
-  void rot() {
-    std::vector<std::string> files;
-    for (const auto& [path, bytes] : machine_.disk().tree()) {
-      if (bytes && !bytes->empty() && path.starts_with("chunks/")) files.push_back(path);
+  void lie() {
+    const std::vector<Version>& lies = Lake::get().lies();
+    // The last one is huge.
+    want(lies[decisions_.chance(1, 1024) ? lies.size() - 1 : decisions_.choose(lies.size() - 1)]);
+  }
+
+  /// Lets go of what cannot be had, and of options with which not all of it can be wanted.
+  void be_reasonable() {
+    world_.faults = {};
+    options_.max_files = garner::Options().max_files;
+    manager_->set_options(options_);
+    for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
+      const auto at = model_.wanted.find(Lake::get().id(chunk));
+      if (at == model_.wanted.end() || at->second == nullptr || !at->second->is_lie) continue;
+      manager_->delete_chunk(at->first);
+      model_.wanted.erase(at);
     }
-    if (files.empty()) return;
-    const std::string& path = files[static_cast<std::size_t>(decisions_.choose(files.size()))];
-    const std::uint64_t size = machine_.disk().contents(path)->size();
-    world_.note("  ", path);
-    checks_.note_tampering();
-    machine_.disk().corrupt(path, decisions_.choose(size), static_cast<unsigned>(decisions_.choose(8)));
+    if (machine_.ended()) start_again();
+  }
+
+  // ---- calls that change nothing
+
+  void reject() {
+    garner::DataChunk chunk = any_version().chunk;
+    garner::FileSource& source = chunk.files.begin()->second;
+    switch (decisions_.choose(7)) {
+      case 0: chunk.block_range.end = chunk.block_range.begin; break;
+      case 1: chunk.files.clear(); break;
+      case 2: chunk.files["../x"] = source; break;
+      case 3: chunk.files["chunk.json"] = source; break;
+      case 4: source.urls.clear(); break;
+      case 5: source.urls.front() = "ftp://a/b"; break;
+      default: source.size = options_.max_chunk_bytes + 1; break;
+    }
+    if (decisions_.chance(1, 2)) {
+      refused([&] { manager_->download_chunk(chunk); });
+    } else {
+      const std::vector<garner::DataChunk> assignment = {Lake::get().version(0, 0).chunk, chunk};
+      refused([&] { manager_->set_assignment(assignment); });
+    }
+    const garner::ChunkId unknown = garner::ChunkId::from_name("unknown");
+    manager_->delete_chunk(unknown);
+    if (manager_->chunk_status(unknown)) fail("an unknown chunk has a status");
+    if (manager_->find_chunk(garner::DatasetId::from_name("unknown"), 0))
+      fail("a chunk is found in an unknown dataset");
+  }
+
+  template <class Call>
+  void refused(const Call& call) {
+    try {
+      call();
+    } catch (const garner::Error&) {
+      return;
+    }
+    fail("what is invalid, or comes too late, was accepted");
+  }
+
+  void wait_converged() {
+    const bool converged = manager_->wait_converged(std::chrono::milliseconds(decisions_.choose(100)));
+    if (converged != manager_->status().converged) fail("it has converged, and has not");
+  }
+
+  /// Now and then once more from inside of an observer, or by a call that comes too late.
+  void close() {
+    garner::Subscription closes_again;
+    if (decisions_.chance(1, 2)) {
+      closes_again = manager_->subscribe([this](const garner::Event&) { manager_->close(); });
+    }
+    manager_->close();
+    if (decisions_.chance(1, 2)) return;
+    const Version& version = any_version();
+    refused([&] { manager_->download_chunk(version.chunk); });
+    refused([&] { manager_->set_assignment({}); });
+    manager_->delete_chunk(version.chunk.id);
+    manager_->verify();
+    manager_->set_options(options_);
+    manager_->wait_converged(std::chrono::seconds(1));
+    unpin();
+    manager_->close();
   }
 
   std::array<bool, calls> enabled_{};

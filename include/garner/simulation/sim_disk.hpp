@@ -20,8 +20,7 @@
 
 #include "garner/error.hpp"
 #include "garner/simulation/decisions.hpp"
-#include "garner/simulation/sim_contents.hpp"
-#include "garner/simulation/sim_tree.hpp"
+#include "garner/simulation/sim_volume.hpp"
 
 namespace garner {
 
@@ -29,36 +28,20 @@ namespace detail {
 class SimStateWriter;
 }  // namespace detail
 
-struct SimDiskOptions {
-  CrashMode mode = CrashMode::adversarial;
-  std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
-  std::uint64_t sector = 8;                         ///< bytes of a write that a crash keeps or loses together
-};
-
 /// Paths are relative to the root, with `/` between names; the root's is empty.
 ///
 /// A copy is a disk of its own in the same state, but that nothing of it is open or locked.
 ///
 /// Thread-safety: `SimFileSystem`'s operations on one disk and its copies may run at the same time; everything
 /// else only while none does. Replays only where one thread uses it.
-class SimDisk {
+class SimDisk : private detail::SimVolume {
  public:
-  /// Every path that is there; a file's bytes, or nothing for a directory.
-  using Tree = std::map<std::string, std::optional<std::string>>;
+  using detail::SimVolume::Tree;
 
-  explicit SimDisk(SimDiskOptions options = {})
-      : options_(options), names_(std::make_shared<detail::SimNames>()), log_(options.mode), nodes_(1) {
-    nodes_[root_node].directory = true;
-  }
+  explicit SimDisk(SimDiskOptions options = {}) : SimDisk(options, std::make_shared<detail::SimNames>()) {}
 
   SimDisk(SimDisk&&) = default;
-  SimDisk(const SimDisk& other)
-      : options_(other.options_),
-        names_(other.names_),
-        log_(other.log_),
-        nodes_(other.nodes_),
-        used_(other.used_),
-        boots_(other.boots_) {
+  SimDisk(const SimDisk& other) : detail::SimVolume(other), used_(other.used_), boots_(other.boots_) {
     for (detail::SimNode node = 0; node < nodes_.size(); ++node) {
       nodes_[node].lock = 0;
       nodes_[node].handles = 0;
@@ -172,6 +155,41 @@ class SimDisk {
     return true;
   }
 
+  /// Makes a file, or a directory where there are no bytes, behind everyone's back and for good. False where it cannot
+  /// stand there.
+  bool plant(std::string_view path, const std::optional<std::string>& bytes) {
+    const auto [directory, name] = place_of(path);
+    if (directory == detail::sim_none || !is_settled(directory, name) || find(directory, name) != detail::sim_none) {
+      return false;
+    }
+    const auto node = static_cast<detail::SimNode>(nodes_.size());
+    Inode& inode = nodes_.emplace_back();
+    inode.directory = !bytes;
+    inode.parent = directory;
+    inode.name = names_->intern(name);
+    inode.tampered = true;
+    if (bytes) inode.contents.assign(*bytes);
+    used_ += inode.room();
+    nodes_[directory].entries.add(inode.name, node);
+    nodes_[directory].durable.add(inode.name, node);
+    return true;
+  }
+
+  /// Takes a file or an empty directory away, likewise. False where there is none.
+  bool uproot(std::string_view path) {
+    const auto [directory, name] = place_of(path);
+    const detail::SimNode node = directory != detail::sim_none ? find(directory, name) : detail::sim_none;
+    if (node == detail::sim_none || !nodes_[node].entries.empty() || !is_settled(directory, name)) return false;
+    const detail::SimName number = nodes_[node].name;
+    if (nodes_[directory].durable.find(number) != node) return false;
+    nodes_[directory].entries.remove(number);
+    nodes_[directory].durable.remove(number);
+    nodes_[directory].tampered = true;
+    nodes_[node].linked = false;
+    give_back(node);
+    return true;
+  }
+
   /// Makes the oldest half of what is pending in directories durable, and all that is dirty in files: the kernel
   /// does it when time has passed.
   void write_back() {
@@ -185,108 +203,11 @@ class SimDisk {
   friend class detail::SimStateWriter;
   friend struct SimCall;
 
-  static constexpr detail::SimNode root_node = 0;
   /// Beyond this many pending changes the oldest half is written back.
   static constexpr std::size_t max_pending = 64;
 
-  struct Inode {
-    bool directory = false;
-    bool linked = true;  ///< has a name now
-    bool freed = false;  ///< its room was given back
-    bool tampered = false;
-    std::uint32_t handles = 0;
-    std::uint32_t failed_syncs = 0;
-    detail::SimNode parent = root_node;  ///< with `name` where it is, or was last
-    detail::SimName name = 0;
-    std::uint64_t lock = 0;      ///< of which handle; 0: of none
-    std::uint64_t reserved = 0;  ///< bytes that it has room for
-    detail::SimEntries entries;  ///< as they are now
-    detail::SimEntries durable;  ///< as they are in every crash, but for what is in the log
-    detail::SimContents contents;
-
-    [[nodiscard]] std::uint64_t room() const noexcept { return std::max(reserved, contents.size()); }
-  };
-
   SimDisk(SimDiskOptions options, std::shared_ptr<detail::SimNames> names)
-      : options_(options), names_(std::move(names)), log_(options.mode), nodes_(1) {
-    nodes_[root_node].directory = true;
-  }
-
-  // Walking.
-
-  /// Calls `step(directory, name)` for each name of `path`, until it gives none.
-  template <class Step>
-  static detail::SimNode walk(std::string_view path, const Step& step) {
-    detail::SimNode node = root_node;
-    while (!path.empty() && node != detail::sim_none) {
-      const std::size_t end = std::min(path.find('/'), path.size());
-      node = step(node, path.substr(0, end));
-      path.remove_prefix(std::min(end + 1, path.size()));
-    }
-    return node;
-  }
-
-  [[nodiscard]] detail::SimNode find(detail::SimNode directory, std::string_view name) const {
-    const detail::SimName number = names_->find(name);
-    return number != detail::sim_none ? nodes_[directory].entries.find(number) : detail::sim_none;
-  }
-
-  [[nodiscard]] detail::SimNode find(std::string_view path) const {
-    return walk(path, [this](detail::SimNode directory, std::string_view name) { return find(directory, name); });
-  }
-
-  /// What is at `path` in every crash. What a crash may keep of a name is what is durable of it, or what any of
-  /// the pending changes of it made of it; no two of these are the same.
-  [[nodiscard]] detail::SimNode find_durable(std::string_view path) const {
-    return walk(path, [this](detail::SimNode directory, std::string_view name) {
-      const detail::SimName number = names_->find(name);
-      const auto& changes = log_.changes();
-      const bool settled = std::none_of(changes.begin(), changes.end(), [&](const detail::SimChange& change) {
-        return change.touches(directory, number);
-      });
-      return settled ? nodes_[directory].durable.find(number) : detail::sim_none;
-    });
-  }
-
-  [[nodiscard]] bool never_below(detail::SimNode node, std::string_view path) const {
-    if (path.empty()) return false;
-    const std::size_t end = std::min(path.find('/'), path.size());
-    const detail::SimName name = names_->find(path.substr(0, end));
-    path.remove_prefix(std::min(end + 1, path.size()));
-    const detail::SimNode durable = nodes_[node].durable.find(name);
-    if (durable != detail::sim_none && !never_below(durable, path)) return false;
-    return std::all_of(log_.changes().begin(), log_.changes().end(), [&](const detail::SimChange& change) {
-      return change.to != node || change.to_name != name || never_below(change.node, path);
-    });
-  }
-
-  [[nodiscard]] bool any_tampered(detail::SimNode node) const {
-    const auto& entries = nodes_[node].entries;
-    return nodes_[node].tampered ||
-           std::any_of(entries.begin(), entries.end(), [this](const auto& entry) { return any_tampered(entry.node); });
-  }
-
-  void add_to_tree(detail::SimNode directory, const std::string& path, Tree& out) const {
-    for (const auto& [name, node] : nodes_[directory].entries) {
-      const std::string below = path.empty() ? names_->text(name) : path + '/' + names_->text(name);
-      if (nodes_[node].directory) {
-        out.emplace(below, std::nullopt);
-        add_to_tree(node, below, out);
-      } else {
-        out.emplace(below, nodes_[node].contents.now());
-      }
-    }
-  }
-
-  /// Of `node`, of an entry of it, or where it was last.
-  [[nodiscard]] std::string path_of(detail::SimNode node, std::string_view name) const {
-    std::string path(name);
-    for (; node != root_node; node = nodes_[node].parent) {
-      if (!path.empty()) path.insert(0, 1, '/');
-      path.insert(0, names_->text(nodes_[node].name));
-    }
-    return path;
-  }
+      : detail::SimVolume(options, std::move(names)) {}
 
   void copy_survivors(const std::vector<detail::SimEntries>& tree, detail::SimNode from, SimDisk& out,
                       detail::SimNode to, Decisions& decisions) const {
@@ -418,10 +339,6 @@ class SimDisk {
     collect_at_ = std::max<std::size_t>(collect_at_, 2 * (nodes_.size() - unused_.size()));
   }
 
-  SimDiskOptions options_;
-  std::shared_ptr<detail::SimNames> names_;
-  detail::SimLog log_;
-  std::vector<Inode> nodes_;
   std::vector<detail::SimNode> unused_;
   std::size_t collect_at_ = 128;
   std::uint64_t used_ = 0;

@@ -23,15 +23,22 @@
 
 namespace garner {
 
+/// How a server is, where it is not like most.
+struct SimServer {
+  bool has_validators = true;  ///< gives an ETag, so that transfers can go on where they stopped
+  bool is_honest = false;      ///< flips no bit: for bytes that no digest guards
+};
+
 /// What servers hold, and what was asked of them. One thread. Outlives the downloaders.
 class SimNetwork {
  public:
   explicit SimNetwork(SimWorld& world) : world_(world) {}
 
   /// A file, replaced where the URL has one.
-  void put(const std::string& url, std::string bytes) {
+  void put(const std::string& url, std::string bytes, SimServer server = {}) {
     File& file = files_[url];
     file.bytes = std::move(bytes);
+    file.server = server;
     ++file.version;
   }
 
@@ -59,6 +66,7 @@ class SimNetwork {
   struct File {
     std::string bytes;
     std::uint64_t version = 0;
+    SimServer server;
   };
 
   SimWorld& world_;
@@ -95,6 +103,7 @@ class SimDownloader {
 
   Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
     SimNetwork& network = state_->network;
+    if (network.world_.strikes(SimFaultKind::not_started)) throw std::system_error(errc::too_many_open_files);
     auto flow = std::make_shared<Flow>(*state_, std::move(request), std::move(sink));
     state_->flows.emplace(++network.started_, flow);
     flow->number = network.started_;
@@ -140,6 +149,7 @@ class SimDownloader {
       if (world().strikes(SimFaultKind::server_error)) {
         FetchResult result;
         result.http_status = choose(2) == 0 ? 503 : 429;
+        result.detail = request.url + " answered " + std::to_string(result.http_status);
         if (choose(2) == 1) result.retry_after = std::chrono::seconds(static_cast<std::int64_t>(choose(100'000)) - 10);
         return end(errc::server_unavailable, std::move(result));
       }
@@ -150,13 +160,19 @@ class SimDownloader {
       bytes = file->second.bytes;
       SourceIdentity identity;
       identity.length = bytes.size();
-      identity.etag = '"' + std::to_string(file->second.version) + '"';
+      const SimServer server = file->second.server;
+      if (server.has_validators) identity.etag = '"' + std::to_string(file->second.version) + '"';
       const bool changed = world().strikes(SimFaultKind::source_changed);
       if (changed) identity.etag = "\"changed\"";
       // If-Range: a validator that does not match, or none, gets the whole (RFC 9110, 13.1.5).
-      at = request.offset > 0 && request.identity.etag == identity.etag ? request.offset : 0;
+      const bool is_same = !identity.etag.empty() && request.identity.etag == identity.etag;
+      at = request.offset > 0 && is_same ? request.offset : 0;
       if (at > bytes.size()) at = 0;
-      if (world().strikes(SimFaultKind::wrong_bytes) && !bytes.empty()) bytes[choose(bytes.size())] ^= 1;
+      if (at > 0 && world().strikes(SimFaultKind::wrong_range)) return end(errc::range_mismatch);
+      if (!server.is_honest && !bytes.empty() && world().strikes(SimFaultKind::wrong_bytes)) {
+        bytes[choose(bytes.size())] ^= 1;
+      }
+      if (request.size && world().strikes(SimFaultKind::long_body)) bytes += "and more";
       if (const std::error_code error = sink->begin(at, identity)) return end(error);
       next_piece();
     }

@@ -45,7 +45,9 @@ class SimMachine {
   /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
   [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
   /// As `file_system`. Throws as `BasicStore` does.
-  [[nodiscard]] SimStorage storage() const { return SimStorage(file_system()); }
+  [[nodiscard]] SimStorage storage(Durability durability = Durability::full) const {
+    return SimStorage(file_system(), durability);
+  }
 
   /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.
   void end_after(std::uint64_t operations, SimEnd end = SimEnd::power_cut) noexcept {

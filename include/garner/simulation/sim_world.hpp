@@ -45,14 +45,17 @@ enum class SimFaultKind : std::uint8_t {
   source_changed,    ///< another validator in the middle
   late_completion,   ///< a cancelled transfer went on for a while
   misdirected,       ///< a write to a file that is being staged went to another file
+  not_started,       ///< a transfer was refused before it began
+  long_body,         ///< longer than declared
+  wrong_range,       ///< bytes from another offset than the one that was asked for
 };
-inline constexpr std::size_t sim_fault_kinds = 18;
+inline constexpr std::size_t sim_fault_kinds = 21;
 
 constexpr std::string_view to_string(SimFaultKind kind) noexcept {
   constexpr std::array<std::string_view, sim_fault_kinds> names = {
-      "task switch", "disk full", "disk error",  "short write", "sync failure",    "read only",
-      "no handles",  "slow disk", "reset",       "stall",       "server error",    "not found",
-      "forbidden",   "truncated", "wrong bytes", "changed",     "late completion", "misdirected"};
+      "task switch", "disk full", "disk error",      "short write",  "sync failure", "read only", "no handles",
+      "slow disk",   "reset",     "stall",           "server error", "not found",    "forbidden", "truncated",
+      "wrong bytes", "changed",   "late completion", "misdirected",  "not started",  "long body", "wrong range"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -198,7 +201,9 @@ class SimWorld final : public SimHooks {
           out.error = errc::io_error;
           out.written = decisions_.choose(call.bytes);
         }
-        if (!out.error && strikes(SimFaultKind::misdirected)) out.misdirected = any_chunk_file(call.disk);
+        if (!out.error && strikes(SimFaultKind::misdirected) && call.path().starts_with("staging/")) {
+          out.misdirected = any_chunk_file(call.disk);
+        }
         break;
       case SimOperation::read:
       case SimOperation::status:
