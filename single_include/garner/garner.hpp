@@ -4457,18 +4457,20 @@ class Engine final : public DrainListener {
 
   // ---- outside of the lock
 
+  /// The time that `wait` waits by: the executor's own where it is driven, the machine's where it has threads.
+  [[nodiscard]] Instant clock() const {
+    if constexpr (DrivenExecutor<E>) {
+      return executor_.now();
+    } else {
+      return std::chrono::steady_clock::now().time_since_epoch();
+    }
+  }
+
   /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock; `help()`
   /// does not, and is called now and then while something is refused.
   template <class Done, class Help>
   bool wait(std::chrono::nanoseconds timeout, const Done& done, const Help& help) {
     constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
-    const auto clock = [this]() -> Instant {
-      if constexpr (DrivenExecutor<E>) {
-        return executor_.now();
-      } else {
-        return std::chrono::steady_clock::now().time_since_epoch();
-      }
-    };
     const Instant until = clock() + std::min(timeout, for_ever);
     while (true) {
       Instant wake = until;

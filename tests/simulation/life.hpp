@@ -199,6 +199,7 @@ class Life {
     machine_.end_after(0);
     machine_.disk().set_capacity(plenty);
     options_.max_bytes = budget_ = garner::Options().max_bytes;
+    options_.keep_free_bytes = 0;
     manager_->set_options(options_);
     const std::uint64_t most =
         network_.bytes_moved() + network_.bytes_in_flight() + checks_.bytes_missing(*manager_, model_);

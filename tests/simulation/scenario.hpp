@@ -267,6 +267,7 @@ class Scenario : public Damage {
     options_.max_concurrent_files = 1 + decisions_.choose(4);
     options_.revive = decisions_.chance(2, 3);
     options_.max_bytes = !calm_ && decisions_.chance(1, 4) ? 40 + decisions_.choose(300) : garner::Options().max_bytes;
+    options_.keep_free_bytes = decisions_.chance(1, 8) ? 1 + decisions_.choose(3000) : 0;
     budget_ = std::max(budget_, options_.max_bytes);
     options_.max_files = decisions_.chance(1, 8) ? 2 : garner::Options().max_files;
     most_files_ = std::max(most_files_, options_.max_concurrent_files);
