@@ -9662,6 +9662,9 @@ class SimVolume {
   /// Every path that is there; a file's bytes, or nothing for a directory.
   using Tree = std::map<std::string, std::optional<std::string>>;
 
+  SimVolume& operator=(const SimVolume&) = delete;
+  SimVolume& operator=(SimVolume&&) = delete;
+
  protected:
   static constexpr SimNode root_node = 0;
   struct Inode {
@@ -9688,8 +9691,6 @@ class SimVolume {
   }
   SimVolume(const SimVolume&) = default;
   SimVolume(SimVolume&&) = default;
-  SimVolume& operator=(const SimVolume&) = delete;
-  SimVolume& operator=(SimVolume&&) = delete;
   ~SimVolume() = default;
 
   /// Calls `step(directory, name)` for each name of `path`, until it gives none.

@@ -112,7 +112,7 @@ class Batch {
     std::vector<std::string> trace;
   };
 
-  Run run_once(std::uint64_t seed, bool is_traced) {
+  [[nodiscard]] Run run_once(std::uint64_t seed, bool is_traced) const {
     Run out;
     Plan plan;
     if (is_traced) plan.trace = [&out](std::string line) { out.trace.push_back(std::move(line)); };

@@ -149,6 +149,7 @@ class Checks {
     for (const Manager::ChunkRef& ref : served(manager)) leftovers_.erase(path(ref));
     durable.started(generations);
     model.wanted = std::move(found);
+    model.asked.clear();
   }
 
   /// A start tells the same however often it comes, and whether or not it has cleaned up.
@@ -234,6 +235,7 @@ class Checks {
     if (machine_.disk().handles() != handles) fail_("a handle is left");
     // Of what was taken away behind its back the store does not know that its bytes are gone.
     if (taken_away_.empty() && status.store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
+    check_order(manager, model);
     check_leftovers(held_paths);
   }
 
@@ -338,6 +340,20 @@ class Checks {
 
   [[nodiscard]] bool was_unreadable() const {
     return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
+  }
+
+  /// Of two that begin at one block the one is found that was asked for last.
+  void check_order(const Manager& manager, const Model& model) {
+    if (any_tampered_) return;  // what was found wrong may have been asked for again
+    const auto has_order = [&](const Manager::ChunkRef& ref) { return model.asked.contains(ref.id()); };
+    std::vector<Manager::ChunkRef> all = served(manager);
+    std::erase_if(all, [&](const Manager::ChunkRef& ref) { return !has_order(ref); });
+    for (const Manager::ChunkRef& one : all) {
+      const auto found = manager.find_chunk(one.dataset_id(), one.block_range().begin);
+      if (!found || !has_order(*found) || found->block_range().begin != one.block_range().begin) continue;
+      if (model.asked.at(found->id()) < model.asked.at(one.id()))
+        fail_("another chunk is found than was asked for last");
+    }
   }
 
   void check_leftovers(const std::set<std::string>& held) {

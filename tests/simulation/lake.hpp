@@ -91,7 +91,10 @@ class Lake {
 
   static bool holds(const garner::SimDisk& disk, const std::string& path, const Version& version) {
     for (const auto& [name, bytes] : version.files) {
-      const std::string* there = disk.contents(path + '/' + name);
+      std::string file = path;
+      file += '/';
+      file += name;
+      const std::string* there = disk.contents(file);
       if (there == nullptr || *there != bytes) return false;
     }
     return true;
@@ -135,7 +138,7 @@ class Lake {
     }
   }
 
-  /// Chunk 0 overlaps others; the last version of chunk 3 is in another dataset, and that of chunk 4 has the bytes of the
+  /// Chunk 0 overlaps others, and chunks 2 and 4 begin at one block; the last version of chunk 3 is in another dataset, and that of chunk 4 has the bytes of the
   /// one before at other URLs, and that of chunk 2 other blocks. Some files are empty, some of unknown size, some without a
   /// digest.
   void describe(unsigned chunk, unsigned number) {
@@ -145,7 +148,8 @@ class Lake {
     version.name = "chunk " + std::to_string(chunk) + " as of version " + std::to_string(number);
     version.chunk.id = garner::ChunkId::from_name("chunk " + std::to_string(chunk));
     version.chunk.dataset_id = datasets_[(chunk + (moved ? 1 : 0)) % 2];
-    version.chunk.block_range = {chunk * 10, chunk * 10 + (chunk == 0 ? 40U : 10U)};
+    const unsigned begin = chunk == 4 ? 20 : chunk * 10;
+    version.chunk.block_range = {begin, begin + (chunk == 0 ? 40U : 10U)};
     if (chunk == 2 && number == 2) version.chunk.block_range.end += 5;
     for (unsigned file = 0; file < 1 + chunk % 3; ++file) {
       const std::string name = "file" + std::to_string(file);

@@ -47,7 +47,7 @@ TEST_CASE("a step that is left out leaves the others what they are") {
     std::vector<std::string> calls;
     simulation::Plan plan;
     plan.steps = only;
-    plan.trace = [&calls](std::string line) {
+    plan.trace = [&calls](const std::string& line) {
       const std::size_t at = line.find('#');
       if (at != std::string::npos) calls.push_back(line.substr(at));
     };

@@ -4,7 +4,10 @@
 // compared with it, and when, is in checks.hpp.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "garner/chunk.hpp"
@@ -15,12 +18,27 @@ namespace simulation {
 struct Model {
   std::map<garner::ChunkId, const Version*> wanted;  ///< null: whatever version was there at a start
 
-  void download(const Version& version) { wanted[version.chunk.id] = &version; }
-  void remove(const garner::ChunkId& id) { wanted.erase(id); }
+  std::map<garner::ChunkId, std::uint64_t> asked;  ///< their order; not of what was wanted otherwise before
+
+  void download(const Version& version) {
+    const auto [at, is_new] = wanted.try_emplace(version.chunk.id, &version);
+    if (is_new) asked[version.chunk.id] = ++last;
+    if (std::exchange(at->second, &version) != &version) asked.erase(version.chunk.id);
+  }
+  void remove(const garner::ChunkId& id) {
+    wanted.erase(id);
+    asked.erase(id);
+  }
   void assign(const std::vector<const Version*>& versions) {
-    wanted.clear();
+    std::erase_if(wanted, [&](const auto& entry) {
+      return std::none_of(versions.begin(), versions.end(),
+                          [&](const Version* version) { return version->chunk.id == entry.first; });
+    });
+    std::erase_if(asked, [this](const auto& entry) { return !wanted.contains(entry.first); });
     for (const Version* version : versions) download(*version);
   }
+
+  std::uint64_t last = 0;
 };
 
 /// Must be held at its path, as it was, while it is kept.
@@ -28,7 +46,7 @@ template <class Ref>
 struct Pin {
   Ref ref;
   std::string path;
-  const Version* holds;
+  const Version* holds = nullptr;
 };
 
 }  // namespace simulation

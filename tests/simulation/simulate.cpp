@@ -43,7 +43,7 @@ struct Arguments {
 
 [[noreturn]] void refuse(const std::string& what) {
   std::cerr << "simulate: " << what << "; see --help\n";
-  std::exit(2);
+  std::exit(2);  // NOLINT(concurrency-mt-unsafe): no thread is there
 }
 
 std::uint64_t number(std::string_view text) {
