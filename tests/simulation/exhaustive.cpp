@@ -5,11 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -18,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "simulation/command_line.hpp"
 #include "simulation/exhaustive.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/outcomes.hpp"
@@ -33,18 +32,6 @@ struct Arguments {
   std::optional<std::uint64_t> workload;
   std::vector<Ending> endings;
 };
-
-[[noreturn]] void refuse(const std::string& what) {
-  std::cerr << "simulate: " << what << "; see --help\n";
-  std::exit(2);  // NOLINT(concurrency-mt-unsafe): no thread is there
-}
-
-std::uint64_t number(std::string_view text) {
-  std::uint64_t out = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (error != std::errc() || end != text.data() + text.size()) refuse('\'' + std::string(text) + "' is not a number");
-  return out;
-}
 
 End end_of(std::string_view text) {
   for (const End end : {End::kill, End::ordered, End::adversarial}) {

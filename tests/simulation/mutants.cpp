@@ -42,19 +42,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view usage_text = R"(usage: tests/mutants [OPTION...] [MUTANT...]
-
-Plants one mistake after another, and tells how many seeds of the simulation it took to catch each. Fails where one is
-not caught, or where a seed fails without a mistake. Without names: all of tests/mutation/mutants.list.
-
-  --seeds N        seeds to try for each; by default 10000
-  --steps M        steps of each seed; by default 200
-  --jobs J         processes at a time; by default one for each core
-  --limit SECONDS  of time for each mutant; by default 120
-  --clean N        seeds that are run without a mistake first; by default 500
-  --list           say the mutants, and run none
-)";
-
 /// Of processor time. A seed that takes longer hangs: most take a thousandth of a second.
 constexpr time_t hung_after_seconds = 5;
 /// A mistake may ask for memory without end.
@@ -254,10 +241,10 @@ int run(const Settings& settings) {
 }
 
 /// Nothing is run then.
-Settings usage(int status) {
-  (status == 0 ? std::cout : std::cerr) << usage_text;
+Settings refuse(std::string_view argument) {
+  std::cerr << "mutants: '" << argument << "' is not understood; see tests/mutants --help\n";
   Settings settings;
-  settings.status = status;
+  settings.status = 2;
   return settings;
 }
 
@@ -283,21 +270,21 @@ Settings parse(const std::vector<std::string_view>& arguments) {
                                                               {"--limit", &settings.limit_seconds}};
   const auto& texts = garner::mutant_texts;
   for (auto at = arguments.begin(); at != arguments.end(); ++at) {
-    if (*at == "--help" || *at == "-h") return usage(0);
     if (*at == "--list") {
       list_mutants();
       settings.status = 0;
       return settings;
     }
     if (const auto number = numbers.find(*at); number != numbers.end()) {
+      const std::string_view option = *at;
       const auto value = ++at == arguments.end() ? std::nullopt : parse_number(*at);
-      if (!value) return usage(2);
+      if (!value) return refuse(option);
       *number->second = *value;
       continue;
     }
     const auto* const text = std::find_if(texts.begin() + 1, texts.end(),
                                           [at](const garner::MutantText& mutant) { return mutant.name == *at; });
-    if (text == texts.end()) return usage(2);
+    if (text == texts.end()) return refuse(*at);
     settings.mutants.push_back(static_cast<std::size_t>(text - texts.begin()));
   }
   if (settings.mutants.empty()) {

@@ -6,11 +6,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <limits>
@@ -25,6 +23,7 @@
 
 #include "garner/simulation/decisions.hpp"
 #include "simulation/batch.hpp"
+#include "simulation/command_line.hpp"
 #include "simulation/minimise.hpp"
 #include "simulation/scenario.hpp"
 
@@ -40,18 +39,6 @@ struct Arguments {
   std::chrono::seconds limit = std::chrono::seconds::max();
   Plan plan;
 };
-
-[[noreturn]] void refuse(const std::string& what) {
-  std::cerr << "simulate: " << what << "; see --help\n";
-  std::exit(2);  // NOLINT(concurrency-mt-unsafe): no thread is there
-}
-
-std::uint64_t number(std::string_view text) {
-  std::uint64_t out = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (error != std::errc() || end != text.data() + text.size()) refuse('\'' + std::string(text) + "' is not a number");
-  return out;
-}
 
 std::vector<std::string> fields(const std::string& text, char separator) {
   std::vector<std::string> out;
