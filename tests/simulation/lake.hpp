@@ -163,7 +163,7 @@ class Lake {
       garner::FileSource source({"http://a/" + tag, "http://b/" + tag}, bytes.size(), sha256(bytes));
       if (chunk == 1) source.size.reset();
       if (chunk == 0) source.urls.pop_back();
-      if ((chunk == 2 && file == 1) || (chunk == 0 && number > 0)) source.digest.reset();
+      if ((chunk == 2 && file == 1) || ((chunk == 0 || chunk == 3) && number > 0)) source.digest.reset();
       version.bytes += bytes.size();
       version.chunk.files[name] = std::move(source);
       version.files[name] = std::move(bytes);

@@ -39,6 +39,17 @@ class Scenario : public Damage {
     }
     // What is never there is asked for again and again, and that takes time.
     if (!decisions.chance(1, 8)) enabled_[index(Call::lie)] = false;
+    // Half of all lives are of what workers do every day, and have the more of it.
+    if (decisions.chance(1, 2)) {
+      for (const Call call : {Call::lie, Call::reject, Call::converge, Call::litter, Call::odd_start}) {
+        enabled_[index(call)] = false;
+      }
+    }
+    // A disk that fails rarely fails in one way alone.
+    if (!calm_ && decisions.chance(1, 8)) {
+      faults_[garner::SimFaultKind::sync_failure] = 128;
+      faults_[garner::SimFaultKind::read_only] = 64;
+    }
     options_.revive = decisions.chance(2, 3);
     if (decisions.chance(1, 32)) {
       options_.durability = garner::Durability::relaxed;
@@ -173,12 +184,15 @@ class Scenario : public Damage {
     const Model before = model_;
     const std::uint64_t allowed = allowed_bytes_;
     bool is_valid = true;
+    const bool is_same = decisions_.chance(1, 4);  // as what is wanted already
     for (unsigned chunk = 0; chunk < Lake::chunks; ++chunk) {
+      const auto wanted = before.wanted.find(Lake::get().id(chunk));
+      const Version* same = wanted != before.wanted.end() ? wanted->second : nullptr;
       // Now and then the same chunk twice: the last one counts.
       for (std::uint64_t times = decisions_.chance(1, 16) ? 2 : 1; times > 0; --times) {
         const std::uint64_t which = decisions_.choose(Lake::versions + 1);
-        if (which == Lake::versions) continue;
-        const Version& version = Lake::get().version(chunk, which);
+        if (is_same ? same == nullptr : which == Lake::versions) continue;
+        const Version& version = is_same ? *same : Lake::get().version(chunk, which);
         world_.note("  ", version.name);
         is_valid = is_valid && !expected(version);
         count_bytes(version);
