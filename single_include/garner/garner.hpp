@@ -6110,9 +6110,9 @@ class StoreRemover {
   explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
   StoreRemover(const StoreRemover&) = delete;
   StoreRemover& operator=(const StoreRemover&) = delete;
-  /// What the next start must not find, and could not be marked so, is tried once more: nobody knows of it afterwards.
+  /// Markers that could not be made or taken away are tried once more: nobody knows of them afterwards.
   ~StoreRemover() {
-    for (const Generation& generation : leftovers_.unmarked) doom(generation);
+    for (const auto& [name, is_doomed] : std::exchange(pending_, {})) mark(name, is_doomed);
   }
 
   /// Leaves `leftovers` to the next `clean_up`.
@@ -6157,34 +6157,8 @@ class StoreRemover {
     return first;
   }
 
-  /// An empty file in `doomed/`, of the generation's name, and a sync of `doomed/`.
-  std::error_code doom(const Generation& generation) {
-    const std::string name = store_layout::qualified_name(generation);
-    const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec = enter_boot();
-    if (!ec && unsure_.contains(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
-    if (!ec) ec = make_marker(name);
-    if (ec == std::errc::file_exists) return {};
-    if (!ec) ec = root().sync_directory(root().doomed());
-    note_marker(name, ec);
-    return ec;
-  }
-
-  std::error_code spare(const Generation& generation) {
-    const std::string name = store_layout::qualified_name(generation);
-    const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec = fs().remove_file(root().doomed(), name);
-    if (ec == std::errc::no_such_file_or_directory) {
-      if (!unsure_.contains(name)) return {};
-      ec = make_marker(name);
-      if (!ec) ec = fs().remove_file(root().doomed(), name);
-    }
-    if (!ec) ec = root().sync_directory(root().doomed());
-    // As long as it may still be on the disk it must be seen here, for the next start too.
-    if (ec) make_marker(name);
-    note_marker(name, ec);
-    return ec;
-  }
+  std::error_code doom(const Generation& generation) { return mark(store_layout::qualified_name(generation), true); }
+  std::error_code spare(const Generation& generation) { return mark(store_layout::qualified_name(generation), false); }
 
   /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
   /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
@@ -6272,20 +6246,54 @@ class StoreRemover {
     return left;
   }
 
-  std::error_code make_marker(const std::string& name) {
-    std::error_code ec;
-    typename F::File marker = fs().create_file(root().doomed(), name, ec);
-    return ec ? ec : fs().close(marker);
+  /// Sees to it that there is a marker of this name in `doomed/`, an empty file, or that there is none.
+  std::error_code mark(const std::string& name, bool is_doomed) {
+    const std::lock_guard lock(doomed_mutex_);
+    const std::error_code ec = is_doomed ? make_marker(name) : take_marker(name);
+    if (ec) {
+      pending_[name] = is_doomed;
+    } else {
+      pending_.erase(name);
+    }
+    return ec;
   }
 
-  /// After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only a
-  /// new change of it, and that one's sync, do.
-  void note_marker(const std::string& name, std::error_code ec) {
-    if (ec) {
-      unsure_.insert(name);
-    } else {
-      unsure_.erase(name);
+  // After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only a
+  // new change of it, and that one's sync, do. What was not changed is as durable as it was, and stays untouched.
+
+  std::error_code make_marker(const std::string& name) {
+    std::error_code ec = enter_boot();
+    if (!ec && unsure_.contains(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    if (!ec) ec = create_marker(name);
+    if (ec == std::errc::file_exists) return {};
+    return ec ? ec : sync_marker(name);
+  }
+
+  std::error_code take_marker(const std::string& name) {
+    std::error_code ec = fs().remove_file(root().doomed(), name);
+    if (ec == std::errc::no_such_file_or_directory) {
+      if (!unsure_.contains(name)) return {};
+      ec = create_marker(name);
+      if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
+    if (!ec) ec = sync_marker(name);
+    // As long as it may still be on the disk it must be seen here, for the next start too.
+    if (ec) create_marker(name);
+    return ec;
+  }
+
+  std::error_code create_marker(const std::string& name) {
+    std::error_code ec;
+    typename F::File marker = fs().create_file(root().doomed(), name, ec);
+    if (!ec) fs().close(marker);  // there is nothing in it to be lost
+    return ec;
+  }
+
+  std::error_code sync_marker(const std::string& name) {
+    unsure_.insert(name);
+    const std::error_code ec = root().sync_directory(root().doomed());
+    if (!ec) unsure_.erase(name);
+    return ec;
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
@@ -6328,12 +6336,13 @@ class StoreRemover {
 
   std::shared_ptr<StoreRoot<F>> root_;
   /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
-  /// Guards the next three.
+  /// Guards the next four.
   typename F::Mutex doomed_mutex_;
   bool boot_entered_ = false;
-  bool is_new_boot_ = false;      ///< the machine was started anew since the last process
-  std::set<std::string> unsure_;  ///< names of markers that failed to be made or taken away
-  mutable std::mutex mutex_;      ///< guards the next two; held across no operation
+  bool is_new_boot_ = false;             ///< the machine was started anew since the last process
+  std::set<std::string> unsure_;         ///< markers that were changed, and a sync of that failed
+  std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
+  mutable std::mutex mutex_;             ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };

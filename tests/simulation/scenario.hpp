@@ -46,9 +46,10 @@ class Scenario : public Damage {
       }
     }
     // A disk that fails rarely fails in one way alone.
-    if (!calm_ && decisions.chance(1, 8)) {
-      faults_[garner::SimFaultKind::sync_failure] = 128;
-      faults_[garner::SimFaultKind::read_only] = 64;
+    if (!calm_ && decisions.chance(1, 4)) {
+      faults_[garner::SimFaultKind::sync_failure] = 192;
+      faults_[garner::SimFaultKind::read_only] = 192;
+      enabled_[index(Call::restart)] = enabled_[index(Call::power_cut)] = true;
     }
     options_.revive = decisions.chance(2, 3);
     if (decisions.chance(1, 32)) {
