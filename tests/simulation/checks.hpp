@@ -85,7 +85,10 @@ class Checks {
     any_tampered_ = past.any_tampered;
   }
   /// Something was changed on the disk behind the store's back.
-  void note_tampering() noexcept { any_tampered_ = just_tampered_ = true; }
+  void note_tampering() noexcept {
+    any_tampered_ = just_tampered_ = true;
+    durable.doubt();
+  }
   /// Since the last step, so that what must be kept is not known.
   [[nodiscard]] bool just_tampered() const noexcept { return just_tampered_; }
   /// What is served is perhaps unlisted for a moment in the middle of the next call.
@@ -139,7 +142,7 @@ class Checks {
     for (const Manager::ChunkRef& ref : served(manager)) {
       const Version* version = held(ref);
       if (version == nullptr && !tampered(path(ref))) fail_("a chunk was recovered that is not whole: " + path(ref));
-      found[ref.id()] = version;
+      found[ref.id()] = tampered(path(ref)) ? nullptr : version;
       generations[ref.id()] = ref.generation();
     }
     leftovers_.clear();
