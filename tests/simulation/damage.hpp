@@ -57,8 +57,11 @@ class Damage : public Life {
         }
         return;
       case 6: return take_away(path.substr(0, path.rfind('/')));
-      default: disk.corrupt(path, decisions_.choose(bytes.size()), static_cast<unsigned>(decisions_.choose(8)));
+      default: break;
     }
+    // One after another: compilers differ in which argument they evaluate first.
+    const auto bit = static_cast<unsigned>(decisions_.choose(8));
+    disk.corrupt(path, decisions_.choose(bytes.size()), bit);
   }
 
   /// A scrub re-reads what is served. Where that is wrong and a pinned copy takes its place, that one is not re-read.

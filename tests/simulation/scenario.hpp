@@ -133,7 +133,9 @@ class Scenario : public Damage {
   }
 
   const Version& any_version() {
-    return Lake::get().version(decisions_.choose(Lake::chunks), decisions_.choose(Lake::versions));
+    // One after another: compilers differ in which argument they evaluate first.
+    const std::uint64_t version = decisions_.choose(Lake::versions);
+    return Lake::get().version(decisions_.choose(Lake::chunks), version);
   }
 
   void download() { want(any_version()); }
