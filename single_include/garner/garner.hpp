@@ -6331,7 +6331,13 @@ class StoreRemover {
     for (const std::string& name : names) {
       if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
     }
-    return ec || names.empty() ? ec : root().sync_directory(root().doomed());
+    if (ec || names.empty()) return ec;
+    ec = root().sync_directory(root().doomed());
+    // As in `take_marker`; and nobody would know their numbers for taken any more.
+    for (const std::string& name : names) {
+      if (ec) create_marker(name);
+    }
+    return ec;
   }
 
   std::shared_ptr<StoreRoot<F>> root_;

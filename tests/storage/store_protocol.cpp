@@ -319,6 +319,16 @@ TEST_CASE("what was removed but not synced away stays whole, and marked until th
     CHECK(position(entries, "remove_directory " + in_trash) < position(entries, "remove_file " + marker));
     CHECK(entries.back() == "sync_directory doomed/");
   }
+  SUBCASE("where the end of the marker does not sync it is seen yet, and its number is not used again") {
+    world.journal->boot_id = "boot 2";
+    auto again = world.start();
+    world.refuse("sync_directory doomed/", errc::sync_failed);
+    CHECK(again.store().clean_up() == errc::sync_failed);
+    CHECK(fs::exists(world.dir / marker));
+    world.journal->refuse = nullptr;
+    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(fs::exists(world.dir / marker));
+  }
   SUBCASE("in the same boot the sync of a second process proves nothing, and the marker stays") {
     auto again = world.start();
     CHECK(again.found().empty());
