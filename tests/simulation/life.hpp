@@ -72,10 +72,14 @@ class Life {
     manager_->close();
     if (machine_.ended()) return;
     if (world_.now() - before > std::chrono::seconds(20)) fail("close waited for the network");
+    subscription_.reset();
+    manager_.reset();
+    pins_.clear();
+    if (machine_.ended()) return;
     for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
       if (!model_.wanted.contains(Lake::get().id(chunk))) checks_.durable.forget(Lake::get().id(chunk));
     }
-    reopen();
+    open();
   }
 
   void reopen() {
