@@ -3275,6 +3275,8 @@ class ChunkTable : private ChunkTurns {
       // Meanwhile another copy may have taken its place.
       if (!copy.listed) return;
       unlist(copy);
+      // Nobody has re-read the others: none of them takes its place.
+      for (Copy& other : entry.copies) other.unfit = true;
       if (!entry.wanted || entry.want) return;
       // Fetched anew from where it came from; without a description there is nothing to fetch it from.
       // It comes from the disk, so it is as little trusted as that.

@@ -1023,6 +1023,21 @@ TEST_CASE("a corrupt chunk is not served any more, is told, and is fetched anew 
   CHECK(bench.published(2) == "list 2");
 }
 
+TEST_CASE("a pinned copy that nobody has re-read does not take the place of a corrupt one") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  bench.make_ready(describe("a", 2));
+  bench.doomed(1);
+  Options options;
+  options.revive = false;
+  bench.set_options(options);
+  bench.make_ready(describe("a"));
+  bench.set_options(Options());
+  bench.verify({"a"});
+  CHECK(bench.verified(3, errc::corrupt_chunk, describe("a")).find("list 1") == std::string::npos);
+  CHECK(bench.last_generation == 4);
+}
+
 TEST_CASE("a chunk that somebody has taken away from the store is not served on") {
   TableBench bench;
   bench.make_ready(describe("a"));
