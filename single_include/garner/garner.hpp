@@ -6279,7 +6279,8 @@ class StoreRemover {
       if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
     if (!ec) ec = sync_marker(name);
-    // As long as it may still be on the disk it must be seen here, for the next start too.
+    // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it for
+    // doomed nor its number for taken.
     if (ec) create_marker(name);
     return ec;
   }
@@ -6327,19 +6328,15 @@ class StoreRemover {
   /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have
   /// lost that, and no later sync tells: a power cut may bring them back, and then they are to be known for doomed.
   std::error_code remove_markers(const std::vector<std::string>& names) {
-    const std::lock_guard lock(doomed_mutex_);
-    std::error_code ec = enter_boot();
-    if (ec || !is_new_boot_) return ec;
-    for (const std::string& name : names) {
-      if (!ec) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    {
+      const std::lock_guard lock(doomed_mutex_);
+      const std::error_code ec = enter_boot();
+      if (ec || !is_new_boot_) return ec;
     }
-    if (ec || names.empty()) return ec;
-    ec = root().sync_directory(root().doomed());
-    // As in `take_marker`; and nobody would know their numbers for taken any more.
     for (const std::string& name : names) {
-      if (ec) create_marker(name);
+      if (const std::error_code ec = mark(name, false)) return ec;
     }
-    return ec;
+    return {};
   }
 
   std::shared_ptr<StoreRoot<F>> root_;

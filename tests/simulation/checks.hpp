@@ -263,12 +263,6 @@ class Checks {
     return fact;
   }
 
-  /// An older copy is taken back where it is what was asked for last.
-  static bool is_asked_for(const Model& model, const garner::ChunkId& id, const Version* version) {
-    const auto at = model.wanted.find(id);
-    return at != model.wanted.end() && same(at->second, version);
-  }
-
   static bool same(const Version* a, const Version* b) {
     return a != nullptr && b != nullptr && a->files == b->files && a->chunk.dataset_id == b->chunk.dataset_id;
   }

@@ -72,9 +72,7 @@ class Life {
     manager_->close();
     if (machine_.ended()) return;
     if (world_.now() - before > std::chrono::seconds(20)) fail("close waited for the network");
-    subscription_.reset();
-    manager_.reset();
-    pins_.clear();
+    throw_away();
     if (machine_.ended()) return;
     for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
       if (!model_.wanted.contains(Lake::get().id(chunk))) checks_.durable.forget(Lake::get().id(chunk));
@@ -82,18 +80,21 @@ class Life {
     open();
   }
 
-  void reopen() {
+  /// The worker, and its pins.
+  void throw_away() {
     subscription_.reset();
     manager_.reset();
     pins_.clear();
+  }
+
+  void reopen() {
+    throw_away();
     if (!machine_.ended()) open();
   }
 
   void start_again() {
     world_.faults = {};
-    subscription_.reset();
-    manager_.reset();
-    pins_.clear();
+    throw_away();
     machine_.end_after(0);
     machine_.start();
     // Now and then it ends again before it has come up.

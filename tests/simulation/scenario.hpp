@@ -306,8 +306,8 @@ class Scenario : public Damage {
     for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
       const auto at = model_.wanted.find(Lake::get().id(chunk));
       if (at == model_.wanted.end() || at->second == nullptr || !at->second->is_lie) continue;
-      manager_->delete_chunk(at->first);
-      model_.wanted.erase(at);
+      manager_->delete_chunk(Lake::get().id(chunk));
+      model_.remove(Lake::get().id(chunk));
     }
     if (machine_.ended()) start_again();
   }
