@@ -392,6 +392,76 @@ TEST_CASE("a transfer that close has stopped is fetched when its chunk is asked 
   CHECK(content(manager.find_chunk(dataset(), 0).value()) == "bytes of mem://a/1");
 }
 
+TEST_CASE("what an earlier run had of a chunk is gone on with, and costs no byte again") {
+  Outside outside;
+  garner::Options options;
+  options.checkpoint_bytes = 4;
+  outside.origin.hold("mem://a/1", 10);
+  {
+    auto manager = make_manager(outside, options);
+    manager.download_chunk(outside.offer("a"));
+    outside.run();
+    manager.close();
+    CHECK(outside.origin.bytes() == 10);
+  }
+  outside.origin.release("mem://a/1");
+  SUBCASE("by a manager that is asked for it") {
+    auto manager = make_manager(outside, options);
+    manager.download_chunk(chunk("a"));
+    REQUIRE(manager.wait_converged(1s));
+    CHECK(content(manager.find_chunk(dataset(), 0).value()) == "bytes of mem://a/1");
+    CHECK(outside.origin.bytes() == 18);
+    const garner::Status status = manager.status();
+    CHECK(status.bytes_resumed == 10);
+    CHECK(status.bytes_received == 8);
+    CHECK(status.bytes_wasted == 0);
+  }
+  SUBCASE("but not where the server has something else now") {
+    outside.origin.put("mem://a/1", "other bytes");
+    auto manager = make_manager(outside, options);
+    manager.download_chunk(chunk("a"));
+    REQUIRE(manager.wait_converged(1s));
+    CHECK(content(manager.find_chunk(dataset(), 0).value()) == "other bytes");
+    CHECK(manager.status().bytes_wasted == 10);
+  }
+  SUBCASE("nor where nobody has asked for it for too long") {
+    options.staging_ttl = 10s;
+    auto manager = make_manager(outside, options);
+    CHECK(manager.wait_converged(1s));
+    outside.clock->advance(9s);
+    outside.run();
+    CHECK(manager.status().store_bytes_free == UINT64_MAX - 10);
+    outside.clock->advance(1s);
+    outside.run();
+    CHECK(manager.status().store_bytes_free == UINT64_MAX);
+    manager.download_chunk(chunk("a"));
+    REQUIRE(manager.wait_converged(1s));
+    CHECK(manager.status().bytes_resumed == 0);
+  }
+}
+
+TEST_CASE("a file that was whole when its run ended is not asked for again") {
+  Outside outside;
+  garner::Options options;
+  options.checkpoint_bytes = 4;
+  DataChunk both = chunk("a");
+  both.files["more"] = "mem://more";
+  outside.offer(both);
+  outside.origin.hold("mem://more");
+  {
+    auto manager = make_manager(outside, options);
+    manager.download_chunk(both);
+    outside.run();
+    CHECK(outside.origin.transfers("mem://a/1") == 1);
+  }
+  outside.origin.release("mem://more");
+  auto manager = make_manager(outside, options);
+  manager.download_chunk(both);
+  REQUIRE(manager.wait_converged(1s));
+  CHECK(outside.origin.transfers("mem://a/1") == 1);
+  CHECK(content(manager.find_chunk(dataset(), 0).value()) == "bytes of mem://a/1");
+}
+
 // ---- assignments
 
 TEST_CASE("an assignment is what is wanted and nothing else, and its number is converged to") {
@@ -817,6 +887,8 @@ class ThrowingStorage {
     std::error_code write(std::span<const std::byte> bytes) { return trap->spring("write"), file.write(bytes); }
     std::error_code restart() { return trap->spring("restart"), file.restart(); }
     std::error_code finish() { return trap->spring("finish"), file.finish(); }
+    [[nodiscard]] std::string origin() const { return trap->spring("origin"), file.origin(); }
+    std::error_code checkpoint(std::string_view text) { return trap->spring("checkpoint"), file.checkpoint(text); }
   };
   struct Staging {
     MemoryStorage::Staging staging;
@@ -832,7 +904,7 @@ class ThrowingStorage {
   garner::Recovery recover(const std::function<void(const garner::Generation&)>& found) {
     return trap_->spring("recover"), storage_.recover(found);
   }
-  std::error_code clean_up() { return trap_->spring("clean_up"), storage_.clean_up(); }
+  std::error_code clean_up(garner::Partial partial) { return trap_->spring("clean_up"), storage_.clean_up(partial); }
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     trap_->spring("stage");
     return {storage_.stage(chunk, number, ec), trap_};

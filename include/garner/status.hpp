@@ -46,6 +46,12 @@ struct Options {
   std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();  ///< of all chunks' files, held or being fetched
   std::uint64_t keep_free_bytes = 0;                                    ///< on the store's disk, for others
 
+  // What is done with chunks that an earlier run did not fetch to their end.
+  /// From the start on they are kept for so long, for being asked for again; not longer than there is room.
+  std::chrono::nanoseconds staging_ttl = std::chrono::hours(1);
+  /// So many bytes of each file, at most, are fetched again after a process was killed; fixed at construction.
+  std::uint64_t checkpoint_bytes = std::uint64_t{8} << 20;
+
   // What is done about failures. Delays are full jitter: uniform in [0, min(max_backoff, min_backoff *
   // 2^attempt)].
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
@@ -117,7 +123,8 @@ struct Status {
 
   std::uint64_t bytes_ready = 0;       ///< of all generations that are served
   std::uint64_t bytes_received = 0;    ///< over the network, since construction
-  std::uint64_t bytes_wasted = 0;      ///< of those, thrown away
+  std::uint64_t bytes_resumed = 0;     ///< that an earlier run had received, and were gone on with
+  std::uint64_t bytes_wasted = 0;      ///< of both, thrown away
   double bytes_per_second = 0;         ///< received, over the last few seconds
   std::uint64_t chunks_published = 0;  ///< since construction
   std::uint64_t chunks_removed = 0;

@@ -1004,7 +1004,11 @@ struct Recovery {
   std::error_code error;
   std::string subject;                ///< with an error: the path that it is about
   std::uint64_t last_generation = 0;  ///< the greatest number that is in use anywhere, leftovers included
+  bool has_partial = false;           ///< chunks that an earlier run did not fetch to their end can be gone on with
 };
+
+/// What `clean_up` does with chunks that an earlier run did not fetch to their end.
+enum class Partial : std::uint8_t { keep, remove };
 
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
@@ -1017,15 +1021,21 @@ struct StoreUsage {
 /// |------------------------------|-------------------|----------------------------------------------------------------|
 /// | `s.recover(found)`           | `Recovery`        | called first and once; calls `found(generation)` for each that |
 /// |                              |                   | is published and not doomed. Opens none of them                |
-/// | `s.clean_up()`               | `std::error_code` | takes away what an earlier run left half-done (staging,        |
-/// |                              |                   | doomed, half removed) and what could not be discarded since;   |
-/// |                              |                   | after an error it is called again, later                       |
-/// | `s.stage(chunk, number, ec)` | `S::Staging`      | an empty staging area for this generation; with an error,      |
-/// |                              |                   | nothing, or what the next `clean_up` takes away                |
-/// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name, empty                            |
+/// | `s.clean_up(partial)`        | `std::error_code` | takes away what an earlier run left half-done (doomed, half    |
+/// |                              |                   | removed), what could not be discarded since, and, as `partial` |
+/// |                              |                   | says, what could be gone on with; after an error it is called  |
+/// |                              |                   | again, later                                                   |
+/// | `s.stage(chunk, number, ec)` | `S::Staging`      | a staging area for this generation: empty, or with what an     |
+/// |                              |                   | earlier run had of this chunk; with an error, nothing, or what |
+/// |                              |                   | the next `clean_up` takes away                                 |
+/// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name: as it was at its last            |
+/// |                              |                   | checkpoint, by an earlier run too, or empty                    |
 /// | `file.size()`                | `std::uint64_t`   | the bytes that it has                                          |
 /// | `file.write(bytes)`          | `std::error_code` | appends all of them                                            |
-/// | `file.restart()`             | `std::error_code` | empties it                                                     |
+/// | `file.checkpoint(origin)`    | `std::error_code` | a later run opens the file with the bytes that it has now, and |
+/// |                              |                   | with `origin`, as far as that can be done                      |
+/// | `file.origin()`              | `std::string`     | of the last checkpoint, if by an earlier run                   |
+/// | `file.restart()`             | `std::error_code` | empties it; there is no checkpoint any more                    |
 /// | `file.finish()`              | `std::error_code` | it is whole: its size and digest are as the description says   |
 /// |                              |                   | (or an error), and it is durable                               |
 /// | `s.publish(staging, ec)`     | `Generation`      | all of it, durable, or nothing. Every file was finished        |
@@ -1045,8 +1055,8 @@ struct StoreUsage {
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
 /// after another, except that its staged files are opened and written at the same time, each by one thread.
 /// Throws: may throw; a `std::system_error`'s code counts as returned, anything else as `errc::policy_failed`.
-/// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write` and `restart`,
-/// which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
+/// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write`, `restart` and
+/// `checkpoint`, which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
 /// Ends: the store outlives the manager where pins do. Dropping a `Staging` or a `StagedFile` keeps what is on disk.
 /// In return: only generations that `recover` or `publish` gave are named, and none after its `remove`. A generation is
 /// removed when nobody holds a pin on it.
@@ -1060,7 +1070,7 @@ concept storage_recovers = requires(S& s, const std::function<void(const Generat
 };
 template <class S>
 concept storage_cleans_up = requires(S& s) {
-  { s.clean_up() } -> std::same_as<std::error_code>;
+  { s.clean_up(Partial::keep) } -> std::same_as<std::error_code>;
 };
 template <class S>
 concept storage_has_staging = requires { typename S::Staging; } && std::movable<typename S::Staging>;
@@ -1084,6 +1094,12 @@ concept storage_writes_files =
       { file.write(bytes) } -> std::same_as<std::error_code>;
       { file.restart() } -> std::same_as<std::error_code>;
       { file.finish() } -> std::same_as<std::error_code>;
+    };
+template <class S>
+concept storage_keeps_checkpoints =
+    !storage_has_staged_file<S> || requires(typename S::StagedFile& file, std::string_view origin) {
+      { file.origin() } -> std::convertible_to<std::string>;
+      { file.checkpoint(origin) } -> std::same_as<std::error_code>;
     };
 template <class S>
 concept storage_publishes =
@@ -1126,7 +1142,8 @@ template <class S>
 concept Storage =
     fragments::storage_moves<S> && fragments::storage_recovers<S> && fragments::storage_cleans_up<S> &&
     fragments::storage_has_staging<S> && fragments::storage_stages<S> && fragments::storage_has_staged_file<S> &&
-    fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_publishes<S> &&
+    fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_keeps_checkpoints<S> &&
+    fragments::storage_publishes<S> &&
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
     fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
     fragments::storage_tells_usage<S>;
@@ -1140,7 +1157,7 @@ constexpr bool diagnose_storage() {
                 "garner: a Storage must have recover(const std::function<void(const garner::Generation&)>&) that "
                 "returns a garner::Recovery.");
   static_assert(fragments::storage_cleans_up<S>,
-                "garner: a Storage must have clean_up() that returns a std::error_code.");
+                "garner: a Storage must have clean_up(garner::Partial) that returns a std::error_code.");
   static_assert(fragments::storage_has_staging<S>, "garner: a Storage must have a movable type Staging.");
   static_assert(fragments::storage_stages<S>,
                 "garner: a Storage must have stage(const garner::DataChunk&, std::uint64_t, std::error_code&) that "
@@ -1152,6 +1169,9 @@ constexpr bool diagnose_storage() {
   static_assert(fragments::storage_writes_files<S>,
                 "garner: a Storage's StagedFile must have size(), and write(std::span<const std::byte>), restart() "
                 "and finish() that return a std::error_code.");
+  static_assert(fragments::storage_keeps_checkpoints<S>,
+                "garner: a Storage's StagedFile must have origin() that returns a std::string, and "
+                "checkpoint(std::string_view) that returns a std::error_code.");
   static_assert(fragments::storage_publishes<S>,
                 "garner: a Storage must have publish(Staging&, std::error_code&) that returns a garner::Generation.");
   static_assert(fragments::storage_discards<S>,
@@ -1230,6 +1250,8 @@ class Storage {
     [[nodiscard]] std::uint64_t size() const { return bytes; }
     std::error_code write(std::span<const std::byte> more) { return bytes += more.size(), std::error_code(); }
     std::error_code restart() { return bytes = 0, std::error_code(); }
+    [[nodiscard]] std::string origin() const { return {}; }
+    std::error_code checkpoint(std::string_view) { return {}; }
     std::error_code finish() { return {}; }
   };
   struct Staging {
@@ -1239,7 +1261,7 @@ class Storage {
   };
 
   Recovery recover(const std::function<void(const Generation&)>&) { return {}; }
-  std::error_code clean_up() { return {}; }
+  std::error_code clean_up(Partial) { return {}; }
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code&) { return {chunk, number}; }
   Generation publish(Staging& staging, std::error_code&) {
     held_[staging.number] = staging.chunk;
@@ -1292,6 +1314,12 @@ struct Options {
   // removed for it.
   std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();  ///< of all chunks' files, held or being fetched
   std::uint64_t keep_free_bytes = 0;                                    ///< on the store's disk, for others
+
+  // What is done with chunks that an earlier run did not fetch to their end.
+  /// From the start on they are kept for so long, for being asked for again; not longer than there is room.
+  std::chrono::nanoseconds staging_ttl = std::chrono::hours(1);
+  /// So many bytes of each file, at most, are fetched again after a process was killed; fixed at construction.
+  std::uint64_t checkpoint_bytes = std::uint64_t{8} << 20;
 
   // What is done about failures. Delays are full jitter: uniform in [0, min(max_backoff, min_backoff *
   // 2^attempt)].
@@ -1364,7 +1392,8 @@ struct Status {
 
   std::uint64_t bytes_ready = 0;       ///< of all generations that are served
   std::uint64_t bytes_received = 0;    ///< over the network, since construction
-  std::uint64_t bytes_wasted = 0;      ///< of those, thrown away
+  std::uint64_t bytes_resumed = 0;     ///< that an earlier run had received, and were gone on with
+  std::uint64_t bytes_wasted = 0;      ///< of both, thrown away
   double bytes_per_second = 0;         ///< received, over the last few seconds
   std::uint64_t chunks_published = 0;  ///< since construction
   std::uint64_t chunks_removed = 0;
@@ -2232,7 +2261,9 @@ struct Verify {
 };
 
 /// Take away what was left half-done.
-struct CleanUp {};
+struct CleanUp {
+  Partial partial;
+};
 
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
@@ -2845,6 +2876,7 @@ class ChunkRules : protected ActionList {
       entry.parked = true;
       parked_.insert(id);
       hold_until_ = entry.retry_at;
+      drop_partial();
     }
     notify_failure(id, entry.fetch->number(), outcome);
   }
@@ -2854,6 +2886,13 @@ class ChunkRules : protected ActionList {
   void leave_queue(ChunkEntry& entry) {
     if (!std::exchange(entry.queued, false)) return;
     tally_.queue().erase(entry.want->dataset_id, entry.asked);
+  }
+
+  /// What an earlier run did not fetch to its end is not waited for any longer.
+  void drop_partial() {
+    if (!std::exchange(partial_until_, std::nullopt)) return;
+    partial_ = Partial::remove;
+    litter_ = true;
   }
 
   static void forget_failures(ChunkEntry& entry) {
@@ -2890,7 +2929,9 @@ class ChunkRules : protected ActionList {
   bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
-  std::optional<Instant> clean_up_at_;  // not before
+  Partial partial_ = Partial::keep;       // by the next clean-up
+  std::optional<Instant> partial_until_;  // where there is any
+  std::optional<Instant> clean_up_at_;    // not before
   bool closed_ = false;
   std::uint64_t asked_ = 0;
   std::uint64_t last_generation_ = 0;
@@ -2942,7 +2983,7 @@ class ChunkTurns : protected ChunkRules {
     if (litter_ && !cleaning_ && !clean_up_at_) {
       litter_ = false;
       cleaning_ = true;
-      act(action::CleanUp{});
+      act(action::CleanUp{partial_});
     }
     while (!verifying_ && !to_verify_.empty()) {
       const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
@@ -3002,6 +3043,7 @@ class ChunkTurns : protected ChunkRules {
       });
     }
     // What was left half-done may be in the way; the disk is measured with it.
+    if (!never_fits) drop_partial();
     if (!never_fits && !litter_ && !cleaning_) {
       litter_ = true;
       clean_up_at_ = now + options_.no_space_retry;
@@ -3062,11 +3104,13 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
-  /// New generations are numbered from above `last_generation`.
-  void recovery_done(std::uint64_t last_generation) {
-    last_generation_ = std::max(last_generation_, last_generation);
+  /// New generations are numbered from above what was found.
+  void recovery_done(const Recovery& recovery, Instant now) {
+    last_generation_ = std::max(last_generation_, recovery.last_generation);
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
     litter_ = true;
-    pump(Instant{});
+    pump(now);
   }
 
   // ---- calls
@@ -3131,6 +3175,7 @@ class ChunkTable : private ChunkTurns {
 
   void woken(Instant now) {
     if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    if (partial_until_ && *partial_until_ <= now) drop_partial();
     while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
       touch(*id, now, [now](ChunkEntry& entry) {
         entry.alarm.reset();
@@ -3296,7 +3341,7 @@ class ChunkTable : private ChunkTurns {
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -3646,8 +3691,8 @@ class StoreCalls {
     return usage;
   }
 
-  core::Outcome clean_up() {
-    return {guarded([&] { return storage_.clean_up(); }), "leftovers of the store", std::nullopt};
+  core::Outcome clean_up(Partial partial) {
+    return {guarded([&] { return storage_.clean_up(partial); }), "leftovers of the store", std::nullopt};
   }
 
  private:
@@ -3664,6 +3709,56 @@ class StoreCalls {
 // garner/manager/transfers.hpp ------------------------------------------------------------------------------
 // The chunks that are being fetched, as the policies see them: staging areas, staged files, and the transfers
 // that fill them. Does what it is told and reports; decides only whether a file can go on where it stopped.
+
+// garner/manager/file_origin.hpp ----------------------------------------------------------------------------
+// Where the bytes of a staged file came from, as one text that a store keeps beside them: the URL without its secrets, and
+// the server's identity for them. What was read from a store is as little trusted as the store.
+
+namespace garner::detail {
+
+struct FileOrigin {
+  std::string url;  ///< redacted
+  SourceIdentity identity;
+
+  friend bool operator==(const FileOrigin&, const FileOrigin&) = default;
+};
+
+/// One line each, in which none of them can hold a line's end.
+inline std::string to_text(const FileOrigin& origin) {
+  const SourceIdentity& identity = origin.identity;
+  return origin.url + '\n' + identity.etag + '\n' + identity.last_modified + '\n' +
+         (identity.length ? std::to_string(*identity.length) : std::string());
+}
+
+/// Nothing where `text` is not such a text. Its parts go into a request: no control byte is let through.
+inline std::optional<FileOrigin> parse_origin(std::string_view text) {
+  std::array<std::string_view, 4> lines;
+  for (std::size_t line = 0; line < lines.size(); ++line) {
+    const std::size_t stop = line + 1 < lines.size() ? text.find('\n') : text.size();
+    if (stop == std::string_view::npos) return std::nullopt;
+    lines[line] = text.substr(0, stop);
+    text.remove_prefix(std::min(stop + 1, text.size()));
+    const auto is_control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
+    if (std::any_of(lines[line].begin(), lines[line].end(), is_control)) return std::nullopt;
+  }
+  FileOrigin origin{std::string(lines[0]), {std::nullopt, std::string(lines[1]), std::string(lines[2])}};
+  if (lines[3].empty()) return origin;
+  std::uint64_t length = 0;
+  const auto [end, error] = std::from_chars(lines[3].data(), lines[3].data() + lines[3].size(), length);
+  if (error != std::errc() || end != lines[3].data() + lines[3].size()) return std::nullopt;
+  origin.identity.length = length;
+  return origin;
+}
+
+/// Which of the mirrors of `source` this is.
+inline std::optional<std::size_t> find_mirror(const FileSource& source, const std::string& redacted) {
+  for (std::size_t url = 0; url < source.urls.size(); ++url) {
+    if (redact_url(source.urls[url]) == redacted) return url;
+  }
+  return std::nullopt;
+}
+
+}  // namespace garner::detail
 
 // garner/manager/rate_meter.hpp -----------------------------------------------------------------------------
 // Bytes a second over the last few seconds, counted by many threads without a lock.
@@ -3733,8 +3828,9 @@ class Transfers {
     std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
-  Transfers(S& storage, D& downloader, Hooks hooks)
-      : storage_(storage), downloader_(downloader), hooks_(std::move(hooks)) {}
+  /// After each `checkpoint_bytes` of a file another run could go on with it.
+  Transfers(S& storage, D& downloader, std::uint64_t checkpoint_bytes, Hooks hooks)
+      : storage_(storage), downloader_(downloader), checkpoint_bytes_(checkpoint_bytes), hooks_(std::move(hooks)) {}
   Transfers(const Transfers&) = delete;
   Transfers& operator=(const Transfers&) = delete;
 
@@ -3818,6 +3914,8 @@ class Transfers {
   /// Bytes that were received for what is being fetched.
   [[nodiscard]] std::uint64_t staged() const noexcept { return staged_.load(std::memory_order_relaxed); }
   [[nodiscard]] const RateMeter& received() const noexcept { return received_; }
+  /// Bytes of an earlier run that were gone on with.
+  [[nodiscard]] std::uint64_t resumed() const noexcept { return resumed_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t wasted() const noexcept { return wasted_.load(std::memory_order_relaxed); }
 
  private:
@@ -3825,8 +3923,9 @@ class Transfers {
 
   struct File {
     std::optional<StagedFile> staged;
-    SourceIdentity identity;  // of the bytes that are there
-    std::size_t url = 0;      // that they came from
+    SourceIdentity identity;         // of the bytes that are there
+    std::optional<std::size_t> url;  // that they came from
+    std::uint64_t checkpoint = 0;    // of the bytes
   };
 
   struct Fetch {
@@ -3847,10 +3946,7 @@ class Transfers {
         }
         file->identity = identity;
         file->url = action.url;
-        if (!action.source->size && identity.length) {
-          if (!transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length)) return errc::over_budget;
-        }
-        return {};
+        return transfers_.check_size(*this);
       });
     }
 
@@ -3859,7 +3955,7 @@ class Transfers {
       const std::error_code error = guarded([&] { return file->staged->write(bytes); });
       // What could not be written does not count as written, however much of it was.
       (error ? transfers_.wasted_ : transfers_.staged_).fetch_add(bytes.size(), std::memory_order_relaxed);
-      return error;
+      return error ? error : transfers_.checkpoint(*this, transfers_.checkpoint_bytes_);
     }
 
     void done(const FetchResult& result) override {
@@ -3882,7 +3978,7 @@ class Transfers {
     FetchResult failed;
     failed.error = guarded([&] { return open(*transfer); });
     if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
-    if (failed.error) return finish(transfer, failed);
+    if (failed.error || is_complete(*transfer)) return finish(transfer, failed);
 
     std::optional<typename D::Transfer> handle;
     failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
@@ -3908,8 +4004,50 @@ class Transfers {
       StagedFile opened = transfer.fetch->staging.open(*transfer.action.name, error);
       if (error) return error;
       file.staged.emplace(std::move(opened));
+      take_over(transfer);
     }
-    return file.staged->size() != 0 && !can_resume(transfer) ? restart(file) : std::error_code();
+    if (file.staged->size() == 0) return {};
+    return can_resume(transfer) ? check_size(transfer) : restart(file);
+  }
+
+  /// What an earlier run had of the file.
+  void take_over(const Transfer& transfer) {
+    File& file = *transfer.file;
+    const std::uint64_t size = file.staged->size();
+    if (size == 0) return;
+    staged_.fetch_add(size, std::memory_order_relaxed);
+    resumed_.fetch_add(size, std::memory_order_relaxed);
+    file.checkpoint = size;
+    std::optional<FileOrigin> origin = parse_origin(file.staged->origin());
+    if (!origin) return;
+    file.identity = std::move(origin->identity);
+    file.url = find_mirror(*transfer.action.source, origin->url);
+  }
+
+  /// So that another run can go on from here, where `step` bytes have come since the last time, and enough in all.
+  std::error_code checkpoint(const Transfer& transfer, std::uint64_t step) {
+    File& file = *transfer.file;
+    return guarded([&]() -> std::error_code {
+      const std::uint64_t size = file.staged->size();
+      if (size < checkpoint_bytes_ || size - file.checkpoint < step) return {};
+      file.checkpoint = size;
+      return file.staged->checkpoint(to_text({redact_url(transfer.action.source->urls[*file.url]), file.identity}));
+    });
+  }
+
+  /// Tells the size of a file whose size was not declared; whether there is room for it.
+  std::error_code check_size(const Transfer& transfer) {
+    const std::optional<std::uint64_t>& length = transfer.file->identity.length;
+    if (transfer.action.source->size || !length) return {};
+    const bool fits = hooks_.sized(transfer.action.chunk->id, transfer.action.transfer, *length);
+    return fits ? std::error_code() : errc::over_budget;
+  }
+
+  /// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
+  static bool is_complete(const Transfer& transfer) {
+    const File& file = *transfer.file;
+    const std::uint64_t size = file.staged->size();
+    return size != 0 && size == transfer.action.source->size.value_or(file.identity.length.value_or(0));
   }
 
   /// Whether what is there and what comes are certain to be parts of the same bytes, or a digest will tell.
@@ -3939,8 +4077,12 @@ class Transfers {
     core::Outcome outcome;
     outcome.error = result.error;
     if (!outcome.error) outcome.error = guarded([&] { return file.staged->finish(); });
-    if (classify(outcome.error) == ErrorClass::wrong_bytes) {
+    const ErrorClass cls = classify(outcome.error);
+    if (cls == ErrorClass::wrong_bytes) {
       if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
+    } else if (file.staged && file.url && cls != ErrorClass::none && cls != ErrorClass::local) {
+      // It may be long until it goes on, or be another run that does.
+      checkpoint(*transfer, 1);
     }
     if (outcome.error) {
       const core::action::StartFile& action = transfer->action;
@@ -3959,6 +4101,8 @@ class Transfers {
     if (!file.staged) return {};
     waste(file.staged->size());
     file.identity = {};
+    file.url.reset();
+    file.checkpoint = 0;
     return file.staged->restart();
   }
 
@@ -3988,8 +4132,10 @@ class Transfers {
 
   S& storage_;
   D& downloader_;
+  const std::uint64_t checkpoint_bytes_;
   Hooks hooks_;
   RateMeter received_;
+  std::atomic<std::uint64_t> resumed_{0};
   std::atomic<std::uint64_t> wasted_{0};
   std::atomic<std::uint64_t> staged_{0};
   std::mutex mutex_;
@@ -4007,10 +4153,10 @@ namespace garner::detail {
 template <class Engine, Storage S, Downloader D>
 class Performer {
  public:
-  Performer(Engine& engine, S& storage, D& downloader)
+  Performer(Engine& engine, S& storage, D& downloader, std::uint64_t checkpoint_bytes)
       : engine_(engine),
         store_(storage),
-        transfers_(storage, downloader,
+        transfers_(storage, downloader, checkpoint_bytes,
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
                     [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
@@ -4118,9 +4264,9 @@ class Performer {
     });
   }
 
-  void perform(core::action::CleanUp& /*action*/) {
-    engine_.spawn([this] {
-      const core::Outcome outcome = store_.clean_up();
+  void perform(core::action::CleanUp& action) {
+    engine_.spawn([this, partial = action.partial] {
+      const core::Outcome outcome = store_.clean_up(partial);
       refresh_usage();
       report(&core::ChunkTable::cleaned_up, outcome);
     });
@@ -4242,7 +4388,7 @@ class Engine final : public DrainListener {
         downloader_(std::move(downloader)),
         table_(options, options.seed != 0 ? options.seed : random_seed()),
         listing_(host_),
-        performer_(*this, host_->storage, downloader_),
+        performer_(*this, host_->storage, downloader_, options.checkpoint_bytes),
         alarm_(executor_) {
     recover();
   }
@@ -4317,6 +4463,7 @@ class Engine final : public DrainListener {
     const Transfers<S, D>& transfers = performer_.transfers();
     status.bytes_received = transfers.received().total();
     status.bytes_per_second = transfers.received().per_second(now);
+    status.bytes_resumed = transfers.resumed();
     status.bytes_wasted = transfers.wasted();
     const StoreUsage usage = performer_.usage();
     status.store_bytes_used = usage.bytes_used;
@@ -4378,7 +4525,7 @@ class Engine final : public DrainListener {
       host_->detach();
       throw Error(recovery.error, recovery.subject);
     }
-    table_.recovery_done(recovery.last_generation);
+    table_.recovery_done(recovery, executor_.now());
     performer_.refresh_usage();
   }
 
@@ -5206,12 +5353,19 @@ class DigestStream {
   }
 
   /// Of all bytes so far; more may follow.
-  [[nodiscard]] FoundDigests digests() const {
-    FoundDigests found;
+  [[nodiscard]] Xxh3 xxh3() const noexcept {
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(xxh3_.get()));
     static_assert(sizeof(canonical.digest) == std::tuple_size_v<Xxh3>);
-    std::copy_n(canonical.digest, found.xxh3.size(), found.xxh3.begin());
+    Xxh3 out{};
+    std::copy_n(canonical.digest, out.size(), out.begin());
+    return out;
+  }
+
+  /// Likewise.
+  [[nodiscard]] FoundDigests digests() const {
+    FoundDigests found;
+    found.xxh3 = xxh3();
     if (evp_) {
       const Evp copy(EVP_MD_CTX_new());
       if (!copy) throw std::bad_alloc();
@@ -5481,9 +5635,66 @@ inline bool agrees(const ChunkDescriptor& descriptor, const Generation& generati
 // A generation while it is being fetched: its directory in `staging/`, and its files, each of which is checked and
 // synced through the descriptor that wrote it. What becomes of it, the store decides (store_protocol.hpp).
 
-// garner/storage/store_root.hpp -----------------------------------------------------------------------------
-// A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
-// of the store's protocol is made of: a small file written or read, a tree removed little by little.
+// garner/storage/checkpoint.hpp -----------------------------------------------------------------------------
+// The note beside a staged file that lets another run go on with it: how many of its bytes are right, their digest, and
+// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a disk.
+
+namespace garner::detail {
+
+/// Nobody has synced the bytes, and after a power cut some of them may be zeros, or there may be fewer: what counts is
+/// what has the digest.
+struct Checkpoint {
+  static constexpr std::size_t max_size = std::size_t{16} << 10;  ///< bytes of a note
+
+  std::uint64_t size = 0;  ///< bytes
+  Xxh3 xxh3{};             ///< of so many bytes
+  std::string asked;       ///< of the file: `asked_of`
+  std::string origin;      ///< the user's own text
+};
+
+/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn: the
+/// next one is written before the last one is taken away.
+inline std::string checkpoint_name(std::string_view file, bool second) {
+  DigestStream digest;
+  digest.update(std::as_bytes(std::span(file)));
+  const Xxh3 hash = digest.xxh3();
+  return (second ? ".checkpoint-2-" : ".checkpoint-1-") + format_hex(hash.data(), hash.size());
+}
+
+/// What a description asks of a file, in one line.
+inline std::string asked_of(const FileSource& source) {
+  return (source.size ? std::to_string(*source.size) : std::string("any")) + ' ' +
+         (source.digest ? source.digest->to_string() : std::string("any"));
+}
+
+inline std::string encode_checkpoint(const Checkpoint& checkpoint) {
+  return std::to_string(checkpoint.size) + '\n' + format_hex(checkpoint.xxh3.data(), checkpoint.xxh3.size()) + '\n' +
+         checkpoint.asked + '\n' + checkpoint.origin + "\nend\n";
+}
+
+/// Nothing where `note` is not a whole one.
+inline std::optional<Checkpoint> decode_checkpoint(std::string_view note) {
+  constexpr std::string_view end = "\nend\n";
+  if (note.size() > Checkpoint::max_size || !note.ends_with(end)) return std::nullopt;
+  note.remove_suffix(end.size());
+  std::array<std::string_view, 3> lines;
+  for (std::string_view& line : lines) {
+    const std::size_t stop = note.find('\n');
+    if (stop == std::string_view::npos) return std::nullopt;
+    line = note.substr(0, stop);
+    note.remove_prefix(stop + 1);
+  }
+  Checkpoint checkpoint;
+  const char* const last = lines[0].data() + lines[0].size();
+  const auto [stop, error] = std::from_chars(lines[0].data(), last, checkpoint.size);
+  if (error != std::errc() || stop != last) return std::nullopt;
+  if (!parse_hex(lines[1], checkpoint.xxh3.data(), checkpoint.xxh3.size())) return std::nullopt;
+  checkpoint.asked = lines[2];
+  checkpoint.origin = note;
+  return checkpoint;
+}
+
+}  // namespace garner::detail
 
 // garner/storage/store_layout.hpp ---------------------------------------------------------------------------
 // The names in a data directory: how they are written and how they are read. Reading is strict: a name that parses is
@@ -5632,6 +5843,10 @@ inline std::optional<StagingName> parse_staging_name(std::string_view name) noex
 }
 
 }  // namespace garner::store_layout
+
+// garner/storage/store_root.hpp -----------------------------------------------------------------------------
+// A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
+// of the store's protocol is made of: a small file written or read, a tree removed little by little.
 
 namespace garner {
 
@@ -5817,11 +6032,71 @@ struct StagingArea {
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
 
-  std::mutex mutex;                        ///< guards the next two; held across no operation
+  std::mutex mutex;                        ///< guards the next three; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
+  std::set<std::string> notes;             ///< names of the checkpoints that may be there
   bool sync_failed = false;                ///< bytes may be lost: none of it is published any more
   bool left_staging = false;               ///< published or taken away: `name` is not in `staging/` any more.
                                            ///< Only `publish` and `discard` look, which come one after another
+
+  /// False where it cannot be written, which costs no more than bytes that another run fetches again.
+  bool write_note(const std::string& note, std::string_view text) {
+    if (remove_note(note)) return false;
+    {
+      const std::lock_guard lock(mutex);
+      notes.insert(note);
+    }
+    std::error_code ec;
+    typename F::File file = root->fs().create_file(directory, note, ec);
+    if (!ec) ec = root->fs().write(file, 0, std::as_bytes(std::span(text)));
+    return !ec && !root->fs().close(file);
+  }
+
+  std::error_code remove_note(const std::string& note) {
+    {
+      const std::lock_guard lock(mutex);
+      if (!notes.contains(note)) return {};
+    }
+    const std::error_code ec = root->unless_missing(root->fs().remove_file(directory, note));
+    const std::lock_guard lock(mutex);
+    if (!ec) notes.erase(note);
+    return ec;
+  }
+
+  /// Nothing but the files may be published.
+  std::error_code remove_notes() {
+    std::set<std::string> all;
+    {
+      const std::lock_guard lock(mutex);
+      all = notes;
+    }
+    std::error_code ec;
+    for (const std::string& note : all) {
+      if (!ec) ec = remove_note(note);
+    }
+    return ec;
+  }
+
+  /// Takes away what an earlier run left that is none of this description's files, and learns which have a checkpoint.
+  std::error_code adopt() {
+    std::set<std::string> known;
+    for (const auto& [file, source] : chunk.files) {
+      for (const bool second : {false, true}) known.insert(checkpoint_name(file, second));
+    }
+    std::vector<std::string> others;
+    std::error_code ec = root->fs().list(directory, [&](std::string_view entry, EntryKind) {
+      std::string found_name(entry);
+      if (known.contains(found_name)) {
+        notes.insert(std::move(found_name));
+      } else if (!chunk.files.contains(found_name)) {
+        others.push_back(std::move(found_name));
+      }
+    });
+    for (const std::string& other : others) {
+      if (!ec) ec = root->remove_tree(directory, other);
+    }
+    return ec;
+  }
 };
 
 }  // namespace detail
@@ -5853,14 +6128,27 @@ class BasicStagedFile {
     return {};
   }
 
-  /// Empties the file.
+  /// Empties the file, and takes its checkpoint away.
   std::error_code restart() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    const std::error_code ec = area_->root->fs().truncate(file_, 0);
+    std::error_code ec = remove_checkpoint();
+    if (!ec) ec = fs().truncate(file_, 0);
     if (ec) return ec;
     size_ = 0;
     digests_->restart();
     return reserve();
+  }
+
+  /// Of the last checkpoint.
+  [[nodiscard]] const std::string& origin() const noexcept { return origin_; }
+
+  /// Written down in a small file beside this one, which is not synced. No error where that cannot be done: the one before
+  /// counts then.
+  std::error_code checkpoint(std::string_view origin) {
+    if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    write_checkpoint(*area_, {size_, digests_->xxh3(), detail::asked_of(asked_), std::string(origin)});
+    origin_ = origin;
+    return {};
   }
 
   /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
@@ -5871,17 +6159,22 @@ class BasicStagedFile {
     if (size_ < asked_.size.value_or(0)) return errc::body_too_short;
     const FoundFile found{size_, digests_->digests()};
     if (found.digests.asked != asked_.digest) return errc::digest_mismatch;
+    // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well, and
+    // which would be told of a good sync. So there is no checkpoint while they are synced.
+    const std::string origin = origin_;
+    std::error_code ec = remove_checkpoint();
+    if (ec) return ec;
     const auto area = std::exchange(area_, nullptr);
     typename F::File file = std::move(file_);
-    std::error_code ec = area->root->sync_file(file);
+    ec = area->root->sync_file(file);
     const std::error_code close_error = area->root->fs().close(file);
-    const std::lock_guard lock(area->mutex);
-    if (ec) {
-      area->sync_failed = true;
-      return ec;
+    {
+      const std::lock_guard lock(area->mutex);
+      area->sync_failed = area->sync_failed || ec;
+      if (!ec && !close_error) area->found.insert_or_assign(name_, found);
     }
-    if (close_error) return close_error;
-    area->found.insert_or_assign(name_, found);
+    if (ec || close_error) return ec ? ec : close_error;
+    if (!origin.empty()) write_checkpoint(*area, {size_, found.digests.xxh3, detail::asked_of(asked_), origin});
     return {};
   }
 
@@ -5894,6 +6187,57 @@ class BasicStagedFile {
     digests_.emplace(asked_.digest ? std::optional(asked_.digest->algorithm()) : std::nullopt);
   }
 
+  [[nodiscard]] F& fs() const noexcept { return area_->root->fs(); }
+
+  void write_checkpoint(detail::StagingArea<F>& area, const detail::Checkpoint& checkpoint) {
+    const std::string note = detail::encode_checkpoint(checkpoint);
+    if (note.size() > detail::Checkpoint::max_size) return;
+    if (!area.write_note(detail::checkpoint_name(name_, !second_), note)) return;
+    area.remove_note(detail::checkpoint_name(name_, second_));
+    second_ = !second_;
+  }
+
+  std::error_code remove_checkpoint() {
+    origin_.clear();
+    const std::error_code ec = area_->remove_note(detail::checkpoint_name(name_, false));
+    return ec ? ec : area_->remove_note(detail::checkpoint_name(name_, true));
+  }
+
+  /// Goes back to the last checkpoint that another run wrote down; false where there is none that is true.
+  bool go_on() {
+    std::optional<detail::Checkpoint> last;
+    for (const bool second : {false, true}) {
+      std::error_code ec;
+      const std::string note = area_->root->read_small_file(area_->directory, detail::checkpoint_name(name_, second),
+                                                            detail::Checkpoint::max_size, ec);
+      auto checkpoint = ec ? std::nullopt : detail::decode_checkpoint(note);
+      if (!checkpoint || checkpoint->asked != detail::asked_of(asked_)) continue;
+      if (last && last->size >= checkpoint->size) continue;
+      last = std::move(checkpoint);
+      second_ = second;
+    }
+    if (!last || last->size > asked_.size.value_or(std::numeric_limits<std::int64_t>::max())) return false;
+    if (read_digests(last->size) || digests_->xxh3() != last->xxh3) return false;
+    if (fs().truncate(file_, size_)) return false;
+    origin_ = last->origin;
+    return true;
+  }
+
+  /// Of the file's first `size` bytes.
+  std::error_code read_digests(std::uint64_t size) {
+    std::error_code ec;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, std::size_t{256} << 10)));
+    while (size_ < size && !ec) {
+      const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(size - size_, buffer.size()));
+      const std::size_t count = fs().read(file_, size_, std::span(buffer).first(most), ec);
+      if (!ec && count == 0) ec = errc::io_error;
+      if (ec) return ec;
+      digests_->update(std::span(buffer).first(count));
+      size_ += count;
+    }
+    return ec;
+  }
+
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
     return size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
@@ -5904,6 +6248,8 @@ class BasicStagedFile {
   FileSource asked_;
   typename F::File file_;
   std::uint64_t size_ = 0;
+  std::string origin_;
+  bool second_ = false;  ///< of the two names of its checkpoint, the one in use
   std::optional<DigestStream> digests_;
 };
 
@@ -5913,19 +6259,27 @@ class BasicStaging {
  public:
   BasicStaging() = default;
 
-  /// A new, empty file for `name`, one of the description's names (else `errc::invalid_file_name`); what was staged
-  /// under that name before is gone.
+  /// The file for `name`, one of the description's names (else `errc::invalid_file_name`): as it was at its last checkpoint,
+  /// or empty.
   BasicStagedFile<F> open(const std::string& name, std::error_code& ec) {
     ec = check(name);
     if (ec) return {};
-    auto& fs = area_->root->fs();
     {
       const std::lock_guard lock(area_->mutex);
       area_->found.erase(name);
     }
-    ec = area_->root->unless_missing(fs.remove_file(area_->directory, name));
-    if (ec) return {};
-    typename F::File handle = fs.create_file(area_->directory, name, ec);
+    typename F::File handle = fs().create_file(area_->directory, name, ec);
+    if (ec == std::errc::file_exists) {
+      std::optional<BasicStagedFile<F>> left = open_left(name);
+      ec.clear();
+      if (left) return *std::move(left);
+      // A new file, and not this one emptied: a sync of it may have failed for an earlier process, and no later one tells.
+      ec = area_->root->remove_tree(area_->directory, name);
+      for (const bool second : {false, true}) {
+        if (!ec) ec = area_->remove_note(detail::checkpoint_name(name, second));
+      }
+      if (!ec) handle = fs().create_file(area_->directory, name, ec);
+    }
     if (ec) return {};
     BasicStagedFile<F> file(area_, name, std::move(handle));
     ec = file.reserve();
@@ -5937,6 +6291,18 @@ class BasicStaging {
   friend class BasicStore;
 
   explicit BasicStaging(std::shared_ptr<detail::StagingArea<F>> area) : area_(std::move(area)) {}
+
+  [[nodiscard]] F& fs() const noexcept { return area_->root->fs(); }
+
+  /// What stands there already, where it can be gone on with.
+  std::optional<BasicStagedFile<F>> open_left(const std::string& name) {
+    std::error_code ec;
+    typename F::File handle = fs().open_file(area_->directory, name, Access::write, ec);
+    if (ec) return std::nullopt;
+    BasicStagedFile<F> file(area_, name, std::move(handle));
+    if (!file.go_on()) return std::nullopt;
+    return file;
+  }
 
   [[nodiscard]] std::error_code check(const std::string& name) const {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
@@ -5960,7 +6326,8 @@ namespace garner::detail {
 struct Leftovers {
   std::vector<Generation> doomed;    ///< in `chunks/` with a marker in `doomed/`
   std::vector<std::string> markers;  ///< in `doomed/`, of generations that are in `chunks/` no more
-  std::vector<std::string> staging;  ///< names in `staging/`
+  std::vector<std::string> staging;  ///< names in `staging/`, to be taken away
+  std::vector<std::string> partial;  ///< names in `staging/` that can be gone on with
   std::vector<std::string> trash;    ///< names in `trash/`
   std::vector<Generation> unmarked;  ///< that a power cut may bring back, and have no marker in `doomed/` yet
 
@@ -5968,6 +6335,7 @@ struct Leftovers {
     doomed.insert(doomed.end(), more.doomed.begin(), more.doomed.end());
     markers.insert(markers.end(), more.markers.begin(), more.markers.end());
     staging.insert(staging.end(), more.staging.begin(), more.staging.end());
+    partial.insert(partial.end(), more.partial.begin(), more.partial.end());
     trash.insert(trash.end(), more.trash.begin(), more.trash.end());
     unmarked.insert(unmarked.end(), more.unmarked.begin(), more.unmarked.end());
   }
@@ -6014,7 +6382,8 @@ class StoreScanner {
       const auto staging = store_layout::parse_staging_name(name);
       if (kind != EntryKind::directory || !staging) return unrecognised(store_layout::staging_directory, name);
       saw(staging->number);
-      scan_.leftovers.staging.emplace_back(name);
+      scan_.leftovers.partial.emplace_back(name);
+      scan_.recovery.has_partial = true;
     };
     return check(root_.fs().list(root_.staging(), staged), store_layout::staging_directory);
   }
@@ -6123,13 +6492,33 @@ class StoreRemover {
     leftovers_.append(leftovers);
   }
 
+  /// The name in `staging/` of what an earlier run had of this chunk, the newest, which is the caller's now; or empty.
+  std::string take_partial(const ChunkId& id) {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string>& partial = leftovers_.partial;
+    auto newest = partial.end();
+    std::uint64_t number = 0;
+    for (auto at = partial.begin(); at != partial.end(); ++at) {
+      const auto name = store_layout::parse_staging_name(*at);
+      if (name->id != id || name->number < number) continue;
+      number = name->number;
+      newest = at;
+    }
+    if (newest == partial.end()) return {};
+    std::string name = std::move(*newest);
+    partial.erase(newest);
+    return name;
+  }
+
   /// Takes away what `recover` found half-done, and what could not be discarded since. Goes on where something fails,
   /// keeps it for the next call, and returns the first error. `freed`: bytes that have left `chunks/`.
-  std::error_code clean_up(std::uint64_t& freed) {
+  std::error_code clean_up(Partial partial, std::uint64_t& freed) {
     Leftovers leftovers;
     {
       const std::lock_guard lock(mutex_);
       leftovers = std::exchange(leftovers_, {});
+      auto& to = partial == Partial::keep ? leftovers_.partial : leftovers.staging;
+      to.insert(to.end(), leftovers.partial.begin(), leftovers.partial.end());
     }
     Leftovers left;
     std::error_code first;
@@ -6396,9 +6785,9 @@ class BasicStore {
   }
 
   /// As `StoreRemover` says.
-  std::error_code clean_up() {
+  std::error_code clean_up(Partial partial) {
     std::uint64_t freed = 0;
-    const std::error_code ec = state_->remover.clean_up(freed);
+    const std::error_code ec = state_->remover.clean_up(partial, freed);
     state_->bytes_used -= freed;
     return ec;
   }
@@ -6411,7 +6800,8 @@ class BasicStore {
     return ec;
   }
 
-  /// `errc::chunk_too_large` where the description would not fit into `chunk.json`.
+  /// With what an earlier run had of this chunk, whatever its description was then: each file is looked at when it is
+  /// opened. `errc::chunk_too_large` where the description would not fit into `chunk.json`.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
@@ -6421,10 +6811,12 @@ class BasicStore {
     area->chunk = chunk;
     area->number = number;
     area->name = store_layout::staging_name({chunk.id, number});
-    ec = fs().make_directory(root().staging(), area->name);
+    const bool is_adopted = adopt_partial(chunk.id, area->name, ec);
+    if (!ec && !is_adopted) ec = fs().make_directory(root().staging(), area->name);
     if (ec) return {};
     area->directory = fs().open_directory(root().staging(), area->name, ec);
     Staging staging(std::move(area));
+    if (!ec && is_adopted) ec = staging.area_->adopt();
     if (!ec) return staging;
     discard(staging);
     return {};
@@ -6521,6 +6913,18 @@ class BasicStore {
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
 
+  /// Renames what an earlier run had of this chunk; false where there is nothing.
+  bool adopt_partial(const ChunkId& id, const std::string& name, std::error_code& ec) {
+    const std::string partial = state_->remover.take_partial(id);
+    if (partial.empty()) return false;
+    ec = fs().rename(root().staging(), partial, root().staging(), name);
+    if (!ec) return true;
+    detail::Leftovers leftovers;
+    leftovers.staging.push_back(partial);
+    state_->remover.leave(leftovers);
+    return false;
+  }
+
   /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
   std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
     if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
@@ -6537,6 +6941,7 @@ class BasicStore {
     const std::string text = encode_descriptor(descriptor);
     // Of an earlier attempt, which may have run out of space here.
     std::error_code ec = root().unless_missing(fs().remove_file(area.directory, store_layout::descriptor_file));
+    if (!ec) ec = area.remove_notes();
     if (!ec) ec = root().write_small_file(area.directory, store_layout::descriptor_file, text);
     return ec ? ec : root().sync_directory(area.directory);
   }
@@ -6706,12 +7111,66 @@ static_assert(Storage<FilesystemStorage>);
 // MemoryStorage: a Storage in memory, with the standard library alone. For tests and for what need not outlive the
 // program; its "disk" is an object that can be handed to the next store, as a data directory is at a restart.
 
+// garner/storage/memory_disk.hpp ----------------------------------------------------------------------------
+// What a MemoryStorage keeps its chunks in, as a data directory keeps those of the other storage. Data alone: what is done
+// with it is in memory_storage.hpp.
+
 namespace garner {
 
 /// A published generation's files. Immutable; lives as long as anyone holds it.
 struct MemoryChunk {
   std::map<std::string, std::vector<std::byte>> files;  ///< file name -> its bytes
 };
+
+/// What a data directory is to the other storage: it outlives the store, and one store at a time uses it. Opaque.
+class MemoryDisk {
+ public:
+  /// `capacity`: bytes, of published and staged files together; more is `errc::no_space`.
+  explicit MemoryDisk(std::uint64_t capacity = std::numeric_limits<std::uint64_t>::max()) : capacity_(capacity) {}
+
+ private:
+  friend class MemoryStorage;
+
+  struct StagedBytes {
+    std::vector<std::byte> bytes;
+    FileSource asked;
+    std::string origin;          ///< of the last checkpoint
+    std::size_t checkpoint = 0;  ///< bytes
+    bool finished = false;
+  };
+  struct Staged {
+    DataChunk chunk;
+    bool is_partial = false;  ///< of an earlier store
+    std::map<std::string, std::shared_ptr<StagedBytes>> files;
+  };
+  struct Held {
+    DataChunk described;
+    std::shared_ptr<MemoryChunk> chunk;
+    std::map<std::string, std::uint64_t> checksums;
+  };
+
+  /// False where there is no room.
+  bool take(std::uint64_t bytes) noexcept {
+    std::uint64_t used = used_.load();
+    do {
+      if (bytes > capacity_ - used) return false;
+    } while (!used_.compare_exchange_weak(used, used + bytes));
+    return true;
+  }
+  void give_back(std::uint64_t bytes) noexcept { used_ -= bytes; }
+
+  const std::uint64_t capacity_;
+  std::atomic<std::uint64_t> used_{0};
+  std::mutex mutex_;                        ///< guards all below, but for the bytes of staged files
+  std::map<std::uint64_t, Staged> staged_;  ///< generation number -> what it has so far
+  std::map<std::uint64_t, Held> held_;      ///< likewise
+  std::set<std::uint64_t> doomed_;          ///< generation numbers
+  bool in_use_ = false;
+};
+
+}  // namespace garner
+
+namespace garner {
 
 /// Location: a `std::shared_ptr<const MemoryChunk>`, null for a generation that the store does not hold.
 ///
@@ -6725,47 +7184,7 @@ class MemoryStorage {
   /// Whether `bytes` have this digest. Called by any thread, several at a time.
   using DigestCheck = std::function<bool(const Digest& digest, std::span<const std::byte> bytes)>;
 
-  /// What a data directory is to the other storage: it outlives the store, and one store at a time uses it. Opaque.
-  class Disk {
-   public:
-    /// `capacity`: bytes, of published and staged files together; more is `errc::no_space`.
-    explicit Disk(std::uint64_t capacity = std::numeric_limits<std::uint64_t>::max()) : capacity_(capacity) {}
-
-   private:
-    friend class MemoryStorage;
-
-    struct StagedBytes {
-      std::vector<std::byte> bytes;
-      bool finished = false;
-    };
-    struct Staged {
-      DataChunk chunk;
-      std::map<std::string, std::shared_ptr<StagedBytes>> files;
-    };
-    struct Held {
-      DataChunk described;
-      std::shared_ptr<MemoryChunk> chunk;
-      std::map<std::string, std::uint64_t> checksums;
-    };
-
-    /// False where there is no room.
-    bool take(std::uint64_t bytes) noexcept {
-      std::uint64_t used = used_.load();
-      do {
-        if (bytes > capacity_ - used) return false;
-      } while (!used_.compare_exchange_weak(used, used + bytes));
-      return true;
-    }
-    void give_back(std::uint64_t bytes) noexcept { used_ -= bytes; }
-
-    const std::uint64_t capacity_;
-    std::atomic<std::uint64_t> used_{0};
-    std::mutex mutex_;                        ///< guards all below, but for the bytes of staged files
-    std::map<std::uint64_t, Staged> staged_;  ///< generation number -> what it has so far
-    std::map<std::uint64_t, Held> held_;      ///< likewise
-    std::set<std::uint64_t> doomed_;          ///< generation numbers
-    bool in_use_ = false;
-  };
+  using Disk = MemoryDisk;
 
   /// A file of a staging area. One thread at a time; default-constructed it holds none.
   class StagedFile {
@@ -6793,6 +7212,16 @@ class MemoryStorage {
       if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
       disk_->give_back(size());
       file_->bytes.clear();
+      file_->origin.clear();
+      file_->checkpoint = 0;
+      return {};
+    }
+
+    [[nodiscard]] std::string origin() const { return file_ ? file_->origin : std::string(); }
+    std::error_code checkpoint(std::string_view origin) {
+      if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
+      file_->origin = origin;
+      file_->checkpoint = file_->bytes.size();
       return {};
     }
 
@@ -6831,16 +7260,26 @@ class MemoryStorage {
       file.disk_ = disk_;
       file.check_ = check_;
       file.asked_ = source->second;
-      file.file_ = std::make_shared<Disk::StagedBytes>();
       const std::lock_guard lock(disk_->mutex_);
       std::shared_ptr<Disk::StagedBytes>& slot = disk_->staged_[number_].files[name];
-      if (slot) disk_->give_back(slot->bytes.size());
-      slot = file.file_;
+      if (!slot || !can_go_on(*slot, source->second)) {
+        if (slot) disk_->give_back(slot->bytes.size());
+        slot = std::make_shared<Disk::StagedBytes>();
+        slot->asked = {{}, source->second.size, source->second.digest};
+      }
+      disk_->give_back(slot->bytes.size() - slot->checkpoint);
+      slot->bytes.resize(slot->checkpoint);
+      slot->finished = false;
+      file.file_ = slot;
       return file;
     }
 
    private:
     friend class MemoryStorage;
+
+    static bool can_go_on(const Disk::StagedBytes& left, const FileSource& asked) {
+      return left.checkpoint != 0 && left.asked.size == asked.size && left.asked.digest == asked.digest;
+    }
 
     std::shared_ptr<Disk> disk_;
     std::shared_ptr<const DigestCheck> check_;
@@ -6876,7 +7315,8 @@ class MemoryStorage {
       const auto saw = [&recovery](std::uint64_t number) {
         recovery.last_generation = std::max(recovery.last_generation, number);
       };
-      for (const auto& [number, staged] : disk_->staged_) leftovers_.push_back(number), saw(number);
+      for (auto& [number, staged] : disk_->staged_) staged.is_partial = true, saw(number);
+      recovery.has_partial = !disk_->staged_.empty();
       for (const std::uint64_t number : disk_->doomed_) leftovers_.push_back(number), saw(number);
       for (const auto& [number, generation] : disk_->held_) {
         saw(number);
@@ -6887,9 +7327,14 @@ class MemoryStorage {
     return recovery;
   }
 
-  std::error_code clean_up() {
+  std::error_code clean_up(Partial partial) {
     const std::lock_guard lock(disk_->mutex_);
     for (const std::uint64_t number : std::exchange(leftovers_, {})) erase(number);
+    if (partial == Partial::keep) return {};
+    for (auto at = disk_->staged_.begin(); at != disk_->staged_.end();) {
+      const auto staged = at++;
+      if (staged->second.is_partial) erase_staged(staged->first);
+    }
     return {};
   }
 
@@ -6897,10 +7342,12 @@ class MemoryStorage {
     Staging staging;
     {
       const std::lock_guard lock(disk_->mutex_);
-      const bool is_new = !disk_->held_.contains(number) && disk_->staged_.try_emplace(number).second;
+      const bool is_new = !disk_->held_.contains(number) && !disk_->staged_.contains(number);
       ec = is_new ? std::error_code() : std::make_error_code(std::errc::file_exists);
       if (ec) return staging;
-      disk_->staged_[number].chunk = chunk;
+      Disk::Staged& staged = disk_->staged_[number] = take_partial(chunk.id);
+      staged.chunk = chunk;
+      drop_unnamed(staged);
     }
     staging.disk_ = disk_;
     staging.check_ = check_;
@@ -7025,6 +7472,26 @@ class MemoryStorage {
   [[nodiscard]] const Disk::Held* find(const Generation& generation) const {
     const auto at = disk_->held_.find(generation.number);
     return at != disk_->held_.end() && at->second.described.id == generation.id ? &at->second : nullptr;
+  }
+
+  /// What an earlier store had of this chunk, taken out of the disk; or nothing.
+  Disk::Staged take_partial(const ChunkId& id) {
+    const auto left = std::find_if(disk_->staged_.begin(), disk_->staged_.end(), [&id](const auto& staged) {
+      return staged.second.is_partial && staged.second.chunk.id == id;
+    });
+    if (left == disk_->staged_.end()) return {};
+    Disk::Staged staged = std::move(disk_->staged_.extract(left).mapped());
+    staged.is_partial = false;
+    return staged;
+  }
+
+  /// Files that the description does not name any more.
+  void drop_unnamed(Disk::Staged& staged) {
+    std::erase_if(staged.files, [&](const auto& file) {
+      const bool is_named = staged.chunk.files.contains(file.first);
+      if (!is_named) disk_->give_back(file.second->bytes.size());
+      return !is_named;
+    });
   }
 
   void erase_staged(std::uint64_t number) {

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "contract/partial_contract.hpp"
 #include "contract/staged_file_contract.hpp"
 #include "contract/storage_steps.hpp"
 #include "garner/chunk.hpp"
@@ -34,7 +35,7 @@ void publishing_contract() {
     CHECK(steps.found().empty());
     CHECK(steps.last_generation() == 0);
     CHECK(steps.store().usage().bytes_used == 0);
-    CHECK_FALSE(steps.store().clean_up());
+    CHECK_FALSE(steps.store().clean_up(garner::Partial::remove));
   }
   SUBCASE("what is published is whole, is told, and is there after a restart") {
     const std::map<std::string, std::string> files = {{"a.bin", "hello"}, {"b.bin", std::string(70000, 'x')}};
@@ -52,7 +53,7 @@ void publishing_contract() {
     CHECK(again.found().front() == generation);
     CHECK(again.last_generation() == 1);
     CHECK(again.store().usage().bytes_used == 70005);
-    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     for (const auto& [name, text] : files) CHECK(fixture.read(again.store(), generation, name) == text);
     CHECK_FALSE(again.store().verify(generation));
   }
@@ -70,7 +71,7 @@ void publishing_contract() {
       CHECK(generation.number == 2);
       // What this run began is none of the clean-up's business.
       auto begun = again.staged(chunk_of("e", files), files);
-      CHECK_FALSE(again.store().clean_up());
+      CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
       CHECK(fixture.read(again.store(), generation, "a.bin") == "hello");
       again.publish(begun);
     }
@@ -179,7 +180,7 @@ void removal_contract() {
       Steps again(fixture.open());
       CHECK(again.found().empty());
       CHECK(again.last_generation() == 1);
-      CHECK_FALSE(again.store().clean_up());
+      CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
       CHECK(again.store().usage().bytes_used == 0);
       again.published("c", {{"a.bin", "hello"}});
     }
@@ -197,7 +198,7 @@ void removal_contract() {
     }
     Steps again(fixture.open());
     CHECK(again.found().size() == 1);
-    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     CHECK_FALSE(again.store().verify(again.found().front()));
   }
   SUBCASE("what is doomed and removed leaves no mark on the next of its name") {
@@ -271,6 +272,7 @@ template <StorageFixture Fixture>
 void storage_contract() {
   publishing_contract<Fixture>();
   staged_file_contract<Fixture>();
+  partial_contract<Fixture>();
   removal_contract<Fixture>();
   reading_contract<Fixture>();
 }

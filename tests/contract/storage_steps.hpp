@@ -64,6 +64,7 @@ class Steps {
 
   S& store() { return store_; }
   [[nodiscard]] const std::vector<Generation>& found() const { return found_; }
+  [[nodiscard]] const Recovery& recovery() const { return recovery_; }
   [[nodiscard]] std::uint64_t last_generation() const { return last_; }
   std::uint64_t next() { return ++last_; }
 

@@ -433,7 +433,7 @@ TEST_CASE("a change of mind a thousand times costs one transfer at most") {
 TEST_CASE("what the store held is wanted and listed at once, and no file of it is opened") {
   TableBench bench;
   CHECK(bench.recovered(describe("a"), 5) == "list 5");
-  bench.table.recovery_done(9);
+  bench.table.recovery_done({{}, {}, 9, false}, {});
   CHECK(bench.state_of("a") == ChunkState::ready);
   CHECK(bench.asked() == "clean up");
   CHECK_FALSE(bench.table.settled());
@@ -554,7 +554,7 @@ TEST_CASE("two recovered generations that share a number, which a hand has put t
 
 TEST_CASE("what an earlier run left is cleaned up at the start, and tried again until that succeeds") {
   TableBench bench;
-  bench.table.recovery_done(0);
+  bench.table.recovery_done({}, {});
   CHECK(bench.asked() == "clean up");
   CHECK(bench.cleaned_up(errc::io_error) == "");
   CHECK_FALSE(bench.table.settled());
@@ -593,7 +593,7 @@ TEST_CASE("a store that is too full to open or to publish is not asked again at 
 
 TEST_CASE("after close nothing is cleaned up any more") {
   TableBench bench;
-  bench.table.recovery_done(0);
+  bench.table.recovery_done({}, {});
   bench.asked();
   bench.close();
   CHECK_FALSE(bench.table.idle());

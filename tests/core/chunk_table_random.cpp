@@ -115,7 +115,7 @@ class World {
       table_.recovered(generation(number));
       perform();
     }
-    table_.recovery_done(10);
+    table_.recovery_done({{}, {}, 10, false}, {});
     perform();
     last_number_ = 10;
     look();

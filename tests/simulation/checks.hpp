@@ -69,9 +69,9 @@ class Checks {
   [[nodiscard]] std::uint64_t bytes_on_disk() const {
     std::uint64_t total = 0;
     for (const auto& [path, bytes] : machine_.disk().tree()) {
-      if (!bytes || path.ends_with("/chunk.json") || is_litter(path) ||
-          leftovers_.contains(path.substr(0, path.rfind('/'))))
-        continue;
+      const std::size_t slash = path.rfind('/');
+      if (!bytes || path.ends_with("/chunk.json") || path.substr(slash + 1).starts_with('.')) continue;
+      if (is_litter(path) || leftovers_.contains(path.substr(0, slash))) continue;
       if (path.starts_with("chunks/") || path.starts_with("staging/")) total += bytes->size();
     }
     return total;
@@ -167,7 +167,7 @@ class Checks {
         found[generation.id] = std::max(found[generation.id], generation.number);
       });
       if (std::set<Key>(found.begin(), found.end()) != listed) fail_("a second start finds something else");
-      store.clean_up();
+      store.clean_up(garner::Partial::remove);
     }
   }
 

@@ -33,7 +33,7 @@ class Scenario : public Damage {
     if (calm_) {
       faults_ = {};
       machine_.disk().set_capacity(plenty);
-      for (const Call call : {Call::power_cut, Call::kill, Call::restart, Call::close, Call::rot, Call::lie}) {
+      for (const Call call : {Call::power_cut, Call::close, Call::rot, Call::lie}) {
         enabled_[index(call)] = false;
       }
     }
@@ -52,6 +52,8 @@ class Scenario : public Damage {
       enabled_[index(Call::restart)] = enabled_[index(Call::power_cut)] = true;
     }
     options_.revive = decisions.chance(2, 3);
+    options_.checkpoint_bytes = 1 + (calm_ || decisions.chance(3, 4) ? 0 : decisions.choose(20));
+    options_.staging_ttl = std::chrono::minutes(calm_ || decisions.chance(1, 2) ? 600 : decisions.choose(3));
     if (decisions.chance(1, 32)) {
       options_.durability = garner::Durability::relaxed;
       enabled_[index(Call::power_cut)] = false;
@@ -222,10 +224,12 @@ class Scenario : public Damage {
     }
   }
 
-  /// A change of mind costs at most one transfer; a repeated wish costs nothing.
+  /// A change of mind costs at most one transfer; a repeated wish costs nothing, and what an earlier run had of it is not
+  /// fetched again.
   void count_bytes(const Version& version) {
     const auto at = model_.wanted.find(version.chunk.id);
-    if (at == model_.wanted.end() || at->second != &version) allowed_bytes_ += version.bytes;
+    if (at != model_.wanted.end() && at->second == &version) return;
+    allowed_bytes_ += version.bytes - partial_.take(machine_.disk(), version);
   }
 
   void pin() {

@@ -119,7 +119,7 @@ class Process {
 
   void clean_up() {
     if (!store_) return;
-    const std::error_code ec = store_->clean_up();
+    const std::error_code ec = store_->clean_up(garner::Partial::remove);
     if (!std::exchange(fresh_, false) || ec || faults_ || dead()) return;
     for (const auto& [path, contents] : disk_->tree()) {
       for (const std::string_view place : {"staging/", "trash/", "doomed/"}) {

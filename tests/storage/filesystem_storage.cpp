@@ -255,7 +255,7 @@ TEST_CASE("what an earlier run left half-done is taken away by the clean-up, and
   CHECK(again.last_generation() == 50);
   CHECK(again.store().unrecognised().empty());
   auto begun = again.staged(chunk_of("begun", {{"a.bin", "hello"}}), {{"a.bin", "hello"}});
-  CHECK_FALSE(again.store().clean_up());
+  CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
   CHECK(names_in(dir / "staging").size() == 1);
   CHECK(names_in(dir / "trash").empty());
   // A marker without its chunk may be of a removal whose sync failed: it stays until the machine was started anew.
@@ -290,7 +290,7 @@ TEST_CASE("what garner did not make is left alone and told") {
   Steps again{FilesystemStorage(dir.path())};
   CHECK(again.found() == std::vector{generation});
   CHECK(again.last_generation() == 1);
-  CHECK_FALSE(again.store().clean_up());
+  CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
   const std::vector<std::string> told = again.store().unrecognised();
   const std::set<std::string> expected = {"chunks/file",
                                           "chunks/lost+found",

@@ -79,14 +79,14 @@ TEST_CASE("publish syncs each file, the descriptor and the staging directory, re
   world.journal->take();
   steps.published("c", hello);
   CHECK(world.journal->take() ==
-        Entries{"make_directory " + in_staging, "open_directory " + in_staging, "remove_file " + in_staging + "/a.bin",
-                "create_file " + in_staging + "/a.bin", "write " + in_staging + "/a.bin",
-                "sync_file " + in_staging + "/a.bin", "close " + in_staging + "/a.bin",
-                "remove_file " + in_staging + "/chunk.json", "create_file " + in_staging + "/chunk.json",
-                "write " + in_staging + "/chunk.json", "sync_file " + in_staging + "/chunk.json",
-                "close " + in_staging + "/chunk.json", "sync_directory " + in_staging + '/',
-                "make_directory " + dataset, "sync_directory chunks/", "open_directory " + dataset,
-                "rename " + in_staging + " -> " + in_place, "sync_directory " + dataset + '/'});
+        Entries{"make_directory " + in_staging, "open_directory " + in_staging, "create_file " + in_staging + "/a.bin",
+                "write " + in_staging + "/a.bin", "sync_file " + in_staging + "/a.bin",
+                "close " + in_staging + "/a.bin", "remove_file " + in_staging + "/chunk.json",
+                "create_file " + in_staging + "/chunk.json", "write " + in_staging + "/chunk.json",
+                "sync_file " + in_staging + "/chunk.json", "close " + in_staging + "/chunk.json",
+                "sync_directory " + in_staging + '/', "make_directory " + dataset, "sync_directory chunks/",
+                "open_directory " + dataset, "rename " + in_staging + " -> " + in_place,
+                "sync_directory " + dataset + '/'});
   // The second in a dataset does not sync what was synced.
   steps.published("e", hello);
   const Entries second = world.journal->take({"sync_directory"});
@@ -106,7 +106,7 @@ TEST_CASE("relaxed durability syncs nothing, ever") {
   }
   auto again = world.start(Durability::relaxed);
   CHECK(again.found().size() == 1);
-  CHECK_FALSE(again.store().clean_up());
+  CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
   CHECK(world.journal->take({"sync"}).empty());
 }
 
@@ -156,7 +156,7 @@ TEST_CASE("a sync that fails is never repeated, nothing is published after it, a
   auto again = world.start();
   REQUIRE(again.found().size() == 1);
   CHECK(again.found().front().number == 2);
-  CHECK_FALSE(again.store().clean_up());
+  CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
   CHECK(fs::is_empty(world.dir / "trash"));
   CHECK(fs::is_empty(world.dir / "staging"));
 }
@@ -237,7 +237,7 @@ TEST_CASE("a generation that could be neither published, nor taken away, nor mar
     std::error_code ec;
     steps.store().publish(staging, ec);
     CHECK(ec == errc::sync_failed);
-    CHECK(steps.store().clean_up() == errc::sync_failed);
+    CHECK(steps.store().clean_up(garner::Partial::remove) == errc::sync_failed);
     CHECK(fs::exists(world.dir / in_place));
     CHECK(steps.store().usage().bytes_used == 5);
     world.journal->refuse = nullptr;
@@ -313,7 +313,7 @@ TEST_CASE("what was removed but not synced away stays whole, and marked until th
     auto again = world.start();
     CHECK(again.found().empty());
     world.journal->take();
-    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     const Entries entries = world.journal->take({"sync", "remove"});
     CHECK(entries.front() == "sync_directory " + dataset + '/');
     CHECK(position(entries, "remove_directory " + in_trash) < position(entries, "remove_file " + marker));
@@ -323,16 +323,16 @@ TEST_CASE("what was removed but not synced away stays whole, and marked until th
     world.journal->boot_id = "boot 2";
     auto again = world.start();
     world.refuse("sync_directory doomed/", errc::sync_failed);
-    CHECK(again.store().clean_up() == errc::sync_failed);
+    CHECK(again.store().clean_up(garner::Partial::remove) == errc::sync_failed);
     CHECK(fs::exists(world.dir / marker));
     world.journal->refuse = nullptr;
-    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     CHECK_FALSE(fs::exists(world.dir / marker));
   }
   SUBCASE("in the same boot the sync of a second process proves nothing, and the marker stays") {
     auto again = world.start();
     CHECK(again.found().empty());
-    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     CHECK_FALSE(fs::exists(world.dir / in_trash));
     CHECK(fs::exists(world.dir / marker));
   }
@@ -340,14 +340,14 @@ TEST_CASE("what was removed but not synced away stays whole, and marked until th
     world.journal->boot_id.clear();
     auto again = world.start();
     CHECK(again.found().empty());
-    CHECK_FALSE(again.store().clean_up());
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     CHECK(fs::exists(world.dir / marker));
   }
   SUBCASE("and both stay where the sync fails") {
     world.journal->boot_id = "boot 2";
     auto again = world.start();
     world.refuse("sync_directory " + dataset, errc::sync_failed);
-    CHECK(again.store().clean_up() == errc::sync_failed);
+    CHECK(again.store().clean_up(garner::Partial::remove) == errc::sync_failed);
     CHECK(fs::exists(world.dir / in_trash / "a.bin"));
     CHECK(fs::exists(world.dir / marker));
   }
@@ -372,9 +372,9 @@ TEST_CASE("what could not be discarded is the clean-up's") {
   auto staging = steps.staged(chunk_of("c", hello), hello);
   world.refuse("remove_file " + in_staging, errc::io_error);
   CHECK(steps.store().discard(staging) == errc::io_error);
-  CHECK(steps.store().clean_up() == errc::io_error);
+  CHECK(steps.store().clean_up(garner::Partial::remove) == errc::io_error);
   world.journal->refuse = nullptr;
-  CHECK_FALSE(steps.store().clean_up());
+  CHECK_FALSE(steps.store().clean_up(garner::Partial::remove));
   CHECK(fs::is_empty(world.dir / "staging"));
 }
 
@@ -423,7 +423,7 @@ TEST_CASE("a doomed generation that somebody has taken away is nothing to be cle
   }
   auto again = world.start();
   fs::remove_all(world.dir / in_place);
-  CHECK_FALSE(again.store().clean_up());
+  CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
 }
 
 TEST_CASE("a deletion is marked on a full disk, too") {
@@ -535,7 +535,7 @@ TEST_CASE("a clean-up that fails in one place goes on in the others and says so"
   }
   auto again = world.start();
   world.refuse("remove_file " + in_staging, errc::io_error);
-  CHECK(again.store().clean_up() == errc::io_error);
+  CHECK(again.store().clean_up(garner::Partial::remove) == errc::io_error);
   CHECK(fs::exists(world.dir / in_staging));
   CHECK(std::distance(fs::directory_iterator(world.dir / "staging"), {}) == 1);
   CHECK(again.store().usage().bytes_used == 0);

@@ -91,7 +91,9 @@ struct Verify {
 };
 
 /// Take away what was left half-done.
-struct CleanUp {};
+struct CleanUp {
+  Partial partial;
+};
 
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {

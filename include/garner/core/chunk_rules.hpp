@@ -241,6 +241,7 @@ class ChunkRules : protected ActionList {
       entry.parked = true;
       parked_.insert(id);
       hold_until_ = entry.retry_at;
+      drop_partial();
     }
     notify_failure(id, entry.fetch->number(), outcome);
   }
@@ -250,6 +251,13 @@ class ChunkRules : protected ActionList {
   void leave_queue(ChunkEntry& entry) {
     if (!std::exchange(entry.queued, false)) return;
     tally_.queue().erase(entry.want->dataset_id, entry.asked);
+  }
+
+  /// What an earlier run did not fetch to its end is not waited for any longer.
+  void drop_partial() {
+    if (!std::exchange(partial_until_, std::nullopt)) return;
+    partial_ = Partial::remove;
+    litter_ = true;
   }
 
   static void forget_failures(ChunkEntry& entry) {
@@ -286,7 +294,9 @@ class ChunkRules : protected ActionList {
   bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
-  std::optional<Instant> clean_up_at_;  // not before
+  Partial partial_ = Partial::keep;       // by the next clean-up
+  std::optional<Instant> partial_until_;  // where there is any
+  std::optional<Instant> clean_up_at_;    // not before
   bool closed_ = false;
   std::uint64_t asked_ = 0;
   std::uint64_t last_generation_ = 0;

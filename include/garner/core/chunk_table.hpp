@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -50,11 +51,13 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
-  /// New generations are numbered from above `last_generation`.
-  void recovery_done(std::uint64_t last_generation) {
-    last_generation_ = std::max(last_generation_, last_generation);
+  /// New generations are numbered from above what was found.
+  void recovery_done(const Recovery& recovery, Instant now) {
+    last_generation_ = std::max(last_generation_, recovery.last_generation);
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
     litter_ = true;
-    pump(Instant{});
+    pump(now);
   }
 
   // ---- calls
@@ -119,6 +122,7 @@ class ChunkTable : private ChunkTurns {
 
   void woken(Instant now) {
     if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    if (partial_until_ && *partial_until_ <= now) drop_partial();
     while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
       touch(*id, now, [now](ChunkEntry& entry) {
         entry.alarm.reset();
@@ -284,7 +288,7 @@ class ChunkTable : private ChunkTurns {
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;

@@ -50,7 +50,7 @@ class ChunkTurns : protected ChunkRules {
     if (litter_ && !cleaning_ && !clean_up_at_) {
       litter_ = false;
       cleaning_ = true;
-      act(action::CleanUp{});
+      act(action::CleanUp{partial_});
     }
     while (!verifying_ && !to_verify_.empty()) {
       const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
@@ -110,6 +110,7 @@ class ChunkTurns : protected ChunkRules {
       });
     }
     // What was left half-done may be in the way; the disk is measured with it.
+    if (!never_fits) drop_partial();
     if (!never_fits && !litter_ && !cleaning_) {
       litter_ = true;
       clean_up_at_ = now + options_.no_space_retry;

@@ -44,7 +44,7 @@ class Engine final : public DrainListener {
         downloader_(std::move(downloader)),
         table_(options, options.seed != 0 ? options.seed : random_seed()),
         listing_(host_),
-        performer_(*this, host_->storage, downloader_),
+        performer_(*this, host_->storage, downloader_, options.checkpoint_bytes),
         alarm_(executor_) {
     recover();
   }
@@ -119,6 +119,7 @@ class Engine final : public DrainListener {
     const Transfers<S, D>& transfers = performer_.transfers();
     status.bytes_received = transfers.received().total();
     status.bytes_per_second = transfers.received().per_second(now);
+    status.bytes_resumed = transfers.resumed();
     status.bytes_wasted = transfers.wasted();
     const StoreUsage usage = performer_.usage();
     status.store_bytes_used = usage.bytes_used;
@@ -180,7 +181,7 @@ class Engine final : public DrainListener {
       host_->detach();
       throw Error(recovery.error, recovery.subject);
     }
-    table_.recovery_done(recovery.last_generation);
+    table_.recovery_done(recovery, executor_.now());
     performer_.refresh_usage();
   }
 

@@ -27,10 +27,10 @@ namespace garner::detail {
 template <class Engine, Storage S, Downloader D>
 class Performer {
  public:
-  Performer(Engine& engine, S& storage, D& downloader)
+  Performer(Engine& engine, S& storage, D& downloader, std::uint64_t checkpoint_bytes)
       : engine_(engine),
         store_(storage),
-        transfers_(storage, downloader,
+        transfers_(storage, downloader, checkpoint_bytes,
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
                     [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
@@ -138,9 +138,9 @@ class Performer {
     });
   }
 
-  void perform(core::action::CleanUp& /*action*/) {
-    engine_.spawn([this] {
-      const core::Outcome outcome = store_.clean_up();
+  void perform(core::action::CleanUp& action) {
+    engine_.spawn([this, partial = action.partial] {
+      const core::Outcome outcome = store_.clean_up(partial);
       refresh_usage();
       report(&core::ChunkTable::cleaned_up, outcome);
     });

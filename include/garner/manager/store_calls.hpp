@@ -53,8 +53,8 @@ class StoreCalls {
     return usage;
   }
 
-  core::Outcome clean_up() {
-    return {guarded([&] { return storage_.clean_up(); }), "leftovers of the store", std::nullopt};
+  core::Outcome clean_up(Partial partial) {
+    return {guarded([&] { return storage_.clean_up(partial); }), "leftovers of the store", std::nullopt};
   }
 
  private:

@@ -20,6 +20,7 @@
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
+#include "garner/manager/file_origin.hpp"
 #include "garner/manager/guarded.hpp"
 #include "garner/manager/rate_meter.hpp"
 #include "garner/policies/downloader.hpp"
@@ -42,8 +43,9 @@ class Transfers {
     std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
-  Transfers(S& storage, D& downloader, Hooks hooks)
-      : storage_(storage), downloader_(downloader), hooks_(std::move(hooks)) {}
+  /// After each `checkpoint_bytes` of a file another run could go on with it.
+  Transfers(S& storage, D& downloader, std::uint64_t checkpoint_bytes, Hooks hooks)
+      : storage_(storage), downloader_(downloader), checkpoint_bytes_(checkpoint_bytes), hooks_(std::move(hooks)) {}
   Transfers(const Transfers&) = delete;
   Transfers& operator=(const Transfers&) = delete;
 
@@ -127,6 +129,8 @@ class Transfers {
   /// Bytes that were received for what is being fetched.
   [[nodiscard]] std::uint64_t staged() const noexcept { return staged_.load(std::memory_order_relaxed); }
   [[nodiscard]] const RateMeter& received() const noexcept { return received_; }
+  /// Bytes of an earlier run that were gone on with.
+  [[nodiscard]] std::uint64_t resumed() const noexcept { return resumed_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t wasted() const noexcept { return wasted_.load(std::memory_order_relaxed); }
 
  private:
@@ -134,8 +138,9 @@ class Transfers {
 
   struct File {
     std::optional<StagedFile> staged;
-    SourceIdentity identity;  // of the bytes that are there
-    std::size_t url = 0;      // that they came from
+    SourceIdentity identity;         // of the bytes that are there
+    std::optional<std::size_t> url;  // that they came from
+    std::uint64_t checkpoint = 0;    // of the bytes
   };
 
   struct Fetch {
@@ -156,10 +161,7 @@ class Transfers {
         }
         file->identity = identity;
         file->url = action.url;
-        if (!action.source->size && identity.length) {
-          if (!transfers_.hooks_.sized(action.chunk->id, action.transfer, *identity.length)) return errc::over_budget;
-        }
-        return {};
+        return transfers_.check_size(*this);
       });
     }
 
@@ -168,7 +170,7 @@ class Transfers {
       const std::error_code error = guarded([&] { return file->staged->write(bytes); });
       // What could not be written does not count as written, however much of it was.
       (error ? transfers_.wasted_ : transfers_.staged_).fetch_add(bytes.size(), std::memory_order_relaxed);
-      return error;
+      return error ? error : transfers_.checkpoint(*this, transfers_.checkpoint_bytes_);
     }
 
     void done(const FetchResult& result) override {
@@ -191,7 +193,7 @@ class Transfers {
     FetchResult failed;
     failed.error = guarded([&] { return open(*transfer); });
     if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
-    if (failed.error) return finish(transfer, failed);
+    if (failed.error || is_complete(*transfer)) return finish(transfer, failed);
 
     std::optional<typename D::Transfer> handle;
     failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
@@ -217,8 +219,50 @@ class Transfers {
       StagedFile opened = transfer.fetch->staging.open(*transfer.action.name, error);
       if (error) return error;
       file.staged.emplace(std::move(opened));
+      take_over(transfer);
     }
-    return file.staged->size() != 0 && !can_resume(transfer) ? restart(file) : std::error_code();
+    if (file.staged->size() == 0) return {};
+    return can_resume(transfer) ? check_size(transfer) : restart(file);
+  }
+
+  /// What an earlier run had of the file.
+  void take_over(const Transfer& transfer) {
+    File& file = *transfer.file;
+    const std::uint64_t size = file.staged->size();
+    if (size == 0) return;
+    staged_.fetch_add(size, std::memory_order_relaxed);
+    resumed_.fetch_add(size, std::memory_order_relaxed);
+    file.checkpoint = size;
+    std::optional<FileOrigin> origin = parse_origin(file.staged->origin());
+    if (!origin) return;
+    file.identity = std::move(origin->identity);
+    file.url = find_mirror(*transfer.action.source, origin->url);
+  }
+
+  /// So that another run can go on from here, where `step` bytes have come since the last time, and enough in all.
+  std::error_code checkpoint(const Transfer& transfer, std::uint64_t step) {
+    File& file = *transfer.file;
+    return guarded([&]() -> std::error_code {
+      const std::uint64_t size = file.staged->size();
+      if (size < checkpoint_bytes_ || size - file.checkpoint < step) return {};
+      file.checkpoint = size;
+      return file.staged->checkpoint(to_text({redact_url(transfer.action.source->urls[*file.url]), file.identity}));
+    });
+  }
+
+  /// Tells the size of a file whose size was not declared; whether there is room for it.
+  std::error_code check_size(const Transfer& transfer) {
+    const std::optional<std::uint64_t>& length = transfer.file->identity.length;
+    if (transfer.action.source->size || !length) return {};
+    const bool fits = hooks_.sized(transfer.action.chunk->id, transfer.action.transfer, *length);
+    return fits ? std::error_code() : errc::over_budget;
+  }
+
+  /// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
+  static bool is_complete(const Transfer& transfer) {
+    const File& file = *transfer.file;
+    const std::uint64_t size = file.staged->size();
+    return size != 0 && size == transfer.action.source->size.value_or(file.identity.length.value_or(0));
   }
 
   /// Whether what is there and what comes are certain to be parts of the same bytes, or a digest will tell.
@@ -248,8 +292,12 @@ class Transfers {
     core::Outcome outcome;
     outcome.error = result.error;
     if (!outcome.error) outcome.error = guarded([&] { return file.staged->finish(); });
-    if (classify(outcome.error) == ErrorClass::wrong_bytes) {
+    const ErrorClass cls = classify(outcome.error);
+    if (cls == ErrorClass::wrong_bytes) {
       if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
+    } else if (file.staged && file.url && cls != ErrorClass::none && cls != ErrorClass::local) {
+      // It may be long until it goes on, or be another run that does.
+      checkpoint(*transfer, 1);
     }
     if (outcome.error) {
       const core::action::StartFile& action = transfer->action;
@@ -268,6 +316,8 @@ class Transfers {
     if (!file.staged) return {};
     waste(file.staged->size());
     file.identity = {};
+    file.url.reset();
+    file.checkpoint = 0;
     return file.staged->restart();
   }
 
@@ -297,8 +347,10 @@ class Transfers {
 
   S& storage_;
   D& downloader_;
+  const std::uint64_t checkpoint_bytes_;
   Hooks hooks_;
   RateMeter received_;
+  std::atomic<std::uint64_t> resumed_{0};
   std::atomic<std::uint64_t> wasted_{0};
   std::atomic<std::uint64_t> staged_{0};
   std::mutex mutex_;

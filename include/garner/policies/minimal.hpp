@@ -73,6 +73,8 @@ class Storage {
     [[nodiscard]] std::uint64_t size() const { return bytes; }
     std::error_code write(std::span<const std::byte> more) { return bytes += more.size(), std::error_code(); }
     std::error_code restart() { return bytes = 0, std::error_code(); }
+    [[nodiscard]] std::string origin() const { return {}; }
+    std::error_code checkpoint(std::string_view) { return {}; }
     std::error_code finish() { return {}; }
   };
   struct Staging {
@@ -82,7 +84,7 @@ class Storage {
   };
 
   Recovery recover(const std::function<void(const Generation&)>&) { return {}; }
-  std::error_code clean_up() { return {}; }
+  std::error_code clean_up(Partial) { return {}; }
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code&) { return {chunk, number}; }
   Generation publish(Staging& staging, std::error_code&) {
     held_[staging.number] = staging.chunk;

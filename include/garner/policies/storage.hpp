@@ -10,6 +10,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include "garner/chunk.hpp"
@@ -32,7 +33,11 @@ struct Recovery {
   std::error_code error;
   std::string subject;                ///< with an error: the path that it is about
   std::uint64_t last_generation = 0;  ///< the greatest number that is in use anywhere, leftovers included
+  bool has_partial = false;           ///< chunks that an earlier run did not fetch to their end can be gone on with
 };
+
+/// What `clean_up` does with chunks that an earlier run did not fetch to their end.
+enum class Partial : std::uint8_t { keep, remove };
 
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
@@ -45,15 +50,21 @@ struct StoreUsage {
 /// |------------------------------|-------------------|----------------------------------------------------------------|
 /// | `s.recover(found)`           | `Recovery`        | called first and once; calls `found(generation)` for each that |
 /// |                              |                   | is published and not doomed. Opens none of them                |
-/// | `s.clean_up()`               | `std::error_code` | takes away what an earlier run left half-done (staging,        |
-/// |                              |                   | doomed, half removed) and what could not be discarded since;   |
-/// |                              |                   | after an error it is called again, later                       |
-/// | `s.stage(chunk, number, ec)` | `S::Staging`      | an empty staging area for this generation; with an error,      |
-/// |                              |                   | nothing, or what the next `clean_up` takes away                |
-/// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name, empty                            |
+/// | `s.clean_up(partial)`        | `std::error_code` | takes away what an earlier run left half-done (doomed, half    |
+/// |                              |                   | removed), what could not be discarded since, and, as `partial` |
+/// |                              |                   | says, what could be gone on with; after an error it is called  |
+/// |                              |                   | again, later                                                   |
+/// | `s.stage(chunk, number, ec)` | `S::Staging`      | a staging area for this generation: empty, or with what an     |
+/// |                              |                   | earlier run had of this chunk; with an error, nothing, or what |
+/// |                              |                   | the next `clean_up` takes away                                 |
+/// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name: as it was at its last            |
+/// |                              |                   | checkpoint, by an earlier run too, or empty                    |
 /// | `file.size()`                | `std::uint64_t`   | the bytes that it has                                          |
 /// | `file.write(bytes)`          | `std::error_code` | appends all of them                                            |
-/// | `file.restart()`             | `std::error_code` | empties it                                                     |
+/// | `file.checkpoint(origin)`    | `std::error_code` | a later run opens the file with the bytes that it has now, and |
+/// |                              |                   | with `origin`, as far as that can be done                      |
+/// | `file.origin()`              | `std::string`     | of the last checkpoint, if by an earlier run                   |
+/// | `file.restart()`             | `std::error_code` | empties it; there is no checkpoint any more                    |
 /// | `file.finish()`              | `std::error_code` | it is whole: its size and digest are as the description says   |
 /// |                              |                   | (or an error), and it is durable                               |
 /// | `s.publish(staging, ec)`     | `Generation`      | all of it, durable, or nothing. Every file was finished        |
@@ -73,8 +84,8 @@ struct StoreUsage {
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
 /// after another, except that its staged files are opened and written at the same time, each by one thread.
 /// Throws: may throw; a `std::system_error`'s code counts as returned, anything else as `errc::policy_failed`.
-/// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write` and `restart`,
-/// which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
+/// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write`, `restart` and
+/// `checkpoint`, which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
 /// Ends: the store outlives the manager where pins do. Dropping a `Staging` or a `StagedFile` keeps what is on disk.
 /// In return: only generations that `recover` or `publish` gave are named, and none after its `remove`. A generation is
 /// removed when nobody holds a pin on it.
@@ -88,7 +99,7 @@ concept storage_recovers = requires(S& s, const std::function<void(const Generat
 };
 template <class S>
 concept storage_cleans_up = requires(S& s) {
-  { s.clean_up() } -> std::same_as<std::error_code>;
+  { s.clean_up(Partial::keep) } -> std::same_as<std::error_code>;
 };
 template <class S>
 concept storage_has_staging = requires { typename S::Staging; } && std::movable<typename S::Staging>;
@@ -112,6 +123,12 @@ concept storage_writes_files =
       { file.write(bytes) } -> std::same_as<std::error_code>;
       { file.restart() } -> std::same_as<std::error_code>;
       { file.finish() } -> std::same_as<std::error_code>;
+    };
+template <class S>
+concept storage_keeps_checkpoints =
+    !storage_has_staged_file<S> || requires(typename S::StagedFile& file, std::string_view origin) {
+      { file.origin() } -> std::convertible_to<std::string>;
+      { file.checkpoint(origin) } -> std::same_as<std::error_code>;
     };
 template <class S>
 concept storage_publishes =
@@ -154,7 +171,8 @@ template <class S>
 concept Storage =
     fragments::storage_moves<S> && fragments::storage_recovers<S> && fragments::storage_cleans_up<S> &&
     fragments::storage_has_staging<S> && fragments::storage_stages<S> && fragments::storage_has_staged_file<S> &&
-    fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_publishes<S> &&
+    fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_keeps_checkpoints<S> &&
+    fragments::storage_publishes<S> &&
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
     fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
     fragments::storage_tells_usage<S>;
@@ -168,7 +186,7 @@ constexpr bool diagnose_storage() {
                 "garner: a Storage must have recover(const std::function<void(const garner::Generation&)>&) that "
                 "returns a garner::Recovery.");
   static_assert(fragments::storage_cleans_up<S>,
-                "garner: a Storage must have clean_up() that returns a std::error_code.");
+                "garner: a Storage must have clean_up(garner::Partial) that returns a std::error_code.");
   static_assert(fragments::storage_has_staging<S>, "garner: a Storage must have a movable type Staging.");
   static_assert(fragments::storage_stages<S>,
                 "garner: a Storage must have stage(const garner::DataChunk&, std::uint64_t, std::error_code&) that "
@@ -180,6 +198,9 @@ constexpr bool diagnose_storage() {
   static_assert(fragments::storage_writes_files<S>,
                 "garner: a Storage's StagedFile must have size(), and write(std::span<const std::byte>), restart() "
                 "and finish() that return a std::error_code.");
+  static_assert(fragments::storage_keeps_checkpoints<S>,
+                "garner: a Storage's StagedFile must have origin() that returns a std::string, and "
+                "checkpoint(std::string_view) that returns a std::error_code.");
   static_assert(fragments::storage_publishes<S>,
                 "garner: a Storage must have publish(Staging&, std::error_code&) that returns a garner::Generation.");
   static_assert(fragments::storage_discards<S>,

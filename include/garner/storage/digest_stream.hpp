@@ -57,12 +57,19 @@ class DigestStream {
   }
 
   /// Of all bytes so far; more may follow.
-  [[nodiscard]] FoundDigests digests() const {
-    FoundDigests found;
+  [[nodiscard]] Xxh3 xxh3() const noexcept {
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(xxh3_.get()));
     static_assert(sizeof(canonical.digest) == std::tuple_size_v<Xxh3>);
-    std::copy_n(canonical.digest, found.xxh3.size(), found.xxh3.begin());
+    Xxh3 out{};
+    std::copy_n(canonical.digest, out.size(), out.begin());
+    return out;
+  }
+
+  /// Likewise.
+  [[nodiscard]] FoundDigests digests() const {
+    FoundDigests found;
+    found.xxh3 = xxh3();
     if (evp_) {
       const Evp copy(EVP_MD_CTX_new());
       if (!copy) throw std::bad_alloc();

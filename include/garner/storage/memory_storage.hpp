@@ -27,13 +27,9 @@
 #include "garner/error.hpp"
 #include "garner/ids.hpp"
 #include "garner/policies/storage.hpp"
+#include "garner/storage/memory_disk.hpp"
 
 namespace garner {
-
-/// A published generation's files. Immutable; lives as long as anyone holds it.
-struct MemoryChunk {
-  std::map<std::string, std::vector<std::byte>> files;  ///< file name -> its bytes
-};
 
 /// Location: a `std::shared_ptr<const MemoryChunk>`, null for a generation that the store does not hold.
 ///
@@ -47,47 +43,7 @@ class MemoryStorage {
   /// Whether `bytes` have this digest. Called by any thread, several at a time.
   using DigestCheck = std::function<bool(const Digest& digest, std::span<const std::byte> bytes)>;
 
-  /// What a data directory is to the other storage: it outlives the store, and one store at a time uses it. Opaque.
-  class Disk {
-   public:
-    /// `capacity`: bytes, of published and staged files together; more is `errc::no_space`.
-    explicit Disk(std::uint64_t capacity = std::numeric_limits<std::uint64_t>::max()) : capacity_(capacity) {}
-
-   private:
-    friend class MemoryStorage;
-
-    struct StagedBytes {
-      std::vector<std::byte> bytes;
-      bool finished = false;
-    };
-    struct Staged {
-      DataChunk chunk;
-      std::map<std::string, std::shared_ptr<StagedBytes>> files;
-    };
-    struct Held {
-      DataChunk described;
-      std::shared_ptr<MemoryChunk> chunk;
-      std::map<std::string, std::uint64_t> checksums;
-    };
-
-    /// False where there is no room.
-    bool take(std::uint64_t bytes) noexcept {
-      std::uint64_t used = used_.load();
-      do {
-        if (bytes > capacity_ - used) return false;
-      } while (!used_.compare_exchange_weak(used, used + bytes));
-      return true;
-    }
-    void give_back(std::uint64_t bytes) noexcept { used_ -= bytes; }
-
-    const std::uint64_t capacity_;
-    std::atomic<std::uint64_t> used_{0};
-    std::mutex mutex_;                        ///< guards all below, but for the bytes of staged files
-    std::map<std::uint64_t, Staged> staged_;  ///< generation number -> what it has so far
-    std::map<std::uint64_t, Held> held_;      ///< likewise
-    std::set<std::uint64_t> doomed_;          ///< generation numbers
-    bool in_use_ = false;
-  };
+  using Disk = MemoryDisk;
 
   /// A file of a staging area. One thread at a time; default-constructed it holds none.
   class StagedFile {
@@ -115,6 +71,16 @@ class MemoryStorage {
       if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
       disk_->give_back(size());
       file_->bytes.clear();
+      file_->origin.clear();
+      file_->checkpoint = 0;
+      return {};
+    }
+
+    [[nodiscard]] std::string origin() const { return file_ ? file_->origin : std::string(); }
+    std::error_code checkpoint(std::string_view origin) {
+      if (!is_open()) return std::make_error_code(std::errc::bad_file_descriptor);
+      file_->origin = origin;
+      file_->checkpoint = file_->bytes.size();
       return {};
     }
 
@@ -153,16 +119,26 @@ class MemoryStorage {
       file.disk_ = disk_;
       file.check_ = check_;
       file.asked_ = source->second;
-      file.file_ = std::make_shared<Disk::StagedBytes>();
       const std::lock_guard lock(disk_->mutex_);
       std::shared_ptr<Disk::StagedBytes>& slot = disk_->staged_[number_].files[name];
-      if (slot) disk_->give_back(slot->bytes.size());
-      slot = file.file_;
+      if (!slot || !can_go_on(*slot, source->second)) {
+        if (slot) disk_->give_back(slot->bytes.size());
+        slot = std::make_shared<Disk::StagedBytes>();
+        slot->asked = {{}, source->second.size, source->second.digest};
+      }
+      disk_->give_back(slot->bytes.size() - slot->checkpoint);
+      slot->bytes.resize(slot->checkpoint);
+      slot->finished = false;
+      file.file_ = slot;
       return file;
     }
 
    private:
     friend class MemoryStorage;
+
+    static bool can_go_on(const Disk::StagedBytes& left, const FileSource& asked) {
+      return left.checkpoint != 0 && left.asked.size == asked.size && left.asked.digest == asked.digest;
+    }
 
     std::shared_ptr<Disk> disk_;
     std::shared_ptr<const DigestCheck> check_;
@@ -198,7 +174,8 @@ class MemoryStorage {
       const auto saw = [&recovery](std::uint64_t number) {
         recovery.last_generation = std::max(recovery.last_generation, number);
       };
-      for (const auto& [number, staged] : disk_->staged_) leftovers_.push_back(number), saw(number);
+      for (auto& [number, staged] : disk_->staged_) staged.is_partial = true, saw(number);
+      recovery.has_partial = !disk_->staged_.empty();
       for (const std::uint64_t number : disk_->doomed_) leftovers_.push_back(number), saw(number);
       for (const auto& [number, generation] : disk_->held_) {
         saw(number);
@@ -209,9 +186,14 @@ class MemoryStorage {
     return recovery;
   }
 
-  std::error_code clean_up() {
+  std::error_code clean_up(Partial partial) {
     const std::lock_guard lock(disk_->mutex_);
     for (const std::uint64_t number : std::exchange(leftovers_, {})) erase(number);
+    if (partial == Partial::keep) return {};
+    for (auto at = disk_->staged_.begin(); at != disk_->staged_.end();) {
+      const auto staged = at++;
+      if (staged->second.is_partial) erase_staged(staged->first);
+    }
     return {};
   }
 
@@ -219,10 +201,12 @@ class MemoryStorage {
     Staging staging;
     {
       const std::lock_guard lock(disk_->mutex_);
-      const bool is_new = !disk_->held_.contains(number) && disk_->staged_.try_emplace(number).second;
+      const bool is_new = !disk_->held_.contains(number) && !disk_->staged_.contains(number);
       ec = is_new ? std::error_code() : std::make_error_code(std::errc::file_exists);
       if (ec) return staging;
-      disk_->staged_[number].chunk = chunk;
+      Disk::Staged& staged = disk_->staged_[number] = take_partial(chunk.id);
+      staged.chunk = chunk;
+      drop_unnamed(staged);
     }
     staging.disk_ = disk_;
     staging.check_ = check_;
@@ -347,6 +331,26 @@ class MemoryStorage {
   [[nodiscard]] const Disk::Held* find(const Generation& generation) const {
     const auto at = disk_->held_.find(generation.number);
     return at != disk_->held_.end() && at->second.described.id == generation.id ? &at->second : nullptr;
+  }
+
+  /// What an earlier store had of this chunk, taken out of the disk; or nothing.
+  Disk::Staged take_partial(const ChunkId& id) {
+    const auto left = std::find_if(disk_->staged_.begin(), disk_->staged_.end(), [&id](const auto& staged) {
+      return staged.second.is_partial && staged.second.chunk.id == id;
+    });
+    if (left == disk_->staged_.end()) return {};
+    Disk::Staged staged = std::move(disk_->staged_.extract(left).mapped());
+    staged.is_partial = false;
+    return staged;
+  }
+
+  /// Files that the description does not name any more.
+  void drop_unnamed(Disk::Staged& staged) {
+    std::erase_if(staged.files, [&](const auto& file) {
+      const bool is_named = staged.chunk.files.contains(file.first);
+      if (!is_named) disk_->give_back(file.second->bytes.size());
+      return !is_named;
+    });
   }
 
   void erase_staged(std::uint64_t number) {

@@ -4,6 +4,7 @@
 // synced through the descriptor that wrote it. What becomes of it, the store decides (store_protocol.hpp).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -11,16 +12,21 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/error.hpp"
+#include "garner/storage/checkpoint.hpp"
 #include "garner/storage/chunk_descriptor.hpp"
 #include "garner/storage/digest_stream.hpp"
 #include "garner/storage/file_system.hpp"
+#include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_root.hpp"
 
 namespace garner {
@@ -36,11 +42,71 @@ struct StagingArea {
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
 
-  std::mutex mutex;                        ///< guards the next two; held across no operation
+  std::mutex mutex;                        ///< guards the next three; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
+  std::set<std::string> notes;             ///< names of the checkpoints that may be there
   bool sync_failed = false;                ///< bytes may be lost: none of it is published any more
   bool left_staging = false;               ///< published or taken away: `name` is not in `staging/` any more.
                                            ///< Only `publish` and `discard` look, which come one after another
+
+  /// False where it cannot be written, which costs no more than bytes that another run fetches again.
+  bool write_note(const std::string& note, std::string_view text) {
+    if (remove_note(note)) return false;
+    {
+      const std::lock_guard lock(mutex);
+      notes.insert(note);
+    }
+    std::error_code ec;
+    typename F::File file = root->fs().create_file(directory, note, ec);
+    if (!ec) ec = root->fs().write(file, 0, std::as_bytes(std::span(text)));
+    return !ec && !root->fs().close(file);
+  }
+
+  std::error_code remove_note(const std::string& note) {
+    {
+      const std::lock_guard lock(mutex);
+      if (!notes.contains(note)) return {};
+    }
+    const std::error_code ec = root->unless_missing(root->fs().remove_file(directory, note));
+    const std::lock_guard lock(mutex);
+    if (!ec) notes.erase(note);
+    return ec;
+  }
+
+  /// Nothing but the files may be published.
+  std::error_code remove_notes() {
+    std::set<std::string> all;
+    {
+      const std::lock_guard lock(mutex);
+      all = notes;
+    }
+    std::error_code ec;
+    for (const std::string& note : all) {
+      if (!ec) ec = remove_note(note);
+    }
+    return ec;
+  }
+
+  /// Takes away what an earlier run left that is none of this description's files, and learns which have a checkpoint.
+  std::error_code adopt() {
+    std::set<std::string> known;
+    for (const auto& [file, source] : chunk.files) {
+      for (const bool second : {false, true}) known.insert(checkpoint_name(file, second));
+    }
+    std::vector<std::string> others;
+    std::error_code ec = root->fs().list(directory, [&](std::string_view entry, EntryKind) {
+      std::string found_name(entry);
+      if (known.contains(found_name)) {
+        notes.insert(std::move(found_name));
+      } else if (!chunk.files.contains(found_name)) {
+        others.push_back(std::move(found_name));
+      }
+    });
+    for (const std::string& other : others) {
+      if (!ec) ec = root->remove_tree(directory, other);
+    }
+    return ec;
+  }
 };
 
 }  // namespace detail
@@ -72,14 +138,27 @@ class BasicStagedFile {
     return {};
   }
 
-  /// Empties the file.
+  /// Empties the file, and takes its checkpoint away.
   std::error_code restart() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    const std::error_code ec = area_->root->fs().truncate(file_, 0);
+    std::error_code ec = remove_checkpoint();
+    if (!ec) ec = fs().truncate(file_, 0);
     if (ec) return ec;
     size_ = 0;
     digests_->restart();
     return reserve();
+  }
+
+  /// Of the last checkpoint.
+  [[nodiscard]] const std::string& origin() const noexcept { return origin_; }
+
+  /// Written down in a small file beside this one, which is not synced. No error where that cannot be done: the one before
+  /// counts then.
+  std::error_code checkpoint(std::string_view origin) {
+    if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    write_checkpoint(*area_, {size_, digests_->xxh3(), detail::asked_of(asked_), std::string(origin)});
+    origin_ = origin;
+    return {};
   }
 
   /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
@@ -90,17 +169,22 @@ class BasicStagedFile {
     if (size_ < asked_.size.value_or(0)) return errc::body_too_short;
     const FoundFile found{size_, digests_->digests()};
     if (found.digests.asked != asked_.digest) return errc::digest_mismatch;
+    // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well, and
+    // which would be told of a good sync. So there is no checkpoint while they are synced.
+    const std::string origin = origin_;
+    std::error_code ec = remove_checkpoint();
+    if (ec) return ec;
     const auto area = std::exchange(area_, nullptr);
     typename F::File file = std::move(file_);
-    std::error_code ec = area->root->sync_file(file);
+    ec = area->root->sync_file(file);
     const std::error_code close_error = area->root->fs().close(file);
-    const std::lock_guard lock(area->mutex);
-    if (ec) {
-      area->sync_failed = true;
-      return ec;
+    {
+      const std::lock_guard lock(area->mutex);
+      area->sync_failed = area->sync_failed || ec;
+      if (!ec && !close_error) area->found.insert_or_assign(name_, found);
     }
-    if (close_error) return close_error;
-    area->found.insert_or_assign(name_, found);
+    if (ec || close_error) return ec ? ec : close_error;
+    if (!origin.empty()) write_checkpoint(*area, {size_, found.digests.xxh3, detail::asked_of(asked_), origin});
     return {};
   }
 
@@ -113,6 +197,57 @@ class BasicStagedFile {
     digests_.emplace(asked_.digest ? std::optional(asked_.digest->algorithm()) : std::nullopt);
   }
 
+  [[nodiscard]] F& fs() const noexcept { return area_->root->fs(); }
+
+  void write_checkpoint(detail::StagingArea<F>& area, const detail::Checkpoint& checkpoint) {
+    const std::string note = detail::encode_checkpoint(checkpoint);
+    if (note.size() > detail::Checkpoint::max_size) return;
+    if (!area.write_note(detail::checkpoint_name(name_, !second_), note)) return;
+    area.remove_note(detail::checkpoint_name(name_, second_));
+    second_ = !second_;
+  }
+
+  std::error_code remove_checkpoint() {
+    origin_.clear();
+    const std::error_code ec = area_->remove_note(detail::checkpoint_name(name_, false));
+    return ec ? ec : area_->remove_note(detail::checkpoint_name(name_, true));
+  }
+
+  /// Goes back to the last checkpoint that another run wrote down; false where there is none that is true.
+  bool go_on() {
+    std::optional<detail::Checkpoint> last;
+    for (const bool second : {false, true}) {
+      std::error_code ec;
+      const std::string note = area_->root->read_small_file(area_->directory, detail::checkpoint_name(name_, second),
+                                                            detail::Checkpoint::max_size, ec);
+      auto checkpoint = ec ? std::nullopt : detail::decode_checkpoint(note);
+      if (!checkpoint || checkpoint->asked != detail::asked_of(asked_)) continue;
+      if (last && last->size >= checkpoint->size) continue;
+      last = std::move(checkpoint);
+      second_ = second;
+    }
+    if (!last || last->size > asked_.size.value_or(std::numeric_limits<std::int64_t>::max())) return false;
+    if (read_digests(last->size) || digests_->xxh3() != last->xxh3) return false;
+    if (fs().truncate(file_, size_)) return false;
+    origin_ = last->origin;
+    return true;
+  }
+
+  /// Of the file's first `size` bytes.
+  std::error_code read_digests(std::uint64_t size) {
+    std::error_code ec;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, std::size_t{256} << 10)));
+    while (size_ < size && !ec) {
+      const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(size - size_, buffer.size()));
+      const std::size_t count = fs().read(file_, size_, std::span(buffer).first(most), ec);
+      if (!ec && count == 0) ec = errc::io_error;
+      if (ec) return ec;
+      digests_->update(std::span(buffer).first(count));
+      size_ += count;
+    }
+    return ec;
+  }
+
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
     return size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
@@ -123,6 +258,8 @@ class BasicStagedFile {
   FileSource asked_;
   typename F::File file_;
   std::uint64_t size_ = 0;
+  std::string origin_;
+  bool second_ = false;  ///< of the two names of its checkpoint, the one in use
   std::optional<DigestStream> digests_;
 };
 
@@ -132,19 +269,27 @@ class BasicStaging {
  public:
   BasicStaging() = default;
 
-  /// A new, empty file for `name`, one of the description's names (else `errc::invalid_file_name`); what was staged
-  /// under that name before is gone.
+  /// The file for `name`, one of the description's names (else `errc::invalid_file_name`): as it was at its last checkpoint,
+  /// or empty.
   BasicStagedFile<F> open(const std::string& name, std::error_code& ec) {
     ec = check(name);
     if (ec) return {};
-    auto& fs = area_->root->fs();
     {
       const std::lock_guard lock(area_->mutex);
       area_->found.erase(name);
     }
-    ec = area_->root->unless_missing(fs.remove_file(area_->directory, name));
-    if (ec) return {};
-    typename F::File handle = fs.create_file(area_->directory, name, ec);
+    typename F::File handle = fs().create_file(area_->directory, name, ec);
+    if (ec == std::errc::file_exists) {
+      std::optional<BasicStagedFile<F>> left = open_left(name);
+      ec.clear();
+      if (left) return *std::move(left);
+      // A new file, and not this one emptied: a sync of it may have failed for an earlier process, and no later one tells.
+      ec = area_->root->remove_tree(area_->directory, name);
+      for (const bool second : {false, true}) {
+        if (!ec) ec = area_->remove_note(detail::checkpoint_name(name, second));
+      }
+      if (!ec) handle = fs().create_file(area_->directory, name, ec);
+    }
     if (ec) return {};
     BasicStagedFile<F> file(area_, name, std::move(handle));
     ec = file.reserve();
@@ -156,6 +301,18 @@ class BasicStaging {
   friend class BasicStore;
 
   explicit BasicStaging(std::shared_ptr<detail::StagingArea<F>> area) : area_(std::move(area)) {}
+
+  [[nodiscard]] F& fs() const noexcept { return area_->root->fs(); }
+
+  /// What stands there already, where it can be gone on with.
+  std::optional<BasicStagedFile<F>> open_left(const std::string& name) {
+    std::error_code ec;
+    typename F::File handle = fs().open_file(area_->directory, name, Access::write, ec);
+    if (ec) return std::nullopt;
+    BasicStagedFile<F> file(area_, name, std::move(handle));
+    if (!file.go_on()) return std::nullopt;
+    return file;
+  }
 
   [[nodiscard]] std::error_code check(const std::string& name) const {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);

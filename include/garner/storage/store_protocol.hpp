@@ -77,9 +77,9 @@ class BasicStore {
   }
 
   /// As `StoreRemover` says.
-  std::error_code clean_up() {
+  std::error_code clean_up(Partial partial) {
     std::uint64_t freed = 0;
-    const std::error_code ec = state_->remover.clean_up(freed);
+    const std::error_code ec = state_->remover.clean_up(partial, freed);
     state_->bytes_used -= freed;
     return ec;
   }
@@ -92,7 +92,8 @@ class BasicStore {
     return ec;
   }
 
-  /// `errc::chunk_too_large` where the description would not fit into `chunk.json`.
+  /// With what an earlier run had of this chunk, whatever its description was then: each file is looked at when it is
+  /// opened. `errc::chunk_too_large` where the description would not fit into `chunk.json`.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
@@ -102,10 +103,12 @@ class BasicStore {
     area->chunk = chunk;
     area->number = number;
     area->name = store_layout::staging_name({chunk.id, number});
-    ec = fs().make_directory(root().staging(), area->name);
+    const bool is_adopted = adopt_partial(chunk.id, area->name, ec);
+    if (!ec && !is_adopted) ec = fs().make_directory(root().staging(), area->name);
     if (ec) return {};
     area->directory = fs().open_directory(root().staging(), area->name, ec);
     Staging staging(std::move(area));
+    if (!ec && is_adopted) ec = staging.area_->adopt();
     if (!ec) return staging;
     discard(staging);
     return {};
@@ -202,6 +205,18 @@ class BasicStore {
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
 
+  /// Renames what an earlier run had of this chunk; false where there is nothing.
+  bool adopt_partial(const ChunkId& id, const std::string& name, std::error_code& ec) {
+    const std::string partial = state_->remover.take_partial(id);
+    if (partial.empty()) return false;
+    ec = fs().rename(root().staging(), partial, root().staging(), name);
+    if (!ec) return true;
+    detail::Leftovers leftovers;
+    leftovers.staging.push_back(partial);
+    state_->remover.leave(leftovers);
+    return false;
+  }
+
   /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
   std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
     if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
@@ -218,6 +233,7 @@ class BasicStore {
     const std::string text = encode_descriptor(descriptor);
     // Of an earlier attempt, which may have run out of space here.
     std::error_code ec = root().unless_missing(fs().remove_file(area.directory, store_layout::descriptor_file));
+    if (!ec) ec = area.remove_notes();
     if (!ec) ec = root().write_small_file(area.directory, store_layout::descriptor_file, text);
     return ec ? ec : root().sync_directory(area.directory);
   }

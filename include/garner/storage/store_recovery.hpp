@@ -28,7 +28,8 @@ namespace garner::detail {
 struct Leftovers {
   std::vector<Generation> doomed;    ///< in `chunks/` with a marker in `doomed/`
   std::vector<std::string> markers;  ///< in `doomed/`, of generations that are in `chunks/` no more
-  std::vector<std::string> staging;  ///< names in `staging/`
+  std::vector<std::string> staging;  ///< names in `staging/`, to be taken away
+  std::vector<std::string> partial;  ///< names in `staging/` that can be gone on with
   std::vector<std::string> trash;    ///< names in `trash/`
   std::vector<Generation> unmarked;  ///< that a power cut may bring back, and have no marker in `doomed/` yet
 
@@ -36,6 +37,7 @@ struct Leftovers {
     doomed.insert(doomed.end(), more.doomed.begin(), more.doomed.end());
     markers.insert(markers.end(), more.markers.begin(), more.markers.end());
     staging.insert(staging.end(), more.staging.begin(), more.staging.end());
+    partial.insert(partial.end(), more.partial.begin(), more.partial.end());
     trash.insert(trash.end(), more.trash.begin(), more.trash.end());
     unmarked.insert(unmarked.end(), more.unmarked.begin(), more.unmarked.end());
   }
@@ -82,7 +84,8 @@ class StoreScanner {
       const auto staging = store_layout::parse_staging_name(name);
       if (kind != EntryKind::directory || !staging) return unrecognised(store_layout::staging_directory, name);
       saw(staging->number);
-      scan_.leftovers.staging.emplace_back(name);
+      scan_.leftovers.partial.emplace_back(name);
+      scan_.recovery.has_partial = true;
     };
     return check(root_.fs().list(root_.staging(), staged), store_layout::staging_directory);
   }

@@ -43,13 +43,33 @@ class StoreRemover {
     leftovers_.append(leftovers);
   }
 
+  /// The name in `staging/` of what an earlier run had of this chunk, the newest, which is the caller's now; or empty.
+  std::string take_partial(const ChunkId& id) {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string>& partial = leftovers_.partial;
+    auto newest = partial.end();
+    std::uint64_t number = 0;
+    for (auto at = partial.begin(); at != partial.end(); ++at) {
+      const auto name = store_layout::parse_staging_name(*at);
+      if (name->id != id || name->number < number) continue;
+      number = name->number;
+      newest = at;
+    }
+    if (newest == partial.end()) return {};
+    std::string name = std::move(*newest);
+    partial.erase(newest);
+    return name;
+  }
+
   /// Takes away what `recover` found half-done, and what could not be discarded since. Goes on where something fails,
   /// keeps it for the next call, and returns the first error. `freed`: bytes that have left `chunks/`.
-  std::error_code clean_up(std::uint64_t& freed) {
+  std::error_code clean_up(Partial partial, std::uint64_t& freed) {
     Leftovers leftovers;
     {
       const std::lock_guard lock(mutex_);
       leftovers = std::exchange(leftovers_, {});
+      auto& to = partial == Partial::keep ? leftovers_.partial : leftovers.staging;
+      to.insert(to.end(), leftovers.partial.begin(), leftovers.partial.end());
     }
     Leftovers left;
     std::error_code first;
