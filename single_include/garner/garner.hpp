@@ -4930,7 +4930,8 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// ==========
 /// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
 /// one plain component (no `/`, not `.` or `..`), is looked up in its directory alone, and no link is followed.
-/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of.
+/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of. `concurrent`
+/// says whether other threads may be waited for and made use of; false where one thread does everything.
 ///
 /// | expression                      | result             | must promise                                         |
 /// |---------------------------------|--------------------|------------------------------------------------------|
@@ -4971,6 +4972,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
     requires(F& fs, typename F::Mutex& mutex, const typename F::Directory& dir, typename F::File& file,
              const std::string& name, const EntryVisitor& visitor, std::uint64_t at, std::span<std::byte> to,
              std::span<const std::byte> bytes, std::error_code& ec) {
+  requires std::same_as<decltype(F::concurrent), const bool>;
   mutex.lock();
   mutex.unlock();
   { fs.path() } -> std::convertible_to<std::filesystem::path>;
@@ -5091,6 +5093,7 @@ inline std::filesystem::path absolute_directory(const std::filesystem::path& pat
 class PosixFileSystem {
  public:
   using Mutex = std::mutex;
+  static constexpr bool concurrent = true;
   class Directory : private detail::Descriptor {
     friend class PosixFileSystem;
     using detail::Descriptor::Descriptor;
@@ -6316,6 +6319,240 @@ class BasicStaging {
 
 }  // namespace garner
 
+// garner/storage/store_datasets.hpp -------------------------------------------------------------------------
+// The directories of `chunks/`, one for each dataset, while they are used: how one is made durable before anything is
+// renamed into it, and how all who use it at the same time share its syncs.
+
+// garner/storage/shared_sync.hpp ----------------------------------------------------------------------------
+// One directory's syncs, shared by all who change it at the same time (group commit): while a sync runs the next
+// changes gather, and one sync serves them all. There is no timer: who is alone syncs at once. Which directories are
+// shared is the store's matter.
+
+namespace garner::detail {
+
+/// For each change: `join`, change the directory, `commit`. Every sync of the directory goes this way while others may
+/// use it: one that fails elsewhere would take the news with it.
+///
+/// A change is durable once a sync that *began* after it has succeeded: one that was running may have written the
+/// directory before. And a sync that failed spoils all that was under way when it *ended*, also what was changed while
+/// it ran, and what a later sync seems to cover: the kernel tells of a page that it could not write once, drops it, and
+/// the next sync, which finds nothing dirty, succeeds. So everyone who had joined by then is told, and none of them syncs
+/// again for the same change. Nobody else needs to be: who joins later makes his change later, too. For the same reason
+/// a sync counts for others only when those that had begun before it have ended: one of them may have been told of the
+/// failure already, and not have passed it on yet.
+///
+/// That may tell one too many (who joined and had changed nothing yet, or was covered by an earlier sync and has not
+/// woken up yet), and never one too few.
+///
+/// Thread-safety: all members at the same time.
+template <FileSystem F>
+class SharedSync {
+ public:
+  /// Which failures come before a change. A value.
+  class Ticket {
+    friend class SharedSync;
+    explicit Ticket(std::uint64_t failed) : failed_(failed) {}
+    std::uint64_t failed_;
+  };
+
+  /// `at_once` syncs may run at the same time, and only more than that are shared: those who change one file system
+  /// are served together by its journal, too, and to wait for a sync that will not do costs more than to begin the next.
+  /// More than one only where each comes through a descriptor of its own, opened after `join`: one that all use tells of
+  /// a failure to one of them, and not to the other.
+  explicit SharedSync(std::size_t at_once)
+      // Where all is one thread's (a simulation) nobody can be waited for, and none is in the middle of being told.
+      : at_once_(F::concurrent ? at_once : std::numeric_limits<std::size_t>::max()) {}
+
+  [[nodiscard]] Ticket join() {
+    const std::lock_guard lock(mutex_);
+    return Ticket(failed_);
+  }
+
+  /// Returns when what was changed since `ticket` was taken is durable, or may never be. `sync()` syncs the directory.
+  /// It is called for this change and all others that were committed by then, or, where another's call does for this
+  /// one, not at all.
+  template <class Sync>
+  std::error_code commit(const Ticket& ticket, const Sync& sync) {
+    std::uint64_t number = 0;
+    {
+      std::unique_lock lock(mutex_);
+      const std::uint64_t covering = begun_ + 1;
+      const auto is_told = [&] { return failed_ != ticket.failed_ || served_ >= covering; };
+      one_ended_.wait(lock, [&] { return is_told() || running_.size() < at_once_; });
+      if (failed_ != ticket.failed_) return errc::sync_failed;
+      if (is_told()) return {};
+      number = ++begun_;
+      running_.insert(number);
+    }
+    std::error_code ec;
+    try {
+      ec = sync();
+    } catch (...) {
+      end(number, false);  // for all that is known
+      throw;
+    }
+    const bool spoiled = end(number, !ec) != ticket.failed_;
+    return spoiled && !ec ? make_error_code(errc::sync_failed) : ec;
+  }
+
+ private:
+  /// Returns how many have failed so far.
+  std::uint64_t end(std::uint64_t number, bool succeeded) {
+    const std::lock_guard lock(mutex_);
+    running_.erase(number);
+    if (succeeded) {
+      last_good_ = std::max(last_good_, number);
+    } else {
+      ++failed_;
+    }
+    if (running_.empty() || *running_.begin() > last_good_) served_ = last_good_;
+    one_ended_.notify_all();
+    return failed_;
+  }
+
+  const std::size_t at_once_;
+  typename F::Mutex mutex_;  ///< guards the rest; held across no operation
+  std::condition_variable_any one_ended_;
+  std::set<std::uint64_t> running_;  ///< syncs, by the order in which they began
+  std::uint64_t begun_ = 0;
+  std::uint64_t failed_ = 0;
+  std::uint64_t last_good_ = 0;  ///< the last that has succeeded
+  std::uint64_t served_ = 0;     ///< the same, and none that began earlier is running
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Thread-safety: all members at the same time. Lifetime: outlives each `Dataset` that it gave. What is kept of a
+/// dataset goes with the last who uses it.
+template <FileSystem F>
+class StoreDatasets {
+  /// What all who use one dataset share.
+  struct Shared {
+    typename F::Mutex making;  ///< held while it is made durable
+    SharedSync<F> syncs{2};    ///< each through the descriptor of a `Dataset`
+    std::size_t users = 0;
+  };
+  using AllShared = std::map<DatasetId, Shared>;
+
+  struct Leave {
+    StoreDatasets* datasets;
+    void operator()(const typename AllShared::value_type* shared) const noexcept { datasets->leave(shared->first); }
+  };
+  using Share = std::unique_ptr<typename AllShared::value_type, Leave>;
+
+ public:
+  /// A dataset's directory, open, in the hand of one who is going to change it.
+  class Dataset {
+   public:
+    [[nodiscard]] const typename F::Directory& directory() const noexcept { return directory_; }
+
+    /// Once, after the change: what `SharedSync::commit` says.
+    std::error_code sync() {
+      return share_->second.syncs.commit(ticket_, [this] { return root_->sync_directory(directory_); });
+    }
+
+   private:
+    friend class StoreDatasets;
+    // Joined before it is opened, as `SharedSync` asks.
+    Dataset(StoreRoot<F>& root, Share share)
+        : root_(&root), share_(std::move(share)), ticket_(share_->second.syncs.join()) {}
+
+    StoreRoot<F>* root_;
+    Share share_;
+    typename SharedSync<F>::Ticket ticket_;
+    typename F::Directory directory_;
+  };
+
+  explicit StoreDatasets(StoreRoot<F>& root) : root_(root) {}
+  StoreDatasets(const StoreDatasets&) = delete;
+  StoreDatasets& operator=(const StoreDatasets&) = delete;
+  ~StoreDatasets() = default;
+
+  /// One that is there.
+  Dataset open(const DatasetId& id, std::error_code& ec) {
+    ec.clear();
+    return open(share(id), ec);
+  }
+
+  /// The same, made and durable.
+  Dataset make(const DatasetId& id, std::error_code& ec) {
+    Share share = this->share(id);
+    {
+      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
+      // synced and then could not be removed. That is still to be removed, and made anew.
+      const std::lock_guard making(share->second.making);
+      const std::string name = store_layout::dataset_name(id);
+      ec = is_lost(name) ? remove(name) : std::error_code();
+      if (!ec) ec = make_durable(name);
+    }
+    return open(std::move(share), ec);
+  }
+
+  /// These are there, and nobody knows whether they are durable: whoever made them may have failed to sync that, and no
+  /// later sync would tell.
+  void distrust(const std::vector<std::string>& names) {
+    const std::lock_guard lock(mutex_);
+    lost_.insert(names.begin(), names.end());
+  }
+
+ private:
+  Share share(const DatasetId& id) {
+    const std::lock_guard lock(mutex_);
+    const auto at = shared_.try_emplace(id).first;
+    ++at->second.users;
+    return Share(&*at, Leave{this});
+  }
+
+  void leave(const DatasetId& id) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto at = shared_.find(id);
+    if (--at->second.users == 0) shared_.erase(at);
+  }
+
+  Dataset open(Share share, std::error_code& ec) {
+    const std::string name = store_layout::dataset_name(share->first);
+    Dataset dataset(root_, std::move(share));
+    if (!ec) dataset.directory_ = root_.fs().open_directory(root_.chunks(), name, ec);
+    return dataset;
+  }
+
+  std::error_code make_durable(const std::string& name) {
+    const auto ticket = syncs_.join();
+    std::error_code ec = root_.fs().make_directory(root_.chunks(), name);
+    if (ec == std::errc::file_exists) return {};
+    if (ec) return ec;
+    ec = syncs_.commit(ticket, [this] { return root_.sync_directory(root_.chunks()); });
+    if (ec) remove(name);
+    return ec;
+  }
+
+  [[nodiscard]] bool is_lost(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    return lost_.contains(name);
+  }
+
+  std::error_code remove(const std::string& name) {
+    const std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));
+    const std::lock_guard lock(mutex_);
+    if (ec) {
+      lost_.insert(name);
+    } else {
+      lost_.erase(name);
+    }
+    return ec;
+  }
+
+  StoreRoot<F>& root_;
+  SharedSync<F> syncs_{1};  ///< of `chunks/`
+  std::mutex mutex_;        ///< guards the next two; held across no operation
+  AllShared shared_;
+  std::set<std::string> lost_;  ///< names of directories that were made, and failed to be synced or removed
+};
+
+}  // namespace garner::detail
+
 // garner/storage/store_recovery.hpp -------------------------------------------------------------------------
 // The scan at a store's start: names alone tell what it holds and what was left half-done. No file is opened, nothing
 // is stat'ed and nothing is changed; what was found to be taken away is taken away by `clean_up` (store_protocol.hpp).
@@ -6478,7 +6715,8 @@ namespace garner::detail {
 template <FileSystem F>
 class StoreRemover {
  public:
-  explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
+  StoreRemover(std::shared_ptr<StoreRoot<F>> root, StoreDatasets<F>& datasets)
+      : root_(std::move(root)), datasets_(datasets) {}
   StoreRemover(const StoreRemover&) = delete;
   StoreRemover& operator=(const StoreRemover&) = delete;
   /// Markers that could not be made or taken away are tried once more: nobody knows of them afterwards.
@@ -6559,19 +6797,16 @@ class StoreRemover {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
     left = false;
-    const typename F::Directory dataset = open_dataset(generation, ec);
+    auto dataset = datasets_.open(generation.dataset_id, ec);
     Removal removal = removal_of(name);
     if (!ec && removal == Removal::none) {
-      ec = throw_away(dataset, store_layout::chunk_name(generation), name);
+      ec = throw_away(dataset.directory(), store_layout::chunk_name(generation), name);
       left = !ec;
-      if (left) removal = note_removal(name, Removal::thrown_away);
+      if (left) removal = note_removal(name, Removal::lost);
+      if (left && !dataset.sync()) removal = note_removal(name, Removal::durable);
     }
     if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
     if (ec) return ec;
-    if (removal == Removal::thrown_away) {
-      const bool synced = !root().sync_directory(dataset);
-      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
-    }
     if (removal == Removal::lost) {
       ec = doom(generation);
     } else {
@@ -6594,14 +6829,10 @@ class StoreRemover {
 
  private:
   /// How far the removal of a generation has come.
-  enum class Removal : std::uint8_t { none, thrown_away, durable, lost };
+  enum class Removal : std::uint8_t { none, lost, durable };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
   [[nodiscard]] F& fs() const noexcept { return root_->fs(); }
-
-  typename F::Directory open_dataset(const Generation& generation, std::error_code& ec) const {
-    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-  }
 
   [[nodiscard]] Removal removal_of(const std::string& name) const {
     const std::lock_guard lock(mutex_);
@@ -6629,18 +6860,19 @@ class StoreRemover {
       const Generation generation = *store_layout::parse_qualified_name(name);
       const auto [at, is_new] = synced.try_emplace(generation.dataset_id);
       if (is_new) {
-        const typename F::Directory dataset = open_dataset(generation, at->second);
-        at->second = at->second ? root().unless_missing(at->second) : root().sync_directory(dataset);
+        auto dataset = datasets_.open(generation.dataset_id, at->second);
+        at->second = at->second ? root().unless_missing(at->second) : dataset.sync();
       }
       if (failed(at->second ? at->second : root().remove_tree(root().trash(), name))) left.push_back(name);
     }
     return left;
   }
 
-  /// Sees to it that there is a marker of this name in `doomed/`, an empty file, or that there is none.
+  /// Sees to it that there is a marker of this name in `doomed/`, an empty file, or that there is none. Of one name one
+  /// after another, as all calls about one generation are.
   std::error_code mark(const std::string& name, bool is_doomed) {
-    const std::lock_guard lock(doomed_mutex_);
     const std::error_code ec = is_doomed ? make_marker(name) : take_marker(name);
+    const std::lock_guard lock(mutex_);
     if (ec) {
       pending_[name] = is_doomed;
     } else {
@@ -6654,20 +6886,22 @@ class StoreRemover {
 
   std::error_code make_marker(const std::string& name) {
     std::error_code ec = enter_boot();
-    if (!ec && unsure_.contains(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    const auto ticket = doomed_syncs_.join();
+    if (!ec && is_unsure(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
     if (!ec) ec = create_marker(name);
     if (ec == std::errc::file_exists) return {};
-    return ec ? ec : sync_marker(name);
+    return ec ? ec : sync_marker(name, ticket);
   }
 
   std::error_code take_marker(const std::string& name) {
+    const auto ticket = doomed_syncs_.join();
     std::error_code ec = fs().remove_file(root().doomed(), name);
     if (ec == std::errc::no_such_file_or_directory) {
-      if (!unsure_.contains(name)) return {};
+      if (!is_unsure(name)) return {};
       ec = create_marker(name);
       if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
-    if (!ec) ec = sync_marker(name);
+    if (!ec) ec = sync_marker(name, ticket);
     // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it for
     // doomed nor its number for taken.
     if (ec) create_marker(name);
@@ -6681,17 +6915,32 @@ class StoreRemover {
     return ec;
   }
 
-  std::error_code sync_marker(const std::string& name) {
-    unsure_.insert(name);
-    const std::error_code ec = root().sync_directory(root().doomed());
-    if (!ec) unsure_.erase(name);
+  std::error_code sync_marker(const std::string& name, const typename SharedSync<F>::Ticket& ticket) {
+    note_unsure(name, true);
+    const std::error_code ec = doomed_syncs_.commit(ticket, [this] { return root().sync_directory(root().doomed()); });
+    if (!ec) note_unsure(name, false);
     return ec;
+  }
+
+  [[nodiscard]] bool is_unsure(const std::string& name) const {
+    const std::lock_guard lock(mutex_);
+    return unsure_.contains(name);
+  }
+
+  void note_unsure(const std::string& name, bool is_unsure) {
+    const std::lock_guard lock(mutex_);
+    if (is_unsure) {
+      unsure_.insert(name);
+    } else {
+      unsure_.erase(name);
+    }
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
   /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot be
-  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known. `doomed_mutex_` is held.
+  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known.
   std::error_code enter_boot() {
+    const std::lock_guard lock(boot_mutex_);
     if (boot_entered_) return {};
     const std::string now = fs().boot_id();
     std::error_code ec;
@@ -6717,10 +6966,10 @@ class StoreRemover {
   /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have
   /// lost that, and no later sync tells: a power cut may bring them back, and then they are to be known for doomed.
   std::error_code remove_markers(const std::vector<std::string>& names) {
+    if (const std::error_code ec = enter_boot()) return ec;
     {
-      const std::lock_guard lock(doomed_mutex_);
-      const std::error_code ec = enter_boot();
-      if (ec || !is_new_boot_) return ec;
+      const std::lock_guard lock(boot_mutex_);
+      if (!is_new_boot_) return {};
     }
     for (const std::string& name : names) {
       if (const std::error_code ec = mark(name, false)) return ec;
@@ -6729,14 +6978,14 @@ class StoreRemover {
   }
 
   std::shared_ptr<StoreRoot<F>> root_;
-  /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
-  /// Guards the next four.
-  typename F::Mutex doomed_mutex_;
+  StoreDatasets<F>& datasets_;
+  SharedSync<F> doomed_syncs_{1};  ///< of `doomed/`
+  typename F::Mutex boot_mutex_;   ///< held while the boot is found out; guards the next two
   bool boot_entered_ = false;
   bool is_new_boot_ = false;             ///< the machine was started anew since the last process
-  std::set<std::string> unsure_;         ///< markers that were changed, and a sync of that failed
+  mutable std::mutex mutex_;             ///< guards the rest; held across no operation
+  std::set<std::string> unsure_;         ///< markers whose last change is not known to be durable
   std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
-  mutable std::mutex mutex_;             ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };
@@ -6768,11 +7017,7 @@ class BasicStore {
     detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
-    {
-      // Whoever made them may have failed to sync that, and no later sync would tell.
-      const std::lock_guard lock(state_->datasets_mutex);
-      state_->lost_datasets.insert(scan.empty_datasets.begin(), scan.empty_datasets.end());
-    }
+    state_->datasets.distrust(scan.empty_datasets);
     const std::lock_guard lock(state_->mutex);
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
@@ -6833,9 +7078,7 @@ class BasicStore {
     detail::StagingArea<F>& area = *staging.area_;
     Generation generation;
     ec = seal(area, generation);
-    typename F::Directory dataset;
-    if (!ec) dataset = open_dataset(generation.dataset_id, ec);
-    if (!ec) ec = enter(area, generation, dataset);
+    if (!ec) ec = enter(area, generation);
     if (ec) {
       const std::lock_guard lock(area.mutex);
       area.sync_failed = area.sync_failed || ec == errc::sync_failed;
@@ -6899,15 +7142,14 @@ class BasicStore {
  private:
   struct State {
     State(F fs, Durability durability)
-        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root) {}
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), datasets(*root), remover(root, datasets) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
+    detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
     std::mutex mutex;  ///< guards the next one
     std::vector<std::string> unrecognised;
-    typename F::Mutex datasets_mutex;  ///< held while a dataset's directory is made durable; guards the next one
-    std::set<std::string> lost_datasets;
   };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
@@ -6947,17 +7189,19 @@ class BasicStore {
   }
 
   /// Renames what was sealed into its dataset, and makes that durable.
-  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation,
-                        const typename F::Directory& dataset) {
+  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation) {
+    std::error_code ec;
+    auto dataset = state_->datasets.make(generation.dataset_id, ec);
+    if (ec) return ec;
     const std::string name = store_layout::chunk_name(generation);
-    std::error_code ec = fs().rename(root().staging(), area.name, dataset, name);
+    ec = fs().rename(root().staging(), area.name, dataset.directory(), name);
     if (ec) return ec;
     area.left_staging = true;
-    ec = root().sync_directory(dataset);
+    ec = dataset.sync();
     if (!ec) return {};
     // A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
     detail::Leftovers leftovers;
-    if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
+    if (state_->remover.throw_away(dataset.directory(), name, store_layout::qualified_name(generation))) {
       leftovers.doomed.push_back(generation);
       state_->bytes_used += generation.bytes;  // until it is taken away
     }
@@ -6966,41 +7210,9 @@ class BasicStore {
     return ec;
   }
 
-  /// The dataset's directory, made and durable.
-  typename F::Directory open_dataset(const DatasetId& id, std::error_code& ec) {
-    const std::string name = store_layout::dataset_name(id);
-    {
-      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
-      // synced and then could not be removed. That is still to be removed, and made anew.
-      const std::lock_guard lock(state_->datasets_mutex);
-      if (state_->lost_datasets.contains(name)) remove_lost_dataset(name, ec);
-      if (!ec) ec = fs().make_directory(root().chunks(), name);
-      if (!ec) {
-        ec = root().sync_directory(root().chunks());
-        std::error_code ignored;
-        if (ec) remove_lost_dataset(name, ignored);
-      } else if (ec == std::errc::file_exists) {
-        ec.clear();
-      }
-    }
-    return ec ? typename F::Directory() : fs().open_directory(root().chunks(), name, ec);
-  }
-
-  void remove_lost_dataset(const std::string& name, std::error_code& ec) {
-    ec = root().unless_missing(fs().remove_directory(root().chunks(), name));
-    if (ec) {
-      state_->lost_datasets.insert(name);
-    } else {
-      state_->lost_datasets.erase(name);
-    }
-  }
-
-  typename F::Directory open_existing_dataset(const Generation& generation, std::error_code& ec) const {
-    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-  }
-
   typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory dataset = open_existing_dataset(generation, ec);
+    const typename F::Directory dataset =
+        fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
     if (!ec) {
       typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
       if (!ec) return directory;
@@ -10772,6 +10984,7 @@ class SimHandle {
 class SimFileSystem {
  public:
   using Mutex = SimMutex;
+  static constexpr bool concurrent = false;
   class Directory : private SimHandle {
     friend class SimFileSystem;
     using SimHandle::SimHandle;

@@ -60,6 +60,7 @@ class Journal {
 class RecordingFileSystem {
  public:
   using Mutex = std::mutex;
+  static constexpr bool concurrent = true;
   struct Directory {
     PosixFileSystem::Directory handle;  ///< of the root none: that is `fs_`'s own
     std::string path;                   ///< below the root, with a slash at its end; empty for the root

@@ -76,6 +76,7 @@ class SimHandle {
 class SimFileSystem {
  public:
   using Mutex = SimMutex;
+  static constexpr bool concurrent = false;
   class Directory : private SimHandle {
     friend class SimFileSystem;
     using SimHandle::SimHandle;

@@ -33,7 +33,8 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// ==========
 /// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
 /// one plain component (no `/`, not `.` or `..`), is looked up in its directory alone, and no link is followed.
-/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of.
+/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of. `concurrent`
+/// says whether other threads may be waited for and made use of; false where one thread does everything.
 ///
 /// | expression                      | result             | must promise                                         |
 /// |---------------------------------|--------------------|------------------------------------------------------|
@@ -74,6 +75,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
     requires(F& fs, typename F::Mutex& mutex, const typename F::Directory& dir, typename F::File& file,
              const std::string& name, const EntryVisitor& visitor, std::uint64_t at, std::span<std::byte> to,
              std::span<const std::byte> bytes, std::error_code& ec) {
+  requires std::same_as<decltype(F::concurrent), const bool>;
   mutex.lock();
   mutex.unlock();
   { fs.path() } -> std::convertible_to<std::filesystem::path>;

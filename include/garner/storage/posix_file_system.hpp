@@ -122,6 +122,7 @@ inline std::filesystem::path absolute_directory(const std::filesystem::path& pat
 class PosixFileSystem {
  public:
   using Mutex = std::mutex;
+  static constexpr bool concurrent = true;
   class Directory : private detail::Descriptor {
     friend class PosixFileSystem;
     using detail::Descriptor::Descriptor;

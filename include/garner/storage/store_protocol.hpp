@@ -14,7 +14,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,6 +29,7 @@
 #include "garner/storage/digest_stream.hpp"
 #include "garner/storage/file_system.hpp"
 #include "garner/storage/staging.hpp"
+#include "garner/storage/store_datasets.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_recovery.hpp"
 #include "garner/storage/store_remover.hpp"
@@ -60,11 +60,7 @@ class BasicStore {
     detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
-    {
-      // Whoever made them may have failed to sync that, and no later sync would tell.
-      const std::lock_guard lock(state_->datasets_mutex);
-      state_->lost_datasets.insert(scan.empty_datasets.begin(), scan.empty_datasets.end());
-    }
+    state_->datasets.distrust(scan.empty_datasets);
     const std::lock_guard lock(state_->mutex);
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
@@ -125,9 +121,7 @@ class BasicStore {
     detail::StagingArea<F>& area = *staging.area_;
     Generation generation;
     ec = seal(area, generation);
-    typename F::Directory dataset;
-    if (!ec) dataset = open_dataset(generation.dataset_id, ec);
-    if (!ec) ec = enter(area, generation, dataset);
+    if (!ec) ec = enter(area, generation);
     if (ec) {
       const std::lock_guard lock(area.mutex);
       area.sync_failed = area.sync_failed || ec == errc::sync_failed;
@@ -191,15 +185,14 @@ class BasicStore {
  private:
   struct State {
     State(F fs, Durability durability)
-        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root) {}
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), datasets(*root), remover(root, datasets) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
+    detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
     std::mutex mutex;  ///< guards the next one
     std::vector<std::string> unrecognised;
-    typename F::Mutex datasets_mutex;  ///< held while a dataset's directory is made durable; guards the next one
-    std::set<std::string> lost_datasets;
   };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
@@ -239,17 +232,19 @@ class BasicStore {
   }
 
   /// Renames what was sealed into its dataset, and makes that durable.
-  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation,
-                        const typename F::Directory& dataset) {
+  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation) {
+    std::error_code ec;
+    auto dataset = state_->datasets.make(generation.dataset_id, ec);
+    if (ec) return ec;
     const std::string name = store_layout::chunk_name(generation);
-    std::error_code ec = fs().rename(root().staging(), area.name, dataset, name);
+    ec = fs().rename(root().staging(), area.name, dataset.directory(), name);
     if (ec) return ec;
     area.left_staging = true;
-    ec = root().sync_directory(dataset);
+    ec = dataset.sync();
     if (!ec) return {};
     // A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
     detail::Leftovers leftovers;
-    if (state_->remover.throw_away(dataset, name, store_layout::qualified_name(generation))) {
+    if (state_->remover.throw_away(dataset.directory(), name, store_layout::qualified_name(generation))) {
       leftovers.doomed.push_back(generation);
       state_->bytes_used += generation.bytes;  // until it is taken away
     }
@@ -258,41 +253,9 @@ class BasicStore {
     return ec;
   }
 
-  /// The dataset's directory, made and durable.
-  typename F::Directory open_dataset(const DatasetId& id, std::error_code& ec) {
-    const std::string name = store_layout::dataset_name(id);
-    {
-      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
-      // synced and then could not be removed. That is still to be removed, and made anew.
-      const std::lock_guard lock(state_->datasets_mutex);
-      if (state_->lost_datasets.contains(name)) remove_lost_dataset(name, ec);
-      if (!ec) ec = fs().make_directory(root().chunks(), name);
-      if (!ec) {
-        ec = root().sync_directory(root().chunks());
-        std::error_code ignored;
-        if (ec) remove_lost_dataset(name, ignored);
-      } else if (ec == std::errc::file_exists) {
-        ec.clear();
-      }
-    }
-    return ec ? typename F::Directory() : fs().open_directory(root().chunks(), name, ec);
-  }
-
-  void remove_lost_dataset(const std::string& name, std::error_code& ec) {
-    ec = root().unless_missing(fs().remove_directory(root().chunks(), name));
-    if (ec) {
-      state_->lost_datasets.insert(name);
-    } else {
-      state_->lost_datasets.erase(name);
-    }
-  }
-
-  typename F::Directory open_existing_dataset(const Generation& generation, std::error_code& ec) const {
-    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-  }
-
   typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory dataset = open_existing_dataset(generation, ec);
+    const typename F::Directory dataset =
+        fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
     if (!ec) {
       typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
       if (!ec) return directory;

@@ -19,6 +19,8 @@
 #include "garner/ids.hpp"
 #include "garner/policies/storage.hpp"
 #include "garner/storage/file_system.hpp"
+#include "garner/storage/shared_sync.hpp"
+#include "garner/storage/store_datasets.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_recovery.hpp"
 #include "garner/storage/store_root.hpp"
@@ -29,7 +31,8 @@ namespace garner::detail {
 template <FileSystem F>
 class StoreRemover {
  public:
-  explicit StoreRemover(std::shared_ptr<StoreRoot<F>> root) : root_(std::move(root)) {}
+  StoreRemover(std::shared_ptr<StoreRoot<F>> root, StoreDatasets<F>& datasets)
+      : root_(std::move(root)), datasets_(datasets) {}
   StoreRemover(const StoreRemover&) = delete;
   StoreRemover& operator=(const StoreRemover&) = delete;
   /// Markers that could not be made or taken away are tried once more: nobody knows of them afterwards.
@@ -110,19 +113,16 @@ class StoreRemover {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
     left = false;
-    const typename F::Directory dataset = open_dataset(generation, ec);
+    auto dataset = datasets_.open(generation.dataset_id, ec);
     Removal removal = removal_of(name);
     if (!ec && removal == Removal::none) {
-      ec = throw_away(dataset, store_layout::chunk_name(generation), name);
+      ec = throw_away(dataset.directory(), store_layout::chunk_name(generation), name);
       left = !ec;
-      if (left) removal = note_removal(name, Removal::thrown_away);
+      if (left) removal = note_removal(name, Removal::lost);
+      if (left && !dataset.sync()) removal = note_removal(name, Removal::durable);
     }
     if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
     if (ec) return ec;
-    if (removal == Removal::thrown_away) {
-      const bool synced = !root().sync_directory(dataset);
-      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
-    }
     if (removal == Removal::lost) {
       ec = doom(generation);
     } else {
@@ -145,14 +145,10 @@ class StoreRemover {
 
  private:
   /// How far the removal of a generation has come.
-  enum class Removal : std::uint8_t { none, thrown_away, durable, lost };
+  enum class Removal : std::uint8_t { none, lost, durable };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
   [[nodiscard]] F& fs() const noexcept { return root_->fs(); }
-
-  typename F::Directory open_dataset(const Generation& generation, std::error_code& ec) const {
-    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-  }
 
   [[nodiscard]] Removal removal_of(const std::string& name) const {
     const std::lock_guard lock(mutex_);
@@ -180,18 +176,19 @@ class StoreRemover {
       const Generation generation = *store_layout::parse_qualified_name(name);
       const auto [at, is_new] = synced.try_emplace(generation.dataset_id);
       if (is_new) {
-        const typename F::Directory dataset = open_dataset(generation, at->second);
-        at->second = at->second ? root().unless_missing(at->second) : root().sync_directory(dataset);
+        auto dataset = datasets_.open(generation.dataset_id, at->second);
+        at->second = at->second ? root().unless_missing(at->second) : dataset.sync();
       }
       if (failed(at->second ? at->second : root().remove_tree(root().trash(), name))) left.push_back(name);
     }
     return left;
   }
 
-  /// Sees to it that there is a marker of this name in `doomed/`, an empty file, or that there is none.
+  /// Sees to it that there is a marker of this name in `doomed/`, an empty file, or that there is none. Of one name one
+  /// after another, as all calls about one generation are.
   std::error_code mark(const std::string& name, bool is_doomed) {
-    const std::lock_guard lock(doomed_mutex_);
     const std::error_code ec = is_doomed ? make_marker(name) : take_marker(name);
+    const std::lock_guard lock(mutex_);
     if (ec) {
       pending_[name] = is_doomed;
     } else {
@@ -205,20 +202,22 @@ class StoreRemover {
 
   std::error_code make_marker(const std::string& name) {
     std::error_code ec = enter_boot();
-    if (!ec && unsure_.contains(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
+    const auto ticket = doomed_syncs_.join();
+    if (!ec && is_unsure(name)) ec = root().unless_missing(fs().remove_file(root().doomed(), name));
     if (!ec) ec = create_marker(name);
     if (ec == std::errc::file_exists) return {};
-    return ec ? ec : sync_marker(name);
+    return ec ? ec : sync_marker(name, ticket);
   }
 
   std::error_code take_marker(const std::string& name) {
+    const auto ticket = doomed_syncs_.join();
     std::error_code ec = fs().remove_file(root().doomed(), name);
     if (ec == std::errc::no_such_file_or_directory) {
-      if (!unsure_.contains(name)) return {};
+      if (!is_unsure(name)) return {};
       ec = create_marker(name);
       if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
-    if (!ec) ec = sync_marker(name);
+    if (!ec) ec = sync_marker(name, ticket);
     // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it for
     // doomed nor its number for taken.
     if (ec) create_marker(name);
@@ -232,17 +231,32 @@ class StoreRemover {
     return ec;
   }
 
-  std::error_code sync_marker(const std::string& name) {
-    unsure_.insert(name);
-    const std::error_code ec = root().sync_directory(root().doomed());
-    if (!ec) unsure_.erase(name);
+  std::error_code sync_marker(const std::string& name, const typename SharedSync<F>::Ticket& ticket) {
+    note_unsure(name, true);
+    const std::error_code ec = doomed_syncs_.commit(ticket, [this] { return root().sync_directory(root().doomed()); });
+    if (!ec) note_unsure(name, false);
     return ec;
+  }
+
+  [[nodiscard]] bool is_unsure(const std::string& name) const {
+    const std::lock_guard lock(mutex_);
+    return unsure_.contains(name);
+  }
+
+  void note_unsure(const std::string& name, bool is_unsure) {
+    const std::lock_guard lock(mutex_);
+    if (is_unsure) {
+      unsure_.insert(name);
+    } else {
+      unsure_.erase(name);
+    }
   }
 
   /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
   /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot be
-  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known. `doomed_mutex_` is held.
+  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known.
   std::error_code enter_boot() {
+    const std::lock_guard lock(boot_mutex_);
     if (boot_entered_) return {};
     const std::string now = fs().boot_id();
     std::error_code ec;
@@ -268,10 +282,10 @@ class StoreRemover {
   /// Of generations that are gone as far as one can see. A sync that failed in an earlier process of this boot may have
   /// lost that, and no later sync tells: a power cut may bring them back, and then they are to be known for doomed.
   std::error_code remove_markers(const std::vector<std::string>& names) {
+    if (const std::error_code ec = enter_boot()) return ec;
     {
-      const std::lock_guard lock(doomed_mutex_);
-      const std::error_code ec = enter_boot();
-      if (ec || !is_new_boot_) return ec;
+      const std::lock_guard lock(boot_mutex_);
+      if (!is_new_boot_) return {};
     }
     for (const std::string& name : names) {
       if (const std::error_code ec = mark(name, false)) return ec;
@@ -280,14 +294,14 @@ class StoreRemover {
   }
 
   std::shared_ptr<StoreRoot<F>> root_;
-  /// Held while `doomed/` is changed and synced: a failed sync is told once, and must be told to whose change it was.
-  /// Guards the next four.
-  typename F::Mutex doomed_mutex_;
+  StoreDatasets<F>& datasets_;
+  SharedSync<F> doomed_syncs_{1};  ///< of `doomed/`
+  typename F::Mutex boot_mutex_;   ///< held while the boot is found out; guards the next two
   bool boot_entered_ = false;
   bool is_new_boot_ = false;             ///< the machine was started anew since the last process
-  std::set<std::string> unsure_;         ///< markers that were changed, and a sync of that failed
+  mutable std::mutex mutex_;             ///< guards the rest; held across no operation
+  std::set<std::string> unsure_;         ///< markers whose last change is not known to be durable
   std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
-  mutable std::mutex mutex_;             ///< guards the next two; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
 };
