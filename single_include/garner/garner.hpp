@@ -6557,6 +6557,122 @@ class StoreDatasets {
 // The scan at a store's start: names alone tell what it holds and what was left half-done. No file is opened, nothing
 // is stat'ed and nothing is changed; what was found to be taken away is taken away by `clean_up` (store_protocol.hpp).
 
+// garner/storage/fan_out.hpp --------------------------------------------------------------------------------
+// Work that is spread over a few threads, whose results one thread takes: for a scan of many directories, which waits
+// for the disk or parses names, while whoever is told of them need not be thread-safe.
+
+namespace garner::detail {
+
+/// Calls `work(item, give)` for each of `items` on at most `most` threads, and `take(result)` on this one for each result
+/// that was given, `bool give(Result)` in any number for each item. What was not taken yet waits in a queue that is
+/// short, so that memory does not grow with the items.
+///
+/// Ends when all is done, or when `take` returns false: nothing is taken then any more, and `give` returns false, too.
+/// What `work` or `take` throws is thrown when all threads have ended. Where no thread can be made, this one works.
+template <class Result>
+class FanOut {
+ public:
+  template <class Item, class Work, class Take>
+  static void run(std::span<const Item> items, std::size_t most, const Work& work, const Take& take) {
+    FanOut fan_out;
+    const Join join{fan_out};
+    for (std::size_t i = 0; i < std::min(most, items.size()); ++i) {
+      if (!fan_out.start([&] { fan_out.work_on(items, work); })) break;
+    }
+    if (!fan_out.threads_.empty()) return fan_out.take_all(take);
+    bool goes_on = true;
+    for (std::size_t i = 0; goes_on && i < items.size(); ++i) {
+      work(items[i], [&](Result result) { return goes_on = goes_on && take(std::move(result)); });
+    }
+  }
+
+ private:
+  static constexpr std::size_t most_waiting = 64;
+
+  struct Join {
+    FanOut& fan_out;
+    ~Join() { fan_out.stop(); }
+  };
+
+  template <class Run>
+  bool start(const Run& run) {
+    threads_.reserve(threads_.size() + 1);
+    try {
+      threads_.emplace_back(run);
+    } catch (const std::system_error&) {
+      return false;
+    }
+    const std::lock_guard lock(mutex_);
+    ++working_;
+    return true;
+  }
+
+  template <class Item, class Work>
+  void work_on(std::span<const Item> items, const Work& work) {
+    std::unique_lock lock(mutex_);
+    try {
+      while (!stopped_ && next_ < items.size()) {
+        const Item& item = items[next_++];
+        lock.unlock();
+        work(item, [this](Result result) { return give(std::move(result)); });
+        lock.lock();
+      }
+    } catch (...) {
+      if (!lock.owns_lock()) lock.lock();
+      thrown_ = std::current_exception();
+      stopped_ = true;
+    }
+    ++ended_;
+    changed_.notify_all();
+  }
+
+  bool give(Result result) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return stopped_ || results_.size() < most_waiting; });
+    if (stopped_) return false;
+    results_.push_back(std::move(result));
+    changed_.notify_all();
+    return true;
+  }
+
+  template <class Take>
+  void take_all(const Take& take) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return stopped_ || !results_.empty() || ended_ == working_; });
+      if (thrown_) std::rethrow_exception(thrown_);
+      if (results_.empty()) return;
+      Result result = std::move(results_.front());
+      results_.pop_front();
+      changed_.notify_all();
+      lock.unlock();
+      if (!take(std::move(result))) return;
+      lock.lock();
+    }
+  }
+
+  void stop() noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+      changed_.notify_all();
+    }
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;  ///< guards the rest
+  std::condition_variable changed_;
+  std::deque<Result> results_;
+  std::exception_ptr thrown_;
+  std::size_t next_ = 0;     ///< item
+  std::size_t working_ = 0;  ///< threads
+  std::size_t ended_ = 0;    ///< of them
+  bool stopped_ = false;
+};
+
+}  // namespace garner::detail
+
 namespace garner::detail {
 
 /// What an earlier run left half-done.
@@ -6603,12 +6719,29 @@ class StoreScanner {
  private:
   using Directory = typename F::Directory;
 
+  /// What was found in a part of a dataset's directory, or, at its end, in all of it that was not told yet.
+  struct Found {
+    const std::string* dataset = nullptr;  ///< its name
+    std::vector<Generation> generations{};
+    std::vector<std::string> unrecognised{};
+    std::uint64_t last_generation = 0;  ///< of what is not recognised
+    bool is_empty = false;              ///< the directory
+    std::error_code error{};
+  };
+  static constexpr std::size_t told_at_once = 1024;
+
+  /// Threads are made when as much as this was read and there is more: it takes some ten milliseconds. A dataset counts
+  /// as much as so many names, since its directory is to be opened, synced and read.
+  static constexpr std::size_t names_for_threads = 32'768;
+  static constexpr std::size_t dataset_in_names = 256;
+  static constexpr std::size_t most_threads = 8;
+
   bool scan_doomed() {
     const auto marker = [this](std::string_view name, EntryKind kind) {
       if (name == store_layout::boot_file) return;
       const auto generation = store_layout::parse_qualified_name(name);
+      if (generation) saw(generation->number);
       if (kind != EntryKind::file || !generation) return unrecognised(store_layout::doomed_directory, name);
-      saw(generation->number);
       markers_.emplace(name);
     };
     return scan(root_.doomed(), store_layout::doomed_directory, marker);
@@ -6617,8 +6750,8 @@ class StoreScanner {
   bool scan_staging() {
     const auto staged = [this](std::string_view name, EntryKind kind) {
       const auto staging = store_layout::parse_staging_name(name);
+      if (staging) saw(staging->number);
       if (kind != EntryKind::directory || !staging) return unrecognised(store_layout::staging_directory, name);
-      saw(staging->number);
       scan_.leftovers.partial.emplace_back(name);
       scan_.recovery.has_partial = true;
     };
@@ -6628,8 +6761,8 @@ class StoreScanner {
   bool scan_trash() {
     const auto removed = [this](std::string_view name, EntryKind kind) {
       const auto generation = store_layout::parse_qualified_name(name);
+      if (generation) saw(generation->number);
       if (kind != EntryKind::directory || !generation) return unrecognised(store_layout::trash_directory, name);
-      saw(generation->number);
       scan_.leftovers.trash.emplace_back(name);
     };
     return check(root_.fs().list(root_.trash(), removed), store_layout::trash_directory);
@@ -6644,40 +6777,77 @@ class StoreScanner {
       datasets.emplace_back(name);
     };
     if (!scan(root_.chunks(), store_layout::chunks_directory, dataset)) return false;
-    return std::all_of(datasets.begin(), datasets.end(),
-                       [this](const std::string& name) { return scan_dataset(name); });
+    std::span<const std::string> rest(datasets);
+    std::size_t names = 0;
+    const auto take = [&](Found found) {
+      names += found.generations.size();
+      return this->take(std::move(found));
+    };
+    for (; !rest.empty() && !scan_.recovery.error; rest = rest.subspan(1)) {
+      names += dataset_in_names;
+      if (F::concurrent && rest.size() > 1 && names > names_for_threads) {
+        const std::size_t threads = std::min<std::size_t>(std::thread::hardware_concurrency(), most_threads);
+        const auto work = [this](const std::string& name, const auto& give) { scan_dataset(name, give); };
+        FanOut<Found>::run(rest, threads, work, take);
+        break;
+      }
+      scan_dataset(rest.front(), take);
+    }
+    return !scan_.recovery.error;
   }
 
-  bool scan_dataset(const std::string& name) {
-    const std::string place = std::string(store_layout::chunks_directory) + '/' + name;
+  /// Of several datasets at the same time: changes nothing here, and tells `bool give(Found)`.
+  template <class Give>
+  void scan_dataset(const std::string& name, const Give& give) const {
     const DatasetId id = *store_layout::parse_dataset_name(name);
-    std::error_code ec;
-    const Directory directory = root_.fs().open_directory(root_.chunks(), name, ec);
-    bool is_empty = true;
+    Found found{.dataset = &name, .is_empty = true};
+    const Directory directory = root_.fs().open_directory(root_.chunks(), name, found.error);
+    bool goes_on = true;
     const auto chunk = [&](std::string_view entry, EntryKind kind) {
-      is_empty = false;
+      found.is_empty = false;
       const auto generation = store_layout::parse_chunk_name(entry, id);
-      if (kind != EntryKind::directory || !generation) return unrecognised(place, entry);
-      saw(generation->number);
-      scan_.bytes += generation->bytes;
-      // Most stores have no marker at all, and a million names are not worth writing down to find that out.
-      if (!markers_.empty() && markers_.erase(name + '-' + std::string(entry)) != 0) {
-        scan_.leftovers.doomed.push_back(*generation);
+      if (generation && kind == EntryKind::directory) {
+        found.generations.push_back(*generation);
       } else {
-        found_(*generation);
+        found.unrecognised.emplace_back(entry);
+        if (generation) found.last_generation = std::max(found.last_generation, generation->number);
       }
+      if (found.generations.size() + found.unrecognised.size() < told_at_once) return;
+      goes_on = goes_on && give(std::exchange(found, {.dataset = &name}));
+      found.generations.reserve(told_at_once);
     };
-    if (!check(ec, place) || !scan(directory, place, chunk)) return false;
-    if (is_empty) scan_.empty_datasets.push_back(name);
+    if (!found.error) found.error = list_synced(directory, chunk);
+    if (goes_on) give(std::move(found));
+  }
+
+  bool take(Found found) {
+    const std::string place = std::string(store_layout::chunks_directory) + '/' + *found.dataset;
+    for (const Generation& generation : found.generations) {
+      saw(generation.number);
+      scan_.bytes += generation.bytes;
+      // Most stores have no marker at all, and a million names are not worth writing down to find that out.
+      if (!markers_.empty() && markers_.erase(store_layout::qualified_name(generation)) != 0) {
+        scan_.leftovers.doomed.push_back(generation);
+      } else {
+        found_(generation);
+      }
+    }
+    for (const std::string& entry : found.unrecognised) unrecognised(place, entry);
+    saw(found.last_generation);
+    if (!check(found.error, place)) return false;
+    if (found.is_empty) scan_.empty_datasets.push_back(*found.dataset);
     return true;
   }
 
   /// Lists a directory whose entries count as durable once they were reported. An earlier process may have been killed
   /// between making them and syncing them, so they are synced first; that costs nothing where nothing is new.
+  std::error_code list_synced(const Directory& directory, const EntryVisitor& visitor) const {
+    const std::error_code ec = root_.sync_directory(directory);
+    return ec ? ec : root_.fs().list(directory, visitor);
+  }
+
   bool scan(const Directory& directory, const std::string& place, const EntryVisitor& visitor) {
-    std::error_code ec = root_.sync_directory(directory);
-    if (!ec) ec = root_.fs().list(directory, visitor);
-    return check(ec, place);
+    return check(list_synced(directory, visitor), place);
   }
 
   bool check(std::error_code ec, const std::string& place) {
@@ -6687,6 +6857,7 @@ class StoreScanner {
     return false;
   }
 
+  /// Of names of another kind than they should be, too: what stands there keeps its name from being used once more.
   void saw(std::uint64_t number) { scan_.recovery.last_generation = std::max(scan_.recovery.last_generation, number); }
 
   void unrecognised(const std::string& place, std::string_view name) {

@@ -289,7 +289,7 @@ TEST_CASE("what garner did not make is left alone and told") {
 
   Steps again{FilesystemStorage(dir.path())};
   CHECK(again.found() == std::vector{generation});
-  CHECK(again.last_generation() == 1);
+  CHECK(again.last_generation() == 18);  // what stands there, of whatever kind, has its name
   CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
   const std::vector<std::string> told = again.store().unrecognised();
   const std::set<std::string> expected = {"chunks/file",

@@ -7,13 +7,17 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "contract/storage_contract.hpp"
@@ -523,6 +527,81 @@ TEST_CASE("a start that cannot read a directory says which") {
   const garner::Recovery recovery = store.recover([](const Generation&) {});
   CHECK(recovery.error == errc::io_error);
   CHECK(recovery.subject == world.dir / place);
+}
+
+TEST_CASE("a start reads many datasets at the same time, and tells of them one after another") {
+  const World world;
+  { const auto steps = world.start(); }
+  std::set<std::string> made;
+  std::string last;
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    Generation generation = first;
+    generation.dataset_id = garner::DatasetId::from_name(std::to_string(i));
+    last = "chunks/" + generation.dataset_id.to_hex();
+    for (std::uint64_t j = 1; j <= 3; ++j) {
+      generation.number = (3 * i) + j;
+      made.insert(qualified_name(generation));
+      fs::create_directories(world.dir / last / chunk_name(generation));
+    }
+  }
+  // A dataset that is larger than what is told at once, and one without anything in it.
+  for (std::uint64_t i = 1000; i < 4000; ++i) {
+    Generation generation = first;
+    generation.number = i;
+    made.insert(qualified_name(generation));
+    fs::create_directories(world.dir / dataset / chunk_name(generation));
+  }
+  fs::create_directory(world.dir / "chunks" / garner::DatasetId::from_name("empty").to_hex());
+
+  std::error_code ec;
+  Store store(RecordingFileSystem(garner::PosixFileSystem::open(world.dir.path(), ec), world.journal));
+  std::set<std::string> told;
+  const auto thread = std::this_thread::get_id();
+  const auto found = [&](const Generation& generation) {
+    CHECK(std::this_thread::get_id() == thread);
+    told.insert(qualified_name(generation));
+  };
+  SUBCASE("all of them") {
+    const garner::Recovery recovery = store.recover(found);
+    CHECK_FALSE(recovery.error);
+    CHECK(recovery.last_generation == 3999);
+    CHECK(told == made);
+    CHECK(store.usage().bytes_used == 5 * made.size());
+  }
+  SUBCASE("and says which one it cannot read") {
+    world.refuse("list " + last, errc::io_error);
+    const garner::Recovery recovery = store.recover(found);
+    CHECK(recovery.error == errc::io_error);
+    CHECK(recovery.subject == world.dir / last);
+  }
+  SUBCASE("or sync") {
+    world.refuse("sync_directory " + last, errc::sync_failed);
+    const garner::Recovery recovery = store.recover(found);
+    CHECK(recovery.error == errc::sync_failed);
+    CHECK(recovery.subject == world.dir / last);
+  }
+  SUBCASE("and ends when whoever is told throws") {
+    const auto refuse = [](const Generation&) { throw std::runtime_error("enough"); };
+    CHECK_THROWS_AS(store.recover(refuse), std::runtime_error);
+  }
+}
+
+TEST_CASE("a number that stands in a name of the wrong kind is not given out again") {
+  const World world;
+  { const auto steps = world.start(); }
+  Generation numbered = first;
+  numbered.number = 77;
+  SUBCASE("a file in a dataset") {
+    fs::create_directories(world.dir / dataset);
+    std::ofstream(world.dir / dataset / chunk_name(numbered));
+  }
+  SUBCASE("a file in the trash") { std::ofstream(world.dir / "trash" / qualified_name(numbered)); }
+  SUBCASE("a file in the staging") { std::ofstream(world.dir / "staging" / (first.id.to_hex() + ".77")); }
+  SUBCASE("a directory among the doomed") { fs::create_directories(world.dir / "doomed" / qualified_name(numbered)); }
+  std::error_code ec;
+  Store store(RecordingFileSystem(garner::PosixFileSystem::open(world.dir.path(), ec), world.journal));
+  CHECK(store.recover([](const Generation&) {}).last_generation == 77);
+  CHECK(store.unrecognised().size() == 1);
 }
 
 TEST_CASE("a clean-up that fails in one place goes on in the others and says so") {
