@@ -16,6 +16,7 @@ class Call:
         matched = CALL.match(line)
         self.name, self.arguments, result, rest = matched.groups() if matched else (line.partition("(")[0], line, "?", "")
         self.done = not result.startswith("-") and result != "?"
+        self.result = int(result) if result.isdigit() else 0
         self.injected = "(INJECTED)" in rest
 
     def fact(self):
@@ -74,7 +75,7 @@ class Order:
             self.sync(at, "synced" if call.done else "lost")
         if not call.done:
             return
-        if call.name == "openat2" and "O_CREAT" in call.arguments:
+        if call.name in ("openat", "openat2") and "O_CREAT" in call.arguments:
             self.change(at, name, True)
             self.bytes[f"{at}/{name}"] = "pending"
         elif call.name == "mkdirat":

@@ -16,7 +16,8 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <sstream>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -67,7 +68,8 @@ class Lake {
   }
   static garner::ChunkId id(const std::string& name) { return garner::ChunkId::from_name(name); }
   static std::string name_of(const garner::ChunkId& id) {
-    const auto at = std::find_if(names.begin(), names.end(), [&](const char* name) { return Lake::id(name) == id; });
+    const auto* const at =
+        std::find_if(names.begin(), names.end(), [&](const char* name) { return Lake::id(name) == id; });
     return at == names.end() ? std::string() : *at;
   }
 
