@@ -129,9 +129,13 @@ class Story {
     pin.reset();
     settle();
 
+    pin = manager_->find_chunk(Lake::dataset("b"), 10);
     remove("b");
-    settle();  // through the trash
+    settle();
     facts_.say("deleted b");
+    pinned(pin, "b.1");
+    pin.reset();
+    settle();  // through the trash, and then its marker goes
     want("b.1");
     settle();
     ready("b.1");
