@@ -15,13 +15,14 @@ class Call:
         self.line = line
         matched = CALL.match(line)
         self.name, self.arguments, result, rest = matched.groups() if matched else (line.partition("(")[0], line, "?", "")
-        self.done = not result.startswith("-") and result != "?"
+        self.done = not result.startswith("-")
+        self.begun = result != "?"  # where it was not, the kill came before it
         self.result = int(result) if result.isdigit() else 0
         self.injected = "(INJECTED)" in rest
 
     def fact(self):
         """What is told, where this tells a fact."""
-        if self.name != "write" or not self.path().endswith("/facts"):
+        if self.name != "write" or not self.begun or not self.path().endswith("/facts"):
             return None
         return self.texts()[0].removesuffix("\\n")
 
@@ -57,6 +58,7 @@ class Order:
 
     def __init__(self, store):
         self.store = str(store)
+        self.parent, _, self.name = self.store.rpartition("/")
         self.entries = {}  # (directory, name): (is there, "pending", "synced" or "lost")
         self.bytes = {}  # file: "pending", "synced" or "lost"
         self.generations = {}  # chunk id: [(dataset, name)], those that ever were in chunks/
@@ -67,7 +69,15 @@ class Order:
             if fact:
                 kind, _, about = fact.partition(" ")
                 {"ready": self.ready, "deleted": self.deleted}.get(kind, lambda about: None)(about)
-            elif call.path().startswith(self.store) or call.name == "mkdir":
+            elif call.begun and call.name == "mkdir" and call.texts() == [self.store]:
+                if call.done:
+                    self.change("..", self.name, True)
+            elif call.begun and call.name == "rmdir" and call.texts() == [self.store]:
+                if call.done:
+                    self.change("..", self.name, False)
+            elif call.begun and call.name == "fsync" and call.path() == self.parent:
+                self.sync("..", "synced" if call.done else "lost")
+            elif call.begun and call.path().startswith(self.store):
                 self.follow_one(call)
 
     def follow_one(self, call):
@@ -79,7 +89,7 @@ class Order:
             return
         if call.name in ("openat", "openat2") and "O_CREAT" in call.arguments:
             self.change(at, name, True)
-            self.bytes[f"{at}/{name}"] = "pending"
+            self.bytes[f"{at}/{name}".lstrip("/")] = "pending"
         elif call.name == "mkdirat":
             self.change(at, name, True)
         elif call.name in ("pwrite64", "ftruncate"):
@@ -104,7 +114,9 @@ class Order:
                 self.entries[entry] = there, outcome
 
     def rename(self, directory, name, to, new_name):
-        old, new = f"{directory}/{name}", f"{to}/{new_name}"
+        old, new = f"{directory}/{name}".lstrip("/"), f"{to}/{new_name}".lstrip("/")
+        if directory == "":
+            require(self.bytes.get(old, "synced") == "synced", f"{name} becomes {new_name}, and its bytes are not synced")
         if directory == "staging":
             for file, state in self.bytes.items():
                 require(state == "synced" or not file.startswith(old + "/"), f"{file} is published, and its bytes are {state}")
@@ -129,6 +141,7 @@ class Order:
             self.require_entry(dataset, name, True, what)
             self.require_entry("chunks", dataset.partition("/")[2], True, what)
             self.require_entry("", "chunks", True, what)
+            self.require_entry("..", self.name, True, what)
             self.require_entry("doomed", marker(dataset, name), False, what)
             return
         raise Failure(f"unsynced: {title} is ready, and was never published")
