@@ -5306,6 +5306,154 @@ static_assert(FileSystem<PosixFileSystem>);
 
 }  // namespace garner
 
+// garner/storage/store_layout.hpp ---------------------------------------------------------------------------
+// The names in a data directory: how they are written and how they are read. Reading is strict: a name that parses is
+// the very name that would be written for what it says. Nothing here touches a disk.
+
+namespace garner::store_layout {
+
+inline constexpr const char* lock_file = "LOCK";
+inline constexpr const char* format_file = "FORMAT";
+inline constexpr const char* new_format_file = "FORMAT.new";  ///< renamed to `FORMAT` when it is whole
+inline constexpr const char* chunks_directory = "chunks";
+inline constexpr const char* staging_directory = "staging";
+inline constexpr const char* doomed_directory = "doomed";
+inline constexpr const char* trash_directory = "trash";
+inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
+inline constexpr const char* descriptor_file = "chunk.json";
+
+/// All that `FORMAT` holds.
+inline constexpr std::string_view format_text = "garner 1\n";
+
+}  // namespace garner::store_layout
+
+namespace garner::detail {
+
+inline constexpr std::size_t id_digits = 64;
+inline constexpr std::size_t padded_digits = 10;
+
+/// Zero-padded, so that `ls` shows chunks in the order of their blocks.
+inline void append_padded(std::string& out, std::uint64_t number) {
+  const std::string digits = std::to_string(number);
+  if (digits.size() < padded_digits) out.append(padded_digits - digits.size(), '0');
+  out += digits;
+}
+
+inline std::optional<std::uint64_t> parse_number(std::string_view digits) noexcept {
+  std::uint64_t number = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [last, error] = std::from_chars(digits.data(), end, number);
+  if (digits.empty() || error != std::errc() || last != end) return std::nullopt;
+  return number;
+}
+
+/// What `append_padded` writes, and nothing else.
+inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexcept {
+  if (digits.size() < padded_digits || (digits.size() > padded_digits && digits.front() == '0')) return std::nullopt;
+  return parse_number(digits);
+}
+
+/// A generation's number as it stands in a name: from 1, without leading zeros.
+inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
+  if (digits.empty() || digits.front() == '0') return std::nullopt;
+  return parse_number(digits);
+}
+
+template <class Id>
+std::optional<Id> parse_id(std::string_view hex) noexcept {
+  if (std::any_of(hex.begin(), hex.end(), [](char c) { return c >= 'A' && c <= 'F'; })) return std::nullopt;
+  return Id::try_from_hex(hex);
+}
+
+/// Takes what stands before the first `separator` off `text`; nothing where there is none.
+inline std::optional<std::string_view> take_field(std::string_view& text, char separator) noexcept {
+  const std::size_t at = text.find(separator);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view field = text.substr(0, at);
+  text.remove_prefix(at + 1);
+  return field;
+}
+
+}  // namespace garner::detail
+
+namespace garner::store_layout {
+
+/// A dataset's directory in `chunks/`: its id, 64 digits in lower case.
+inline std::string dataset_name(const DatasetId& id) { return id.to_hex(); }
+
+inline std::optional<DatasetId> parse_dataset_name(std::string_view name) noexcept {
+  return detail::parse_id<DatasetId>(name);
+}
+
+/// A chunk's directory in its dataset's: `{begin}-{end}-{bytes}-{chunk id}.{generation}`, numbers in at least ten
+/// digits. Generation 0, which no store gives out, has no suffix.
+inline std::string chunk_name(const Generation& generation) {
+  std::string name;
+  name.reserve(160);
+  for (const std::uint64_t number : {generation.block_range.begin, generation.block_range.end, generation.bytes}) {
+    detail::append_padded(name, number);
+    name += '-';
+  }
+  name += generation.id.to_hex();
+  if (generation.number != 0) name += '.' + std::to_string(generation.number);
+  return name;
+}
+
+/// The generation that `name` says, in dataset `dataset_id`; nothing where it is not such a name. Allocates nothing.
+inline std::optional<Generation> parse_chunk_name(std::string_view name, const DatasetId& dataset_id) noexcept {
+  std::array<std::uint64_t, 3> numbers{};
+  for (std::uint64_t& number : numbers) {
+    const auto field = detail::take_field(name, '-');
+    const auto value = field ? detail::parse_padded(*field) : std::nullopt;
+    if (!value) return std::nullopt;
+    number = *value;
+  }
+  const auto id = detail::parse_id<ChunkId>(name.substr(0, detail::id_digits));
+  if (!id || numbers[0] >= numbers[1]) return std::nullopt;
+  Generation generation{*id, dataset_id, {numbers[0], numbers[1]}, numbers[2], 0};
+  name.remove_prefix(detail::id_digits);
+  if (!name.empty()) {
+    const auto number = name.front() == '.' ? detail::parse_generation(name.substr(1)) : std::nullopt;
+    if (!number) return std::nullopt;
+    generation.number = *number;
+  }
+  return generation;
+}
+
+/// A generation's name in `doomed/` and `trash/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
+/// most 213 bytes.
+inline std::string qualified_name(const Generation& generation) {
+  return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
+}
+
+inline std::optional<Generation> parse_qualified_name(std::string_view name) noexcept {
+  const auto dataset = detail::take_field(name, '-');
+  const auto id = dataset ? parse_dataset_name(*dataset) : std::nullopt;
+  return id ? parse_chunk_name(name, *id) : std::nullopt;
+}
+
+/// A generation's name in `staging/`, where its bytes are not known yet: `{chunk id}.{generation}`.
+struct StagingName {
+  ChunkId id;
+  std::uint64_t number = 0;
+
+  friend bool operator==(const StagingName&, const StagingName&) = default;
+};
+
+inline std::string staging_name(const StagingName& name) {
+  return name.id.to_hex() + '.' + std::to_string(name.number);
+}
+
+inline std::optional<StagingName> parse_staging_name(std::string_view name) noexcept {
+  const auto hex = detail::take_field(name, '.');
+  const auto id = hex ? detail::parse_id<ChunkId>(*hex) : std::nullopt;
+  const auto number = detail::parse_generation(name);
+  if (!id || !number) return std::nullopt;
+  return StagingName{*id, *number};
+}
+
+}  // namespace garner::store_layout
+
 // garner/storage/store_protocol.hpp -------------------------------------------------------------------------
 // The store's protocol: in which order things are written, synced and renamed so that a power cut at any moment leaves
 // whole generations or none. It is a Storage over any FileSystem; `FilesystemStorage` is it on a real one.
@@ -5698,154 +5846,6 @@ inline std::optional<Checkpoint> decode_checkpoint(std::string_view note) {
 }
 
 }  // namespace garner::detail
-
-// garner/storage/store_layout.hpp ---------------------------------------------------------------------------
-// The names in a data directory: how they are written and how they are read. Reading is strict: a name that parses is
-// the very name that would be written for what it says. Nothing here touches a disk.
-
-namespace garner::store_layout {
-
-inline constexpr const char* lock_file = "LOCK";
-inline constexpr const char* format_file = "FORMAT";
-inline constexpr const char* new_format_file = "FORMAT.new";  ///< renamed to `FORMAT` when it is whole
-inline constexpr const char* chunks_directory = "chunks";
-inline constexpr const char* staging_directory = "staging";
-inline constexpr const char* doomed_directory = "doomed";
-inline constexpr const char* trash_directory = "trash";
-inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
-inline constexpr const char* descriptor_file = "chunk.json";
-
-/// All that `FORMAT` holds.
-inline constexpr std::string_view format_text = "garner 1\n";
-
-}  // namespace garner::store_layout
-
-namespace garner::detail {
-
-inline constexpr std::size_t id_digits = 64;
-inline constexpr std::size_t padded_digits = 10;
-
-/// Zero-padded, so that `ls` shows chunks in the order of their blocks.
-inline void append_padded(std::string& out, std::uint64_t number) {
-  const std::string digits = std::to_string(number);
-  if (digits.size() < padded_digits) out.append(padded_digits - digits.size(), '0');
-  out += digits;
-}
-
-inline std::optional<std::uint64_t> parse_number(std::string_view digits) noexcept {
-  std::uint64_t number = 0;
-  const char* const end = digits.data() + digits.size();
-  const auto [last, error] = std::from_chars(digits.data(), end, number);
-  if (digits.empty() || error != std::errc() || last != end) return std::nullopt;
-  return number;
-}
-
-/// What `append_padded` writes, and nothing else.
-inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexcept {
-  if (digits.size() < padded_digits || (digits.size() > padded_digits && digits.front() == '0')) return std::nullopt;
-  return parse_number(digits);
-}
-
-/// A generation's number as it stands in a name: from 1, without leading zeros.
-inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
-  if (digits.empty() || digits.front() == '0') return std::nullopt;
-  return parse_number(digits);
-}
-
-template <class Id>
-std::optional<Id> parse_id(std::string_view hex) noexcept {
-  if (std::any_of(hex.begin(), hex.end(), [](char c) { return c >= 'A' && c <= 'F'; })) return std::nullopt;
-  return Id::try_from_hex(hex);
-}
-
-/// Takes what stands before the first `separator` off `text`; nothing where there is none.
-inline std::optional<std::string_view> take_field(std::string_view& text, char separator) noexcept {
-  const std::size_t at = text.find(separator);
-  if (at == std::string_view::npos) return std::nullopt;
-  const std::string_view field = text.substr(0, at);
-  text.remove_prefix(at + 1);
-  return field;
-}
-
-}  // namespace garner::detail
-
-namespace garner::store_layout {
-
-/// A dataset's directory in `chunks/`: its id, 64 digits in lower case.
-inline std::string dataset_name(const DatasetId& id) { return id.to_hex(); }
-
-inline std::optional<DatasetId> parse_dataset_name(std::string_view name) noexcept {
-  return detail::parse_id<DatasetId>(name);
-}
-
-/// A chunk's directory in its dataset's: `{begin}-{end}-{bytes}-{chunk id}.{generation}`, numbers in at least ten
-/// digits. Generation 0, which no store gives out, has no suffix.
-inline std::string chunk_name(const Generation& generation) {
-  std::string name;
-  name.reserve(160);
-  for (const std::uint64_t number : {generation.block_range.begin, generation.block_range.end, generation.bytes}) {
-    detail::append_padded(name, number);
-    name += '-';
-  }
-  name += generation.id.to_hex();
-  if (generation.number != 0) name += '.' + std::to_string(generation.number);
-  return name;
-}
-
-/// The generation that `name` says, in dataset `dataset_id`; nothing where it is not such a name. Allocates nothing.
-inline std::optional<Generation> parse_chunk_name(std::string_view name, const DatasetId& dataset_id) noexcept {
-  std::array<std::uint64_t, 3> numbers{};
-  for (std::uint64_t& number : numbers) {
-    const auto field = detail::take_field(name, '-');
-    const auto value = field ? detail::parse_padded(*field) : std::nullopt;
-    if (!value) return std::nullopt;
-    number = *value;
-  }
-  const auto id = detail::parse_id<ChunkId>(name.substr(0, detail::id_digits));
-  if (!id || numbers[0] >= numbers[1]) return std::nullopt;
-  Generation generation{*id, dataset_id, {numbers[0], numbers[1]}, numbers[2], 0};
-  name.remove_prefix(detail::id_digits);
-  if (!name.empty()) {
-    const auto number = name.front() == '.' ? detail::parse_generation(name.substr(1)) : std::nullopt;
-    if (!number) return std::nullopt;
-    generation.number = *number;
-  }
-  return generation;
-}
-
-/// A generation's name in `doomed/` and `trash/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
-/// most 213 bytes.
-inline std::string qualified_name(const Generation& generation) {
-  return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
-}
-
-inline std::optional<Generation> parse_qualified_name(std::string_view name) noexcept {
-  const auto dataset = detail::take_field(name, '-');
-  const auto id = dataset ? parse_dataset_name(*dataset) : std::nullopt;
-  return id ? parse_chunk_name(name, *id) : std::nullopt;
-}
-
-/// A generation's name in `staging/`, where its bytes are not known yet: `{chunk id}.{generation}`.
-struct StagingName {
-  ChunkId id;
-  std::uint64_t number = 0;
-
-  friend bool operator==(const StagingName&, const StagingName&) = default;
-};
-
-inline std::string staging_name(const StagingName& name) {
-  return name.id.to_hex() + '.' + std::to_string(name.number);
-}
-
-inline std::optional<StagingName> parse_staging_name(std::string_view name) noexcept {
-  const auto hex = detail::take_field(name, '.');
-  const auto id = hex ? detail::parse_id<ChunkId>(*hex) : std::nullopt;
-  const auto number = detail::parse_generation(name);
-  if (!id || !number) return std::nullopt;
-  return StagingName{*id, *number};
-}
-
-}  // namespace garner::store_layout
 
 // garner/storage/store_root.hpp -----------------------------------------------------------------------------
 // A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
@@ -7443,28 +7443,46 @@ namespace garner {
 
 namespace detail {
 
+/// Makes durable that `path` has its name in the directory above. `found`: it was there already. Then it may be somebody
+/// else's: nobody but its owner can sync what may not be read, or what knows no syncs.
+inline std::error_code sync_name(const std::filesystem::path& path, bool found) {
+  const std::filesystem::path parent = path.parent_path();
+  if (parent == path) return {};
+  const Descriptor above(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!above) return found && (errno == EACCES || errno == EPERM) ? std::error_code() : errno_code(errno);
+  if (::fsync(above.get()) == 0 || (found && (errno == EINVAL || errno == EROFS))) return {};
+  return errc::sync_failed;
+}
+
 /// Makes the directory `path` and those above it that are missing, each of them durable in its parent.
 inline std::error_code make_directories(const std::filesystem::path& path, Durability durability) {
   const std::filesystem::path parent = path.parent_path();
+  std::error_code ec;
   if (::mkdir(path.c_str(), 0755) < 0) {
     if (errno == EEXIST) return {};  // what it is shows when it is opened
     if (errno != ENOENT || parent == path) return errno_code(errno);
-    const std::error_code ec = make_directories(parent, durability);
+    ec = make_directories(parent, durability);
     if (ec) return ec;
-    if (::mkdir(path.c_str(), 0755) < 0 && errno != EEXIST) return errno_code(errno);
+    if (::mkdir(path.c_str(), 0755) < 0) return errno == EEXIST ? ec : errno_code(errno);
+  } else if (durability == Durability::full) {
+    ec = sync_name(parent, true);  // whoever made it may have been killed before that
   }
-  if (durability == Durability::relaxed) return {};
-  const Descriptor above(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
-  if (!above) return errno_code(errno);
-  return ::fsync(above.get()) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
+  if (!ec && durability == Durability::full) ec = sync_name(path, false);
+  // A second sync would prove nothing: the next start is to make it anew.
+  if (ec) ::rmdir(path.c_str());
+  return ec;
 }
 
 inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability) {
   std::error_code ec;
   PosixFileSystem fs = PosixFileSystem::open(data_dir, ec);
+  struct stat format {};
   if (ec == std::errc::no_such_file_or_directory) {
     ec = make_directories(fs.path(), durability);
     if (!ec) fs = PosixFileSystem::open(data_dir, ec);
+  } else if (!ec && durability == Durability::full &&
+             ::lstat((fs.path() / store_layout::format_file).c_str(), &format) < 0) {
+    ec = sync_name(fs.path(), true);  // made a moment ago, perhaps by a process that was killed
   }
   if (ec) throw Error(ec, fs.path().string());
   return fs;

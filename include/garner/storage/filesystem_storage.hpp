@@ -4,6 +4,10 @@
 // store_protocol.hpp; here is how it comes to the directory.
 #pragma once
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
@@ -12,34 +16,53 @@
 #include "garner/policies/storage.hpp"
 #include "garner/status.hpp"
 #include "garner/storage/posix_file_system.hpp"
+#include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_protocol.hpp"
 
 namespace garner {
 
 namespace detail {
 
+/// Makes durable that `path` has its name in the directory above. `found`: it was there already. Then it may be somebody
+/// else's: nobody but its owner can sync what may not be read, or what knows no syncs.
+inline std::error_code sync_name(const std::filesystem::path& path, bool found) {
+  const std::filesystem::path parent = path.parent_path();
+  if (parent == path) return {};
+  const Descriptor above(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!above) return found && (errno == EACCES || errno == EPERM) ? std::error_code() : errno_code(errno);
+  if (::fsync(above.get()) == 0 || (found && (errno == EINVAL || errno == EROFS))) return {};
+  return errc::sync_failed;
+}
+
 /// Makes the directory `path` and those above it that are missing, each of them durable in its parent.
 inline std::error_code make_directories(const std::filesystem::path& path, Durability durability) {
   const std::filesystem::path parent = path.parent_path();
+  std::error_code ec;
   if (::mkdir(path.c_str(), 0755) < 0) {
     if (errno == EEXIST) return {};  // what it is shows when it is opened
     if (errno != ENOENT || parent == path) return errno_code(errno);
-    const std::error_code ec = make_directories(parent, durability);
+    ec = make_directories(parent, durability);
     if (ec) return ec;
-    if (::mkdir(path.c_str(), 0755) < 0 && errno != EEXIST) return errno_code(errno);
+    if (::mkdir(path.c_str(), 0755) < 0) return errno == EEXIST ? ec : errno_code(errno);
+  } else if (durability == Durability::full) {
+    ec = sync_name(parent, true);  // whoever made it may have been killed before that
   }
-  if (durability == Durability::relaxed) return {};
-  const Descriptor above(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
-  if (!above) return errno_code(errno);
-  return ::fsync(above.get()) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
+  if (!ec && durability == Durability::full) ec = sync_name(path, false);
+  // A second sync would prove nothing: the next start is to make it anew.
+  if (ec) ::rmdir(path.c_str());
+  return ec;
 }
 
 inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability) {
   std::error_code ec;
   PosixFileSystem fs = PosixFileSystem::open(data_dir, ec);
+  struct stat format {};
   if (ec == std::errc::no_such_file_or_directory) {
     ec = make_directories(fs.path(), durability);
     if (!ec) fs = PosixFileSystem::open(data_dir, ec);
+  } else if (!ec && durability == Durability::full &&
+             ::lstat((fs.path() / store_layout::format_file).c_str(), &format) < 0) {
+    ec = sync_name(fs.path(), true);  // made a moment ago, perhaps by a process that was killed
   }
   if (ec) throw Error(ec, fs.path().string());
   return fs;
