@@ -4,6 +4,7 @@
 #include "garner/execution/asio_executor.hpp"
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
 #include <asio/io_context.hpp>
 #include <asio/thread_pool.hpp>
@@ -12,6 +13,7 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 using garner::AsioExecutor;
@@ -109,4 +111,32 @@ TEST_CASE("a timer that is cancelled when its time has come does not run") {
   timer = executor.post_at(executor.now() - std::chrono::seconds(1), [&] { ran = true; });
   context.run();
   CHECK_FALSE(ran);
+}
+
+TEST_CASE("a timer needs no descriptor that was not there before") {
+  const auto set_one = [](AsioExecutor& executor, const auto& run) {
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit none{0, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+    std::promise<void> ran;
+    bool refused = false;
+    try {
+      executor.post_at(executor.now(), [&] { ran.set_value(); });
+    } catch (const std::system_error&) {
+      refused = true;
+    }
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    REQUIRE_FALSE(refused);
+    run();
+    CHECK(ran.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+  };
+  AsioExecutor own(1);
+  set_one(own, [] {});
+  asio::io_context context;
+  AsioExecutor borrowing(context);
+  set_one(borrowing, [&] { context.run(); });
+  asio::thread_pool pool(1);
+  AsioExecutor sharing(pool);
+  set_one(sharing, [] {});
 }

@@ -55,13 +55,16 @@ class AsioExecutor {
     std::weak_ptr<Alarm> alarm_;
   };
 
-  /// Owns `threads` threads, at least one. Throws `std::system_error` where they cannot be started.
+  /// Owns `threads` threads, at least one. This constructor and the next two throw `std::system_error` where there are
+  /// no threads or no descriptors left.
   explicit AsioExecutor(unsigned threads = 4)
-      : own_(std::make_unique<asio::thread_pool>(threads == 0 ? 1 : threads)), executor_(own_->get_executor()) {}
+      : own_(std::make_unique<asio::thread_pool>(threads == 0 ? 1 : threads)), executor_(own_->get_executor()) {
+    open_timers();
+  }
   /// Borrows `context`; somebody must run it.
-  explicit AsioExecutor(asio::io_context& context) : executor_(context.get_executor()) {}
+  explicit AsioExecutor(asio::io_context& context) : executor_(context.get_executor()) { open_timers(); }
   /// Borrows `pool`.
-  explicit AsioExecutor(asio::thread_pool& pool) : executor_(pool.get_executor()) {}
+  explicit AsioExecutor(asio::thread_pool& pool) : executor_(pool.get_executor()) { open_timers(); }
 
   AsioExecutor(AsioExecutor&&) noexcept = default;
   AsioExecutor& operator=(AsioExecutor&&) = delete;
@@ -95,6 +98,10 @@ class AsioExecutor {
   [[nodiscard]] Instant now() const noexcept { return std::chrono::steady_clock::now().time_since_epoch(); }
 
  private:
+  /// Asio opens the descriptors that timers need with a context's first timer. That must not be the one that waits for
+  /// descriptors to be free again.
+  void open_timers() const { const asio::steady_timer first(executor_); }
+
   std::unique_ptr<asio::thread_pool> own_;
   asio::any_io_executor executor_;
 };
