@@ -217,6 +217,20 @@ TEST_CASE("a dataset's directory whose name did not sync is made anew by the nex
   }
 }
 
+TEST_CASE("what a start could not make durable in the data directory is made anew by the next") {
+  const World world;
+  world.refuse("sync_directory", errc::sync_failed);
+  CHECK_THROWS_AS((void)world.start(), garner::Error);
+  CHECK_FALSE(fs::exists(world.dir / "chunks"));
+  world.journal->refuse = nullptr;
+  world.start().published("c", hello);
+  // What is in use was durable before.
+  world.refuse("sync_directory", errc::sync_failed);
+  CHECK_THROWS_AS((void)world.start(), garner::Error);
+  world.journal->refuse = nullptr;
+  CHECK(world.start().found().size() == 1);
+}
+
 TEST_CASE("an empty dataset's directory that a start finds is made anew: its sync may have failed for someone else") {
   const World world;
   { const auto steps = world.start(); }

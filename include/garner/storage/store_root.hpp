@@ -50,7 +50,9 @@ class StoreRoot {
       require(ec, name);
     }
     // What an earlier process made here it may not have lived to sync.
-    require(sync_directory(fs_.root()), "");
+    const std::error_code ec = sync_directory(fs_.root());
+    if (ec) remove_empty();
+    require(ec, "");
   }
 
   [[nodiscard]] F& fs() noexcept { return fs_; }
@@ -130,6 +132,15 @@ class StoreRoot {
       ec = fs_.rename(fs_.root(), store_layout::new_format_file, fs_.root(), store_layout::format_file);
     }
     require(ec, store_layout::format_file);
+  }
+
+  /// After a failed sync of the root: what is empty may be lost, and no later sync would tell, so the next start is to make
+  /// it anew. Something is put in only after a sync that succeeded.
+  void remove_empty() {
+    for (const char* const name : {store_layout::chunks_directory, store_layout::staging_directory,
+                                   store_layout::doomed_directory, store_layout::trash_directory}) {
+      fs_.remove_directory(fs_.root(), name);
+    }
   }
 
   void take_lock() {
