@@ -22,13 +22,13 @@ namespace {
 constexpr std::size_t steps = 200;
 
 TEST_CASE("whatever is called and whatever fails, the store converges and never serves what is not whole") {
-  simulation::Batch batch(0, 499, steps, 2);
+  simulation::Batch batch(0, 799, steps, 2);
   batch.run(std::chrono::seconds::max(), [](bool) {});
   if (batch.failure()) {
     FAIL("seed ", batch.failure()->seed, ": ", batch.failure()->what);
   }
-  CHECK(batch.done() == 500);
-  CHECK(batch.repeated() == 5);
+  CHECK(batch.done() == 800);
+  CHECK(batch.repeated() == 8);
   // A fault or a call that was never met was not tested.
   const simulation::Counters& met = batch.counters();
   for (std::size_t i = 0; i < met.faults.size(); ++i) {

@@ -49,7 +49,7 @@ class Scenario : public Damage {
     if (!calm_ && decisions.chance(1, 4)) {
       faults_[garner::SimFaultKind::sync_failure] = 192;
       faults_[garner::SimFaultKind::read_only] = 192;
-      enabled_[index(Call::restart)] = enabled_[index(Call::power_cut)] = true;
+      enabled_[index(Call::restart)] = enabled_[index(Call::power_cut)] = enabled_[index(Call::kill)] = true;
     }
     options_.revive = decisions.chance(2, 3);
     options_.checkpoint_bytes = 1 + (calm_ || decisions.chance(3, 4) ? 0 : decisions.choose(20));
@@ -118,7 +118,10 @@ class Scenario : public Damage {
         machine_.end_after(1 + decisions_.choose(20),
                            call == Call::kill ? garner::SimEnd::kill : garner::SimEnd::power_cut);
         return work();
-      case Call::restart: return restart();
+      case Call::restart:
+        // In the middle of something, where nothing else goes wrong.
+        if (calm_) begin_something();
+        return machine_.ended() ? void() : restart();
       case Call::close:
         close();
         if (machine_.ended()) return;
@@ -269,6 +272,12 @@ class Scenario : public Damage {
                             faults_.chance[static_cast<std::size_t>(garner::SimFaultKind::out_of_handles)] > 0;
       if (!can_fail) fail("a pinned chunk's description cannot be read: " + pin.path);
     }
+  }
+
+  void begin_something() {
+    download();
+    work();
+    if (!machine_.ended()) check();
   }
 
   void work() {

@@ -119,6 +119,7 @@ TEST_CASE("hostile 44: staging that is longer than its record is cut down to it"
   const Left left;
   write_file(left.file, "hello, world, and more than was ever asked for");
   CHECK(left.found() == 5);
+  CHECK(read_file(left.dir / "data/staging" / (left.asked.id.to_hex() + ".2") / "a.bin") == "hello");
 }
 
 TEST_CASE("hostile 44: a record of more bytes than the file may have is none") {

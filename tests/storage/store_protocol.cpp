@@ -98,6 +98,31 @@ TEST_CASE("publish syncs each file, the descriptor and the staging directory, re
   CHECK(second.back() == "sync_directory " + dataset + '/');
 }
 
+TEST_CASE("a file has no checkpoint while it is synced, and none after a sync that failed") {
+  const World world;
+  auto steps = world.start();
+  auto staging = steps.stage(chunk_of("c", hello));
+  auto file = steps.open(staging, "a.bin");
+  REQUIRE_FALSE(file.write(bytes_of("hello")));
+  REQUIRE_FALSE(file.checkpoint("first"));
+  REQUIRE_FALSE(file.checkpoint("second"));
+  const std::string note = in_staging + '/' + garner::detail::checkpoint_name("a.bin", false);
+  REQUIRE(fs::exists(world.dir / note));
+  world.journal->take();
+  SUBCASE("that is well") {
+    REQUIRE_FALSE(file.finish());
+    const Entries entries = world.journal->take();
+    CHECK(position(entries, "remove_file " + note) < position(entries, "sync_file " + in_staging + "/a.bin"));
+    CHECK(fs::exists(world.dir / in_staging / garner::detail::checkpoint_name("a.bin", true)));
+  }
+  SUBCASE("that is not") {
+    world.refuse("sync_file", errc::sync_failed);
+    CHECK(file.finish() == errc::sync_failed);
+    CHECK_FALSE(fs::exists(world.dir / note));
+    CHECK_FALSE(fs::exists(world.dir / in_staging / garner::detail::checkpoint_name("a.bin", true)));
+  }
+}
+
 TEST_CASE("relaxed durability syncs nothing, ever") {
   const World world;
   {

@@ -117,7 +117,7 @@ class Order:
         old, new = f"{directory}/{name}".lstrip("/"), f"{to}/{new_name}".lstrip("/")
         if directory == "":
             require(self.bytes.get(old, "synced") == "synced", f"{name} becomes {new_name}, and its bytes are not synced")
-        if directory == "staging":
+        if directory == "staging" and to != "staging":
             for file, state in self.bytes.items():
                 require(state == "synced" or not file.startswith(old + "/"), f"{file} is published, and its bytes are {state}")
             for (within, entry), (_, state) in self.entries.items():

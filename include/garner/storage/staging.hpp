@@ -94,9 +94,9 @@ struct StagingArea {
       for (const bool second : {false, true}) known.insert(checkpoint_name(file, second));
     }
     std::vector<std::string> others;
-    std::error_code ec = root->fs().list(directory, [&](std::string_view entry, EntryKind) {
+    std::error_code ec = root->fs().list(directory, [&](std::string_view entry, EntryKind kind) {
       std::string found_name(entry);
-      if (known.contains(found_name)) {
+      if (kind == EntryKind::file && known.contains(found_name)) {
         notes.insert(std::move(found_name));
       } else if (!chunk.files.contains(found_name)) {
         others.push_back(std::move(found_name));
