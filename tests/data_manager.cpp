@@ -859,8 +859,9 @@ class ThrowingStorage {
     trap_->spring("remove, done");
     return error;
   }
-  [[nodiscard]] std::error_code verify(const garner::Generation& g) const {
-    return trap_->spring("verify"), storage_.verify(g);
+  [[nodiscard]] std::error_code verify(const garner::Generation& g, garner::VerifyDepth depth,
+                                       const garner::VerifyProgress& progress) const {
+    return trap_->spring("verify"), storage_.verify(g, depth, progress);
   }
   [[nodiscard]] garner::StoreUsage usage() const { return trap_->spring("usage"), storage_.usage(); }
 

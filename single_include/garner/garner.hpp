@@ -1006,6 +1006,15 @@ struct Recovery {
   std::uint64_t last_generation = 0;  ///< the greatest number that is in use anywhere, leftovers included
 };
 
+/// How much of a generation is looked at.
+enum class VerifyDepth : std::uint8_t {
+  sizes,  ///< the description is read, and each file's kind and size compared with it; no file is opened for its bytes
+  digests,  ///< every byte is read
+};
+
+/// Is told of each block that was read; false: no more is to be read.
+using VerifyProgress = std::function<bool(std::uint64_t bytes)>;
+
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
   std::uint64_t bytes_free = 0;  ///< left for more
@@ -1038,8 +1047,9 @@ struct StoreUsage {
 /// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
-/// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |
-/// |                              |                   | what was published; const                                      |
+/// | `s.verify(generation, depth, | `std::error_code` | `errc::corrupt_chunk` where it disagrees with what was         |
+/// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
+/// |                              |                   | called after each block that was read, says false; const       |
 /// | `s.usage()`                  | `StoreUsage`      | const                                                          |
 ///
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
@@ -1113,8 +1123,8 @@ concept storage_removes = requires(S& s, const Generation& generation) {
   { s.remove(generation) } -> std::same_as<std::error_code>;
 };
 template <class S>
-concept storage_verifies = requires(const S& s, const Generation& generation) {
-  { s.verify(generation) } -> std::same_as<std::error_code>;
+concept storage_verifies = requires(const S& s, const Generation& generation, const VerifyProgress& progress) {
+  { s.verify(generation, VerifyDepth::digests, progress) } -> std::same_as<std::error_code>;
 };
 template <class S>
 concept storage_tells_usage = requires(const S& s) {
@@ -1168,7 +1178,8 @@ constexpr bool diagnose_storage() {
   static_assert(fragments::storage_removes<S>,
                 "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
   static_assert(fragments::storage_verifies<S>,
-                "garner: a Storage must have verify(const garner::Generation&) const that returns a std::error_code.");
+                "garner: a Storage must have verify(const garner::Generation&, garner::VerifyDepth, const "
+                "garner::VerifyProgress&) const that returns a std::error_code.");
   static_assert(fragments::storage_tells_usage<S>,
                 "garner: a Storage must have usage() const that returns a garner::StoreUsage.");
   return Storage<S>;
@@ -1251,7 +1262,7 @@ class Storage {
   std::error_code doom(const Generation&) { return {}; }
   std::error_code spare(const Generation&) { return {}; }
   std::error_code remove(const Generation& generation) { return held_.erase(generation.number), std::error_code(); }
-  [[nodiscard]] std::error_code verify(const Generation&) const { return {}; }
+  [[nodiscard]] std::error_code verify(const Generation&, VerifyDepth, const VerifyProgress&) const { return {}; }
   [[nodiscard]] StoreUsage usage() const { return {}; }
 
  private:
@@ -2229,6 +2240,7 @@ struct Describe {
 };
 struct Verify {
   Generation generation;
+  VerifyDepth depth;
 };
 
 /// Take away what was left half-done.
@@ -2771,7 +2783,7 @@ class ChunkRules : protected ActionList {
         copy.unfit = true;  // even where it fails: it may be half gone
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
-      case Copy::Operation::verify: return act(action::Verify{copy.generation});
+      case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
     }
   }
 
@@ -3268,7 +3280,7 @@ class ChunkTable : private ChunkTurns {
                 Instant now) {
     verifying_ = false;
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
-      if (outcome.ok()) return;
+      if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
       if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
       copy.unfit = true;
@@ -3625,8 +3637,8 @@ class StoreCalls {
     if (error == errc::no_such_generation) error.clear();  // an earlier try went further than it said
     return about(generation, error);
   }
-  core::Outcome verify(const Generation& generation) const {
-    return about(generation, guarded([&] { return storage_.verify(generation); }));
+  core::Outcome verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
+    return about(generation, guarded([&] { return storage_.verify(generation, depth, progress); }));
   }
 
   /// With an error, `chunk` is nothing.
@@ -4026,6 +4038,11 @@ class Performer {
     std::visit([this](auto& what) { this->perform(what); }, action);
   }
 
+  /// What is being re-read is read no further, from now on.
+  void stop_reading() noexcept { stop_reading_ = true; }
+  /// Bytes that were re-read since construction.
+  [[nodiscard]] std::uint64_t bytes_verified() const noexcept { return bytes_verified_; }
+
   [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
   [[nodiscard]] const Transfers<S, D>& transfers() const noexcept { return transfers_; }
 
@@ -4110,8 +4127,11 @@ class Performer {
   }
 
   void perform(core::action::Verify& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.verify(generation);
+    engine_.spawn([this, generation = action.generation, depth = action.depth] {
+      const core::Outcome outcome = store_.verify(generation, depth, [this](std::uint64_t bytes) {
+        bytes_verified_ += bytes;
+        return !stop_reading_;
+      });
       std::optional<DataChunk> chunk;
       if (!outcome.ok()) store_.describe(generation, chunk);
       report(&core::ChunkTable::verified, generation, outcome, chunk);
@@ -4139,6 +4159,8 @@ class Performer {
   Engine& engine_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
+  std::atomic<bool> stop_reading_{false};
+  std::atomic<std::uint64_t> bytes_verified_{0};
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
 };
@@ -4303,6 +4325,7 @@ class Engine final : public DrainListener {
 
   void close() {
     input([this](Instant now) { table_.close(now); });
+    performer_.stop_reading();
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
     const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };
@@ -4796,6 +4819,7 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// |                                 |                    | `std::errc::file_exists` where anything stands there |
 /// | `fs.open_file(dir, n, acc, ec)` | `File`             | a regular file that is there; never waits on a FIFO  |
 /// | `fs.status(file, ec)`           | `FileStatus`       |                                                      |
+/// | `fs.status(dir, n, ec)`         | `FileStatus`       | of a regular file that is there; does not open it    |
 /// | `fs.read(file, at, to, ec)`     | `std::size_t`      | fewer bytes than `to` has only at the file's end     |
 /// | `fs.write(file, at, bytes)`     | `std::error_code`  | all of them; with an error, any part of them         |
 /// | `fs.reserve(file, size)`        | `std::error_code`  | room for `size` bytes, and the file's size stays.    |
@@ -4834,6 +4858,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.create_file(dir, name, ec) } -> std::same_as<typename F::File>;
   { fs.open_file(dir, name, Access::read, ec) } -> std::same_as<typename F::File>;
   { fs.status(file, ec) } -> std::same_as<FileStatus>;
+  { fs.status(dir, name, ec) } -> std::same_as<FileStatus>;
   { fs.read(file, at, to, ec) } -> std::same_as<std::size_t>;
   { fs.write(file, at, bytes) } -> std::same_as<std::error_code>;
   { fs.reserve(file, at) } -> std::same_as<std::error_code>;
@@ -5012,14 +5037,22 @@ class PosixFileSystem {
     if (ec) return file;
     struct stat status {};
     ec = detail::errno_result(::fstat(file.get(), &status));
-    if (!ec && S_ISDIR(status.st_mode)) ec = std::make_error_code(std::errc::is_a_directory);
-    if (!ec && !S_ISREG(status.st_mode)) ec = std::make_error_code(std::errc::invalid_argument);
+    if (!ec) ec = check_regular(status);
     return ec ? File() : std::move(file);
   }
 
   FileStatus status(const File& file, std::error_code& ec) const {
     struct stat status {};
     ec = detail::errno_result(::fstat(file.get(), &status));
+    return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
+  }
+
+  /// What is no regular file is as `open_file` says.
+  FileStatus status(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = detail::is_plain_name(name) ? std::error_code() : detail::errno_code(EINVAL);
+    struct stat status {};
+    if (!ec) ec = detail::errno_result(::fstatat(directory.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW));
+    if (!ec) ec = check_regular(status);
     return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
   }
 
@@ -5136,6 +5169,13 @@ class PosixFileSystem {
   /// Not called again after an interruption either: the first call may have taken the news of a lost page with it.
   static std::error_code sync(int fd) noexcept {
     return ::fsync(fd) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
+  }
+
+  static std::error_code check_regular(const struct stat& status) noexcept {
+    if (S_ISREG(status.st_mode)) return {};
+    if (S_ISDIR(status.st_mode)) return std::make_error_code(std::errc::is_a_directory);
+    if (S_ISLNK(status.st_mode)) return std::make_error_code(std::errc::too_many_symbolic_link_levels);
+    return std::make_error_code(std::errc::invalid_argument);
   }
 
   static EntryKind kind_of(const Directory& directory, const dirent& entry) noexcept {
@@ -5950,6 +5990,116 @@ class BasicStaging {
 
 }  // namespace garner
 
+// garner/storage/store_reader.hpp ---------------------------------------------------------------------------
+// How a store reads what it has published: `chunk.json`, and the files compared with it. Nothing that lies there is
+// trusted, and nothing is changed; how things come and go is in store_protocol.hpp and store_remover.hpp.
+
+namespace garner::detail {
+
+/// Thread-safety: as its root.
+template <FileSystem F>
+class StoreReader {
+ public:
+  explicit StoreReader(StoreRoot<F>& root) : root_(root) {}
+
+  /// `errc::corrupt_chunk` where it is not whole or is another generation's.
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(generation, ec);
+    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
+    return ec ? DataChunk() : descriptor.described();
+  }
+
+  /// As `BasicStore` says.
+  std::error_code verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
+    std::error_code ec;
+    const Directory directory = open(generation, ec);
+    if (ec) return ec;
+    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
+    if (ec) return ec;
+    bool as_published = true;
+    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
+      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
+      as_published = as_published && known && kind == EntryKind::file;
+    });
+    if (!ec && !as_published) ec = errc::corrupt_chunk;
+    for (const auto& [name, found] : descriptor.found) {
+      if (ec) break;
+      ec = depth == VerifyDepth::sizes ? verify_size(directory, name, found)
+                                       : verify_bytes(directory, name, found, progress);
+    }
+    return ec;
+  }
+
+ private:
+  using Directory = typename F::Directory;
+
+  [[nodiscard]] F& fs() const noexcept { return root_.fs(); }
+
+  Directory open(const Generation& generation, std::error_code& ec) const {
+    const Directory dataset =
+        fs().open_directory(root_.chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+    if (!ec) {
+      Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
+      if (!ec) return directory;
+    }
+    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
+    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
+    return {};
+  }
+
+  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
+  static std::error_code as_corruption(std::error_code ec) {
+    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
+                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
+      if (ec == wrong) return errc::corrupt_chunk;
+    }
+    return ec;
+  }
+
+  ChunkDescriptor read_descriptor(const Directory& directory, const Generation& generation, std::error_code& ec) const {
+    const std::string text =
+        root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+    ec = as_corruption(ec);
+    if (ec) return {};
+    ChunkDescriptor descriptor = decode_descriptor(text, ec);
+    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
+    return descriptor;
+  }
+
+  std::error_code verify_size(const Directory& directory, const std::string& name, const FoundFile& published) const {
+    std::error_code ec;
+    const FileStatus status = fs().status(directory, name, ec);
+    if (ec) return as_corruption(ec);
+    return status.size == published.size ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  std::error_code verify_bytes(const Directory& directory, const std::string& name, const FoundFile& published,
+                               const VerifyProgress& progress) const {
+    std::error_code ec;
+    typename F::File file = fs().open_file(directory, name, Access::read, ec);
+    if (ec) return as_corruption(ec);
+    // One byte more than there should be, so that a file that is no longer takes one read.
+    constexpr std::size_t most = std::size_t{256} << 10;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
+    DigestStream digests;
+    std::uint64_t size = 0;
+    for (std::size_t count = buffer.size(); count == buffer.size();) {
+      count = fs().read(file, size, buffer, ec);
+      if (ec) return ec;
+      digests.update(std::span(buffer).first(count));
+      size += count;
+      if (size > published.size) return errc::corrupt_chunk;
+      if (!progress(count)) return errc::cancelled;
+    }
+    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
+    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  StoreRoot<F>& root_;
+};
+
+}  // namespace garner::detail
+
 // garner/storage/store_recovery.hpp -------------------------------------------------------------------------
 // The scan at a store's start: names alone tell what it holds and what was left half-done. No file is opened, nothing
 // is stat'ed and nothing is changed; what was found to be taken away is taken away by `clean_up` (store_protocol.hpp).
@@ -6472,30 +6622,14 @@ class BasicStore {
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
   DataChunk describe(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory directory = open_generation(generation, ec);
-    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
-    return ec ? DataChunk() : descriptor.described();
+    return reader().describe(generation, ec);
   }
 
-  /// Compares sizes and XXH3-128 with what `chunk.json` says, and the directory's entries with its names.
-  /// `errc::io_error` where the disk does not give the bytes.
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
-    std::error_code ec;
-    const typename F::Directory directory = open_generation(generation, ec);
-    if (ec) return ec;
-    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
-    if (ec) return ec;
-    bool as_published = true;
-    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
-      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
-      as_published = as_published && known && kind == EntryKind::file;
-    });
-    if (!ec && !as_published) ec = errc::corrupt_chunk;
-    for (const auto& [name, found] : descriptor.found) {
-      if (ec) break;
-      ec = verify_file(directory, name, found);
-    }
-    return ec;
+  /// Compares the directory's entries with the names in `chunk.json`, and what it says of each with the size or, with
+  /// `VerifyDepth::digests`, with size and XXH3-128. `errc::io_error` where the disk does not give the bytes.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
+    return reader().verify(generation, depth, progress);
   }
 
   [[nodiscard]] StoreUsage usage() const {
@@ -6520,6 +6654,7 @@ class BasicStore {
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
+  [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
 
   /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
   std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
@@ -6588,62 +6723,6 @@ class BasicStore {
     } else {
       state_->lost_datasets.erase(name);
     }
-  }
-
-  typename F::Directory open_existing_dataset(const Generation& generation, std::error_code& ec) const {
-    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-  }
-
-  typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory dataset = open_existing_dataset(generation, ec);
-    if (!ec) {
-      typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
-      if (!ec) return directory;
-    }
-    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
-    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
-    return {};
-  }
-
-  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
-  static std::error_code as_corruption(std::error_code ec) {
-    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
-                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
-      if (ec == wrong) return errc::corrupt_chunk;
-    }
-    return ec;
-  }
-
-  ChunkDescriptor read_descriptor(const typename F::Directory& directory, const Generation& generation,
-                                  std::error_code& ec) const {
-    const std::string text =
-        root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
-    ec = as_corruption(ec);
-    if (ec) return {};
-    ChunkDescriptor descriptor = decode_descriptor(text, ec);
-    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
-    return descriptor;
-  }
-
-  std::error_code verify_file(const typename F::Directory& directory, const std::string& name,
-                              const FoundFile& published) const {
-    std::error_code ec;
-    typename F::File file = fs().open_file(directory, name, Access::read, ec);
-    if (ec) return as_corruption(ec);
-    // One byte more than there should be, so that a file that is no longer takes one read.
-    constexpr std::size_t most = std::size_t{256} << 10;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
-    DigestStream digests;
-    std::uint64_t size = 0;
-    for (std::size_t count = buffer.size(); count == buffer.size();) {
-      count = fs().read(file, size, buffer, ec);
-      if (ec) return ec;
-      digests.update(std::span(buffer).first(count));
-      size += count;
-      if (size > published.size) return errc::corrupt_chunk;
-    }
-    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
   }
 
   std::unique_ptr<State> state_;
@@ -6969,7 +7048,9 @@ class MemoryStorage {
     return {};
   }
 
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
+  /// A file is a block.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
     Disk::Held held;
     {
       const std::lock_guard lock(disk_->mutex_);
@@ -6978,12 +7059,16 @@ class MemoryStorage {
       held = *at;
     }
     const auto& files = held.chunk->files;
-    const bool same =
-        files.size() == held.checksums.size() && std::all_of(files.begin(), files.end(), [&held](const auto& file) {
-          const auto published = held.checksums.find(file.first);
-          return published != held.checksums.end() && published->second == checksum(file.second);
-        });
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+    if (files.size() != held.checksums.size()) return errc::corrupt_chunk;
+    for (const auto& [name, bytes] : files) {
+      const auto published = held.checksums.find(name);
+      if (published == held.checksums.end()) return errc::corrupt_chunk;
+      if (held.described.files.at(name).size != bytes.size()) return errc::corrupt_chunk;
+      if (depth == VerifyDepth::sizes) continue;
+      if (published->second != checksum(bytes)) return errc::corrupt_chunk;
+      if (!progress(bytes.size())) return errc::cancelled;
+    }
+    return {};
   }
 
   [[nodiscard]] StoreUsage usage() const {
@@ -10382,6 +10467,14 @@ class SimFileSystem {
     if (ec) return {};
     const SimDisk::Inode& inode = disk_->nodes_[file.node_];
     return {inode.contents.size(), inode.linked ? std::uint64_t{1} : std::uint64_t{0}};
+  }
+
+  FileStatus status(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = begin(SimOperation::status, directory, name, bad_argument());
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
+    return ec ? FileStatus() : FileStatus{disk_->nodes_[node].contents.size(), 1};
   }
 
   std::size_t read(const File& file, std::uint64_t at, std::span<std::byte> to, std::error_code& ec) const {

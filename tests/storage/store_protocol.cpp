@@ -151,7 +151,7 @@ TEST_CASE("a sync that fails is never repeated, nothing is published after it, a
     CHECK_FALSE(steps.store().discard(staging));
     const Generation second = steps.published("c", hello);
     CHECK(second.number == 2);
-    CHECK_FALSE(steps.store().verify(second));
+    CHECK_FALSE(steps.verify(second));
   }
   auto again = world.start();
   REQUIRE(again.found().size() == 1);
@@ -264,7 +264,7 @@ TEST_CASE("a full disk keeps a chunk from being published, and does not spoil it
     CHECK(ec == errc::no_space);
   }
   world.journal->refuse = nullptr;
-  CHECK_FALSE(steps.store().verify(steps.publish(staging)));
+  CHECK_FALSE(steps.verify(steps.publish(staging)));
 }
 
 TEST_CASE("room for a file is reserved from a megabyte on, and a full disk shows then") {
@@ -546,7 +546,7 @@ TEST_CASE("a disk that does not give the bytes is not a corrupt chunk") {
   auto steps = world.start();
   const Generation generation = steps.published("c", hello);
   world.refuse("read " + in_place + "/a.bin", errc::io_error);
-  CHECK(steps.store().verify(generation) == errc::io_error);
+  CHECK(steps.verify(generation) == errc::io_error);
 }
 
 }  // namespace

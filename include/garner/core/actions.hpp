@@ -88,6 +88,7 @@ struct Describe {
 };
 struct Verify {
   Generation generation;
+  VerifyDepth depth;
 };
 
 /// Take away what was left half-done.

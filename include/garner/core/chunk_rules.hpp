@@ -167,7 +167,7 @@ class ChunkRules : protected ActionList {
         copy.unfit = true;  // even where it fails: it may be half gone
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
-      case Copy::Operation::verify: return act(action::Verify{copy.generation});
+      case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
     }
   }
 

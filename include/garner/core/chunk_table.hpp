@@ -256,7 +256,7 @@ class ChunkTable : private ChunkTurns {
                 Instant now) {
     verifying_ = false;
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
-      if (outcome.ok()) return;
+      if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
       if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
       copy.unfit = true;

@@ -105,6 +105,7 @@ class Engine final : public DrainListener {
 
   void close() {
     input([this](Instant now) { table_.close(now); });
+    performer_.stop_reading();
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
     const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };

@@ -4,6 +4,7 @@
 // reports. What blocks is done by a task of its own; nothing here is decided.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -45,6 +46,11 @@ class Performer {
   void perform(core::Action& action) {
     std::visit([this](auto& what) { this->perform(what); }, action);
   }
+
+  /// What is being re-read is read no further, from now on.
+  void stop_reading() noexcept { stop_reading_ = true; }
+  /// Bytes that were re-read since construction.
+  [[nodiscard]] std::uint64_t bytes_verified() const noexcept { return bytes_verified_; }
 
   [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
   [[nodiscard]] const Transfers<S, D>& transfers() const noexcept { return transfers_; }
@@ -130,8 +136,11 @@ class Performer {
   }
 
   void perform(core::action::Verify& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.verify(generation);
+    engine_.spawn([this, generation = action.generation, depth = action.depth] {
+      const core::Outcome outcome = store_.verify(generation, depth, [this](std::uint64_t bytes) {
+        bytes_verified_ += bytes;
+        return !stop_reading_;
+      });
       std::optional<DataChunk> chunk;
       if (!outcome.ok()) store_.describe(generation, chunk);
       report(&core::ChunkTable::verified, generation, outcome, chunk);
@@ -159,6 +168,8 @@ class Performer {
   Engine& engine_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
+  std::atomic<bool> stop_reading_{false};
+  std::atomic<std::uint64_t> bytes_verified_{0};
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
 };

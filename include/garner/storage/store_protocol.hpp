@@ -31,6 +31,7 @@
 #include "garner/storage/file_system.hpp"
 #include "garner/storage/staging.hpp"
 #include "garner/storage/store_layout.hpp"
+#include "garner/storage/store_reader.hpp"
 #include "garner/storage/store_recovery.hpp"
 #include "garner/storage/store_remover.hpp"
 #include "garner/storage/store_root.hpp"
@@ -153,30 +154,14 @@ class BasicStore {
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
   DataChunk describe(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory directory = open_generation(generation, ec);
-    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
-    return ec ? DataChunk() : descriptor.described();
+    return reader().describe(generation, ec);
   }
 
-  /// Compares sizes and XXH3-128 with what `chunk.json` says, and the directory's entries with its names.
-  /// `errc::io_error` where the disk does not give the bytes.
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
-    std::error_code ec;
-    const typename F::Directory directory = open_generation(generation, ec);
-    if (ec) return ec;
-    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
-    if (ec) return ec;
-    bool as_published = true;
-    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
-      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
-      as_published = as_published && known && kind == EntryKind::file;
-    });
-    if (!ec && !as_published) ec = errc::corrupt_chunk;
-    for (const auto& [name, found] : descriptor.found) {
-      if (ec) break;
-      ec = verify_file(directory, name, found);
-    }
-    return ec;
+  /// Compares the directory's entries with the names in `chunk.json`, and what it says of each with the size or, with
+  /// `VerifyDepth::digests`, with size and XXH3-128. `errc::io_error` where the disk does not give the bytes.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
+    return reader().verify(generation, depth, progress);
   }
 
   [[nodiscard]] StoreUsage usage() const {
@@ -201,6 +186,7 @@ class BasicStore {
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
+  [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
 
   /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
   std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
@@ -269,62 +255,6 @@ class BasicStore {
     } else {
       state_->lost_datasets.erase(name);
     }
-  }
-
-  typename F::Directory open_existing_dataset(const Generation& generation, std::error_code& ec) const {
-    return fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-  }
-
-  typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory dataset = open_existing_dataset(generation, ec);
-    if (!ec) {
-      typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
-      if (!ec) return directory;
-    }
-    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
-    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
-    return {};
-  }
-
-  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
-  static std::error_code as_corruption(std::error_code ec) {
-    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
-                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
-      if (ec == wrong) return errc::corrupt_chunk;
-    }
-    return ec;
-  }
-
-  ChunkDescriptor read_descriptor(const typename F::Directory& directory, const Generation& generation,
-                                  std::error_code& ec) const {
-    const std::string text =
-        root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
-    ec = as_corruption(ec);
-    if (ec) return {};
-    ChunkDescriptor descriptor = decode_descriptor(text, ec);
-    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
-    return descriptor;
-  }
-
-  std::error_code verify_file(const typename F::Directory& directory, const std::string& name,
-                              const FoundFile& published) const {
-    std::error_code ec;
-    typename F::File file = fs().open_file(directory, name, Access::read, ec);
-    if (ec) return as_corruption(ec);
-    // One byte more than there should be, so that a file that is no longer takes one read.
-    constexpr std::size_t most = std::size_t{256} << 10;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
-    DigestStream digests;
-    std::uint64_t size = 0;
-    for (std::size_t count = buffer.size(); count == buffer.size();) {
-      count = fs().read(file, size, buffer, ec);
-      if (ec) return ec;
-      digests.update(std::span(buffer).first(count));
-      size += count;
-      if (size > published.size) return errc::corrupt_chunk;
-    }
-    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
   }
 
   std::unique_ptr<State> state_;
