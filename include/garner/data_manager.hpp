@@ -54,7 +54,8 @@ class DataManager<S, D, E> {
   using ChunkRef = DataChunkRef<S>;
 
   /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
-  /// there, and nothing else. Throws `Error` that names the path: `errc::directory_in_use`,
+  /// there, and nothing else; what more is to be checked before it is served (`Options::startup_check`) is checked in
+  /// the background. Throws `Error` that names the path: `errc::directory_in_use`,
   /// `errc::unknown_format`, …
   explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
       std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&

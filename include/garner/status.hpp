@@ -29,6 +29,13 @@ enum class Durability : std::uint8_t {
             ///< comparing.
 };
 
+/// What a start does with the chunks that it finds, before it serves them.
+enum class StartupCheck : std::uint8_t {
+  names,    ///< nothing: they are served as soon as their names were read
+  sizes,    ///< each is served once its description was read and its files have the sizes that it says
+  digests,  ///< each is served once all its bytes were read and are what was published
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -58,6 +65,10 @@ struct Options {
 
   Durability durability = Durability::full;  ///< fixed at construction
 
+  // What is done about disks that forget.
+  StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
+  std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
+
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
 };
@@ -75,6 +86,7 @@ enum class ChunkState : std::uint8_t {
   ready,        ///< whole, durable and served
   draining,     ///< not wanted, still pinned
   removing,     ///< not wanted, being taken away
+  checking,     ///< wanted, found by the start, and not served before it was checked (`Options::startup_check`)
 };
 
 constexpr std::string_view to_string(ChunkState state) noexcept {
@@ -87,6 +99,7 @@ constexpr std::string_view to_string(ChunkState state) noexcept {
     case ChunkState::ready: return "ready";
     case ChunkState::draining: return "draining";
     case ChunkState::removing: return "removing";
+    case ChunkState::checking: return "checking";
   }
   return "unknown";
 }
@@ -111,6 +124,7 @@ struct Status {
   std::size_t downloading = 0;  ///< includes publishing
   std::size_t waiting = 0;      ///< to be tried again
   std::size_t parked = 0;       ///< for space
+  std::size_t checking = 0;     ///< found by the start, and not served before that was checked
   // Generations that are not wanted any more.
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;

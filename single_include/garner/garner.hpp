@@ -1287,6 +1287,13 @@ enum class Durability : std::uint8_t {
             ///< comparing.
 };
 
+/// What a start does with the chunks that it finds, before it serves them.
+enum class StartupCheck : std::uint8_t {
+  names,    ///< nothing: they are served as soon as their names were read
+  sizes,    ///< each is served once its description was read and its files have the sizes that it says
+  digests,  ///< each is served once all its bytes were read and are what was published
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -1316,6 +1323,10 @@ struct Options {
 
   Durability durability = Durability::full;  ///< fixed at construction
 
+  // What is done about disks that forget.
+  StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
+  std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
+
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
 };
@@ -1333,6 +1344,7 @@ enum class ChunkState : std::uint8_t {
   ready,        ///< whole, durable and served
   draining,     ///< not wanted, still pinned
   removing,     ///< not wanted, being taken away
+  checking,     ///< wanted, found by the start, and not served before it was checked (`Options::startup_check`)
 };
 
 constexpr std::string_view to_string(ChunkState state) noexcept {
@@ -1345,6 +1357,7 @@ constexpr std::string_view to_string(ChunkState state) noexcept {
     case ChunkState::ready: return "ready";
     case ChunkState::draining: return "draining";
     case ChunkState::removing: return "removing";
+    case ChunkState::checking: return "checking";
   }
   return "unknown";
 }
@@ -1369,6 +1382,7 @@ struct Status {
   std::size_t downloading = 0;  ///< includes publishing
   std::size_t waiting = 0;      ///< to be tried again
   std::size_t parked = 0;       ///< for space
+  std::size_t checking = 0;     ///< found by the start, and not served before that was checked
   // Generations that are not wanted any more.
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
@@ -2432,7 +2446,7 @@ namespace garner::core {
 
 /// A published generation.
 struct Copy {
-  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
+  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
   /// Whether the next start would find it. After a failed doom or spare that is not known.
   enum class Mark : std::uint8_t { none, unsure, doomed };
@@ -2444,6 +2458,7 @@ struct Copy {
   bool listed = false;                        ///< served
   bool drained = false;                       ///< nobody has a pin on it
   bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
+  bool unchecked = false;                     ///< found by the start, and not to be served before it was checked
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
@@ -2489,6 +2504,23 @@ struct ChunkEntry {
     return it == copies.end() ? nullptr : &*it;
   }
 
+  /// Of what the start found, the newest that may still be served. None once another is.
+  [[nodiscard]] const Copy* unchecked() const {
+    const Copy* newest = nullptr;
+    for (const Copy& copy : copies) {
+      if (copy.listed) return nullptr;
+      if (!copy.unchecked) continue;
+      if (newest == nullptr || newest->generation.number < copy.generation.number) newest = &copy;
+    }
+    return newest;
+  }
+
+  /// Whether that one is to be checked now.
+  [[nodiscard]] bool can_check() const {
+    const Copy* copy = wanted ? unchecked() : nullptr;
+    return copy != nullptr && copy->operation == Copy::Operation::none && !copy->retry_at;
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
@@ -2508,6 +2540,7 @@ struct ChunkEntry {
       });
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
+    if (unchecked() != nullptr) return ChunkState::checking;
     if (!want) return ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
@@ -2586,7 +2619,7 @@ class Tally {
       budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
-      } else {
+      } else if (!copy.unchecked) {
         add(copy.drained || copy.operation == Copy::Operation::remove ? counts_.removing : counts_.draining, sign);
       }
     }
@@ -2604,6 +2637,7 @@ class Tally {
     status.downloading = counts_.downloading;
     status.waiting = counts_.waiting;
     status.parked = counts_.parked;
+    status.checking = counts_.checking;
     status.draining = counts_.draining;
     status.removing = counts_.removing;
     status.bytes_ready = bytes_ready_;
@@ -2620,6 +2654,7 @@ class Tally {
       case ChunkState::publishing: return counts_.downloading;
       case ChunkState::waiting: return counts_.waiting;
       case ChunkState::parked: return counts_.parked;
+      case ChunkState::checking: return counts_.checking;
       case ChunkState::ready:
       case ChunkState::draining:
       case ChunkState::removing: break;
@@ -2628,7 +2663,8 @@ class Tally {
   }
 
   struct Counts {
-    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, draining = 0, removing = 0;
+    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, checking = 0, draining = 0,
+                removing = 0;
   };
   Counts counts_;
   std::uint64_t bytes_ready_ = 0;
@@ -2643,7 +2679,8 @@ namespace garner::core {
 
 class ChunkRules : protected ActionList {
  protected:
-  ChunkRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+  ChunkRules(const Options& options, std::uint64_t seed)
+      : options_(options), startup_check_(options.startup_check), random_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -2658,6 +2695,11 @@ class ChunkRules : protected ActionList {
     if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), +1);
     if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
     if (!entry.parked) parked_.erase(id);
+    if (entry.can_check()) {
+      checkable_.insert(id);
+    } else {
+      checkable_.erase(id);
+    }
     set_alarm(id, entry);
     if (entry.empty()) entries_.erase(id);
   }
@@ -2700,6 +2742,7 @@ class ChunkRules : protected ActionList {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
+    settle_unchecked(entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
     // cut would leave neither.
     const Copy* listed = entry.listed();
@@ -2709,16 +2752,24 @@ class ChunkRules : protected ActionList {
     }
   }
 
+  /// What is not wanted, or what another one has come for, need not be checked any more.
+  static void settle_unchecked(ChunkEntry& entry) {
+    if (entry.wanted && entry.listed() == nullptr) return;
+    for (Copy& copy : entry.copies) copy.unchecked = false;
+  }
+
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
   void find_or_fetch(ChunkEntry& entry) {
     Copy* match = nullptr;
     bool comparing = false;
     const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
     for (Copy& copy : entry.copies) {
-      if (copy.unfit || (!copy.listed && !options_.revive)) continue;
+      if (copy.unfit || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
       if (copy.generation.dataset_id != entry.want->dataset_id) continue;
       if (copy.generation.block_range != entry.want->block_range) continue;
-      if (!copy.content) {
+      if (copy.unchecked) {
+        comparing = true;
+      } else if (!copy.content) {
         comparing = true;
         if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
           begin(copy, Copy::Operation::describe);
@@ -2763,7 +2814,7 @@ class ChunkRules : protected ActionList {
   /// One operation at a time on each copy, and always the one that is due now: so a doom, the spare that
   /// takes it back and a removal cannot overtake each other.
   void settle_copy(Copy& copy) {
-    if (copy.operation != Copy::Operation::none || copy.retry_at) return;
+    if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
     } else if (copy.drained && !closed_) {
@@ -2784,6 +2835,7 @@ class ChunkRules : protected ActionList {
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
       case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
+      case Copy::Operation::check: return act(action::Verify{copy.generation, startup_depth()});
     }
   }
 
@@ -2874,6 +2926,10 @@ class ChunkRules : protected ActionList {
     entry.parked = false;
   }
 
+  [[nodiscard]] VerifyDepth startup_depth() const noexcept {
+    return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
+  }
+
   static bool can_start(const ChunkFetch& fetch) {
     return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
@@ -2890,6 +2946,7 @@ class ChunkRules : protected ActionList {
   }
 
   Options options_;
+  const StartupCheck startup_check_;
   Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
   Tally tally_;
@@ -2897,6 +2954,8 @@ class ChunkRules : protected ActionList {
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> parked_;
   std::optional<Instant> hold_until_;  // the store is full: nothing starts
+  std::set<ChunkId> checkable_;
+  std::size_t checks_ = 0;  // under way
   std::set<ChunkId> to_verify_;
   bool verifying_ = false;
   bool litter_ = false;  // something is left to be cleaned up
@@ -2955,6 +3014,13 @@ class ChunkTurns : protected ChunkRules {
       litter_ = false;
       cleaning_ = true;
       act(action::CleanUp{});
+    }
+    while (checks_ < options_.max_concurrent_checks && !checkable_.empty()) {
+      const ChunkId id = *checkable_.begin();
+      touch(id, now, [this](ChunkEntry& entry) {
+        ++checks_;
+        begin(*entry.copy(entry.unchecked()->generation), Copy::Operation::check);
+      });
     }
     while (!verifying_ && !to_verify_.empty()) {
       const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
@@ -3060,6 +3126,13 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
+      if (startup_check_ != StartupCheck::names) {
+        entry.wanted = true;
+        entry.asked = asked;
+        entry.copies.emplace_back(generation);
+        entry.copies.back().drained = entry.copies.back().unchecked = true;
+        return;
+      }
       Copy* older = entry.listed();
       if (older != nullptr && older->generation.number > generation.number) {
         entry.copies.emplace_back(generation);
@@ -3278,28 +3351,13 @@ class ChunkTable : private ChunkTurns {
   /// all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
+    const Copy& verified = *entries_.at(generation.id).copy(generation);
+    if (verified.operation == Copy::Operation::check) return checked(verified, outcome, chunk, now);
     verifying_ = false;
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
-      copy.unfit = true;
-      // Meanwhile another copy may have taken its place.
-      if (!copy.listed) return;
-      unlist(copy);
-      // Nobody has re-read the others: none of them takes its place.
-      for (Copy& other : entry.copies) other.unfit = true;
-      if (!entry.wanted || entry.want) return;
-      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-      // It comes from the disk, so it is as little trusted as that.
-      const bool fetchable =
-          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-      entry.wanted = fetchable;
-      if (fetchable) {
-        const Wish wish(*chunk);
-        entry.want = wish.chunk;
-        entry.content = wish.content;
-      }
+      if (is_wrong(outcome)) condemn(entry, copy, chunk);
     });
   }
 
@@ -3345,6 +3403,55 @@ class ChunkTable : private ChunkTurns {
     }
     if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
     return status;
+  }
+
+ private:
+  static bool is_wrong(const Outcome& outcome) {
+    return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
+  }
+
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times;
+  /// whatever else keeps one from being checked, it waits for.
+  void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
+    constexpr std::uint64_t max_failures = 3;
+    --checks_;
+    const bool is_lost = is_wrong(outcome) || (outcome.error == errc::io_error && checked.failures + 1 >= max_failures);
+    const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
+    const Generation generation = checked.generation;
+    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
+      if (is_lost) {
+        notify_failure(generation.id, generation.number, outcome);
+        condemn(entry, copy, chunk);
+      } else if (outcome.ok() && std::exchange(copy.unchecked, false)) {
+        list(copy, entry.asked);
+      }
+    });
+  }
+
+  /// The copy is not to be served again.
+  void condemn(ChunkEntry& entry, Copy& copy, const std::optional<DataChunk>& chunk) {
+    const bool was_needed = copy.listed || copy.unchecked;
+    copy.unfit = true;
+    copy.unchecked = false;
+    // Meanwhile another copy may have taken its place.
+    if (!was_needed) return;
+    if (copy.listed) {
+      unlist(copy);
+      // Nobody has re-read the others: none of them takes its place.
+      for (Copy& other : entry.copies) other.unfit = true;
+    }
+    if (!entry.wanted || entry.want) return;
+    // Fetched anew from where it came from; without a description there is nothing to fetch it from.
+    // It comes from the disk, so it is as little trusted as that.
+    const bool fetchable =
+        chunk && chunk->id == copy.generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+    // Of several that the start found an older one may still be whole.
+    entry.wanted = fetchable || entry.unchecked() != nullptr;
+    if (fetchable) {
+      const Wish wish(*chunk);
+      entry.want = wish.chunk;
+      entry.content = wish.content;
+    }
   }
 };
 
@@ -4643,7 +4750,8 @@ class DataManager<S, D, E> {
   using ChunkRef = DataChunkRef<S>;
 
   /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
-  /// there, and nothing else. Throws `Error` that names the path: `errc::directory_in_use`,
+  /// there, and nothing else; what more is to be checked before it is served (`Options::startup_check`) is checked in
+  /// the background. Throws `Error` that names the path: `errc::directory_in_use`,
   /// `errc::unknown_format`, …
   explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
       std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&

@@ -168,6 +168,11 @@ class TableBench {
     table.recovered(generation(number));
     return asked();
   }
+  /// All of it was told.
+  std::string recovery_done() {
+    table.recovery_done(0);
+    return asked();
+  }
 
   // ---- short cuts
 
@@ -222,7 +227,10 @@ class TableBench {
   std::string note(const core::action::Spare& todo) { return "spare " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Remove& todo) { return "remove " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Describe& todo) { return "describe " + std::to_string(todo.generation.number); }
-  std::string note(const core::action::Verify& todo) { return "verify " + std::to_string(todo.generation.number); }
+  std::string note(const core::action::Verify& todo) {
+    const std::string number = std::to_string(todo.generation.number);
+    return (todo.depth == VerifyDepth::sizes ? "verify sizes " : "verify ") + number;
+  }
   std::string note(const core::action::List& todo) { return "list " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Unlist& todo) { return "unlist " + std::to_string(todo.generation.number); }
   std::string note(const Event& event) {

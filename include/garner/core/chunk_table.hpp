@@ -36,6 +36,13 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
+      if (startup_check_ != StartupCheck::names) {
+        entry.wanted = true;
+        entry.asked = asked;
+        entry.copies.emplace_back(generation);
+        entry.copies.back().drained = entry.copies.back().unchecked = true;
+        return;
+      }
       Copy* older = entry.listed();
       if (older != nullptr && older->generation.number > generation.number) {
         entry.copies.emplace_back(generation);
@@ -254,28 +261,13 @@ class ChunkTable : private ChunkTurns {
   /// all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
+    const Copy& verified = *entries_.at(generation.id).copy(generation);
+    if (verified.operation == Copy::Operation::check) return checked(verified, outcome, chunk, now);
     verifying_ = false;
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
-      copy.unfit = true;
-      // Meanwhile another copy may have taken its place.
-      if (!copy.listed) return;
-      unlist(copy);
-      // Nobody has re-read the others: none of them takes its place.
-      for (Copy& other : entry.copies) other.unfit = true;
-      if (!entry.wanted || entry.want) return;
-      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-      // It comes from the disk, so it is as little trusted as that.
-      const bool fetchable =
-          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-      entry.wanted = fetchable;
-      if (fetchable) {
-        const Wish wish(*chunk);
-        entry.want = wish.chunk;
-        entry.content = wish.content;
-      }
+      if (is_wrong(outcome)) condemn(entry, copy, chunk);
     });
   }
 
@@ -321,6 +313,55 @@ class ChunkTable : private ChunkTurns {
     }
     if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
     return status;
+  }
+
+ private:
+  static bool is_wrong(const Outcome& outcome) {
+    return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
+  }
+
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times;
+  /// whatever else keeps one from being checked, it waits for.
+  void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
+    constexpr std::uint64_t max_failures = 3;
+    --checks_;
+    const bool is_lost = is_wrong(outcome) || (outcome.error == errc::io_error && checked.failures + 1 >= max_failures);
+    const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
+    const Generation generation = checked.generation;
+    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
+      if (is_lost) {
+        notify_failure(generation.id, generation.number, outcome);
+        condemn(entry, copy, chunk);
+      } else if (outcome.ok() && std::exchange(copy.unchecked, false)) {
+        list(copy, entry.asked);
+      }
+    });
+  }
+
+  /// The copy is not to be served again.
+  void condemn(ChunkEntry& entry, Copy& copy, const std::optional<DataChunk>& chunk) {
+    const bool was_needed = copy.listed || copy.unchecked;
+    copy.unfit = true;
+    copy.unchecked = false;
+    // Meanwhile another copy may have taken its place.
+    if (!was_needed) return;
+    if (copy.listed) {
+      unlist(copy);
+      // Nobody has re-read the others: none of them takes its place.
+      for (Copy& other : entry.copies) other.unfit = true;
+    }
+    if (!entry.wanted || entry.want) return;
+    // Fetched anew from where it came from; without a description there is nothing to fetch it from.
+    // It comes from the disk, so it is as little trusted as that.
+    const bool fetchable =
+        chunk && chunk->id == copy.generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+    // Of several that the start found an older one may still be whole.
+    entry.wanted = fetchable || entry.unchecked() != nullptr;
+    if (fetchable) {
+      const Wish wish(*chunk);
+      entry.want = wish.chunk;
+      entry.content = wish.content;
+    }
   }
 };
 

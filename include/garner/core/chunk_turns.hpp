@@ -52,6 +52,13 @@ class ChunkTurns : protected ChunkRules {
       cleaning_ = true;
       act(action::CleanUp{});
     }
+    while (checks_ < options_.max_concurrent_checks && !checkable_.empty()) {
+      const ChunkId id = *checkable_.begin();
+      touch(id, now, [this](ChunkEntry& entry) {
+        ++checks_;
+        begin(*entry.copy(entry.unchecked()->generation), Copy::Operation::check);
+      });
+    }
     while (!verifying_ && !to_verify_.empty()) {
       const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
       if (!entries_.contains(id)) continue;
