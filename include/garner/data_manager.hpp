@@ -137,10 +137,11 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background.
-  /// What is corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew.
+  /// Asks for everything that is held to be re-read and compared with what was published, in the background and as fast
+  /// as it goes; a pass that is running begins anew. What is corrupt is not served any more, is told as a `chunk_failed`
+  /// event, and is fetched anew; `Status::scrub` tells how far it is.
   void verify() {
-    const std::vector<ChunkId> all = list_chunks();
+    std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
   }
 

@@ -69,6 +69,12 @@ struct Options {
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
   std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
 
+  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
+  /// none but those that `verify` asks for.
+  std::chrono::nanoseconds scrub_interval{};
+  std::uint64_t scrub_bytes_per_second =
+      0;  ///< of such a pass: after n bytes the next chunk waits; 0: as fast as it goes
+
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
 };
@@ -116,6 +122,17 @@ struct ChunkStatus {
   std::optional<std::chrono::nanoseconds> next_try_in;  ///< from now; where the state is waiting or parked
 };
 
+/// A pass that re-reads what is held, at the moment of asking; where none is running, the last one.
+struct ScrubStatus {
+  bool running = false;
+  std::size_t chunks_done = 0;   ///< re-read, or gone before their turn
+  std::size_t chunks_total = 0;  ///< held when it began
+  std::uint64_t bytes_done = 0;  ///< of the chunks that were re-read
+  std::size_t corrupt = 0;       ///< found; each is told as a `chunk_failed` event
+  std::size_t unreadable = 0;    ///< the disk did not give the bytes; likewise, and served on
+  std::uint64_t passes = 0;      ///< that came to their end, since construction
+};
+
 /// The whole, at the moment of asking.
 struct Status {
   // Wanted chunks; their sum is what is wanted.
@@ -139,6 +156,8 @@ struct Status {
   std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
   std::uint64_t store_bytes_free = 0;
+  std::uint64_t bytes_verified = 0;  ///< re-read, since construction
+  ScrubStatus scrub;
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
@@ -152,6 +171,7 @@ enum class EventKind : std::uint8_t {
   chunk_removed,   ///< a generation is gone from the store
   chunk_failed,    ///< an attempt failed; it will be tried again
   converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
+  scrubbed,        ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
   events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
   closed,          ///< the last event
 };
@@ -163,6 +183,7 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::chunk_removed: return "removed";
     case EventKind::chunk_failed: return "failed";
     case EventKind::converged: return "converged";
+    case EventKind::scrubbed: return "scrubbed";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }

@@ -1327,6 +1327,12 @@ struct Options {
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
   std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
 
+  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
+  /// none but those that `verify` asks for.
+  std::chrono::nanoseconds scrub_interval{};
+  std::uint64_t scrub_bytes_per_second =
+      0;  ///< of such a pass: after n bytes the next chunk waits; 0: as fast as it goes
+
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
 };
@@ -1374,6 +1380,17 @@ struct ChunkStatus {
   std::optional<std::chrono::nanoseconds> next_try_in;  ///< from now; where the state is waiting or parked
 };
 
+/// A pass that re-reads what is held, at the moment of asking; where none is running, the last one.
+struct ScrubStatus {
+  bool running = false;
+  std::size_t chunks_done = 0;   ///< re-read, or gone before their turn
+  std::size_t chunks_total = 0;  ///< held when it began
+  std::uint64_t bytes_done = 0;  ///< of the chunks that were re-read
+  std::size_t corrupt = 0;       ///< found; each is told as a `chunk_failed` event
+  std::size_t unreadable = 0;    ///< the disk did not give the bytes; likewise, and served on
+  std::uint64_t passes = 0;      ///< that came to their end, since construction
+};
+
 /// The whole, at the moment of asking.
 struct Status {
   // Wanted chunks; their sum is what is wanted.
@@ -1397,6 +1414,8 @@ struct Status {
   std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
   std::uint64_t store_bytes_free = 0;
+  std::uint64_t bytes_verified = 0;  ///< re-read, since construction
+  ScrubStatus scrub;
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
@@ -1410,6 +1429,7 @@ enum class EventKind : std::uint8_t {
   chunk_removed,   ///< a generation is gone from the store
   chunk_failed,    ///< an attempt failed; it will be tried again
   converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
+  scrubbed,        ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
   events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
   closed,          ///< the last event
 };
@@ -1421,6 +1441,7 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::chunk_removed: return "removed";
     case EventKind::chunk_failed: return "failed";
     case EventKind::converged: return "converged";
+    case EventKind::scrubbed: return "scrubbed";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }
@@ -1530,6 +1551,8 @@ class Pinned {
 
   [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
   [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+  [[nodiscard]] bool is_corrupt() const noexcept { return corrupt_.load(std::memory_order_acquire); }
+  void condemn() const noexcept { corrupt_.store(true, std::memory_order_release); }
 
   [[nodiscard]] const DataChunk& description() const {
     if (const DataChunk* known = description_.load(std::memory_order_acquire)) return *known;
@@ -1554,6 +1577,7 @@ class Pinned {
   std::uint64_t serial_;
   std::shared_ptr<PinHost<S>> host_;
   mutable std::atomic<const DataChunk*> description_{nullptr};
+  mutable std::atomic<bool> corrupt_{false};
 };
 
 }  // namespace detail
@@ -1584,6 +1608,10 @@ class DataChunkRef {
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
   /// of this pin.
   [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
+
+  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt. True
+  /// from then on, of all pins on this generation.
+  [[nodiscard]] bool is_corrupt() const noexcept { return pin_->is_corrupt(); }
 
   /// Where the store has the chunk.
   [[nodiscard]] Location location() const { return pin_->storage().location(pin_->generation()); }
@@ -2177,6 +2205,152 @@ class Alarms {
 
 }  // namespace garner::core
 
+// garner/core/scrub.hpp -------------------------------------------------------------------------------------
+// Passes over all that is held: who is to be re-read next, and when. Knows ids, bytes and the time; what a chunk is, and
+// whether it can be re-read just now, is known to whoever asks.
+
+namespace garner::core {
+
+/// A pass goes round: it begins behind the chunk that was re-read last, the first one at a place that `seed` chooses. So
+/// what was not re-read for the longest time comes first, and a worker that is started again and again does not always
+/// re-read the same chunks, nor does one that is asked for a pass again and again.
+///
+/// Each member is O(log n) or less; of a pass that is replaced, the ids are freed.
+class Scrub {
+ public:
+  explicit Scrub(std::uint64_t seed) {
+    Random random(seed);
+    std::array<std::uint8_t, 32> bytes{};
+    for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random.next());
+    last_ = ChunkId(bytes);
+  }
+
+  /// Whether the time has come for the next pass, which begins with a list of what is held.
+  [[nodiscard]] bool is_due(const Options& options, Instant now) const {
+    const std::optional<Instant> at = due(options);
+    return at && *at <= now;
+  }
+
+  /// The list was asked for.
+  void list() { listing_ = true; }
+
+  /// Begins a pass over `ids`, which are in their order, in the place of the one that is running; what that one had is in
+  /// `ids` then, to be freed where it holds nobody up. A `paced` one keeps to `Options::scrub_bytes_per_second`, and does
+  /// not take the place of one that need not.
+  void begin(std::vector<ChunkId>& ids, bool paced, Instant now) {
+    if (paced) listing_ = false;
+    if (is_stopped_ || (paced && status_.running && !paced_)) return;
+    paced_ = paced;
+    began_ = now;
+    first_ = static_cast<std::size_t>(std::upper_bound(ids.begin(), ids.end(), last_) - ids.begin());
+    ids_.swap(ids);
+    next_ = 0;
+    ++pass_;
+    const std::uint64_t passes = status_.passes;
+    status_ = {};
+    status_.running = true;
+    status_.chunks_total = ids_.size();
+    status_.passes = passes;
+  }
+
+  /// Whose turn it is; nothing where none is running, where it is not time yet, or while one is being re-read.
+  [[nodiscard]] std::optional<ChunkId> turn(const Options& options, Instant now) {
+    is_held_up_ = false;
+    if (reading_ || next_ == ids_.size() || now < next_at(options)) return std::nullopt;
+    return ids_[(first_ + next_) % ids_.size()];
+  }
+
+  /// The chunk whose turn it was is not held any more.
+  void skip() {
+    ++next_;
+    ++status_.chunks_done;
+  }
+
+  /// It cannot be re-read before something else was reported, which leads to another look at whose turn it is.
+  void hold_up() { is_held_up_ = true; }
+
+  /// It is being re-read.
+  void read(std::uint64_t bytes, Instant now) {
+    last_ = ids_[(first_ + next_) % ids_.size()];
+    ++next_;
+    reading_ = pass_;
+    read_at_ = now;
+    read_bytes_ = bytes;
+  }
+
+  enum class Result : std::uint8_t { whole, corrupt, unreadable, cancelled };
+
+  /// It was.
+  void done(Result result) {
+    // What was found is news for the pass that has begun meanwhile, too; but that one re-reads the chunk itself.
+    if (result == Result::corrupt) ++status_.corrupt;
+    if (result == Result::unreadable) ++status_.unreadable;
+    if (std::exchange(reading_, std::nullopt) != pass_) return;
+    ++status_.chunks_done;
+    status_.bytes_done += read_bytes_;
+  }
+
+  /// Whether the pass has just come to its end. True once.
+  bool ends() {
+    if (!status_.running || reading_ || next_ != ids_.size()) return false;
+    status_.running = false;
+    ++status_.passes;
+    std::vector<ChunkId>().swap(ids_);
+    next_ = 0;
+    return true;
+  }
+
+  /// When to look again. Nothing where something else comes first.
+  [[nodiscard]] std::optional<Instant> wake(const Options& options) const {
+    if (reading_ || is_held_up_) return std::nullopt;
+    return next_ == ids_.size() ? due(options) : next_at(options);
+  }
+
+  /// No pass begins or goes on any more.
+  void stop() {
+    is_stopped_ = true;
+    std::vector<ChunkId>().swap(ids_);
+    next_ = 0;
+    status_.running = false;
+  }
+
+  [[nodiscard]] const ScrubStatus& status() const noexcept { return status_; }
+
+ private:
+  /// Of the next pass.
+  [[nodiscard]] std::optional<Instant> due(const Options& options) const {
+    if (options.scrub_interval <= Instant{} || status_.running || listing_ || is_stopped_) return std::nullopt;
+    return began_ ? later(*began_, options.scrub_interval) : Instant{};
+  }
+
+  /// After `n` bytes, `n / rate` later; so that the rate does not depend on how long it took to read them.
+  [[nodiscard]] Instant next_at(const Options& options) const {
+    if (!paced_ || options.scrub_bytes_per_second == 0) return Instant{};
+    const double seconds = static_cast<double>(read_bytes_) / static_cast<double>(options.scrub_bytes_per_second);
+    constexpr double most = 1e9;  // thirty years
+    return later(read_at_, Instant(static_cast<std::int64_t>(std::min(seconds, most) * 1e9)));
+  }
+
+  static Instant later(Instant at, Instant by) { return by > Instant::max() - at ? Instant::max() : at + by; }
+
+  std::vector<ChunkId> ids_;
+  std::size_t first_ = 0;
+  std::size_t next_ = 0;  ///< counted from the first
+  ChunkId last_;          ///< re-read
+  std::uint64_t pass_ = 0;
+  std::optional<std::uint64_t> reading_;  ///< for which pass
+  Instant read_at_{};
+  std::uint64_t read_bytes_ = 0;
+  std::optional<Instant> began_;
+  bool paced_ = false;
+  bool listing_ = false;
+  bool is_held_up_ = false;
+  bool is_stopped_ = false;
+  ScrubStatus status_;
+};
+
+}  // namespace garner::core
+
 // garner/core/chunk_table.hpp -------------------------------------------------------------------------------
 // The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
 // clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
@@ -2212,7 +2386,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last three is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last four is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -2257,6 +2431,9 @@ struct Verify {
   VerifyDepth depth;
 };
 
+/// Tell the ids of all that is listed, for a pass over them.
+struct ListHeld {};
+
 /// Take away what was left half-done.
 struct CleanUp {};
 
@@ -2272,12 +2449,16 @@ struct List {
 struct Unlist {
   Generation generation;
 };
+/// Tell all pins on it that it is corrupt. Likewise at once.
+struct Condemn {
+  Generation generation;
+};
 
 }  // namespace action
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp,
-                            action::StopFile, action::List, action::Unlist, Event>;
+                            action::Spare, action::Remove, action::Describe, action::Verify, action::ListHeld,
+                            action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -2285,7 +2466,7 @@ class ActionList {
   template <class Done>
   void act(Done action) {
     constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::List> &&
-                              !std::is_same_v<Done, action::Unlist>;
+                              !std::is_same_v<Done, action::Unlist> && !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }
@@ -2680,7 +2861,7 @@ namespace garner::core {
 class ChunkRules : protected ActionList {
  protected:
   ChunkRules(const Options& options, std::uint64_t seed)
-      : options_(options), startup_check_(options.startup_check), random_(seed) {}
+      : options_(options), startup_check_(options.startup_check), random_(seed), scrub_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -2752,10 +2933,12 @@ class ChunkRules : protected ActionList {
     }
   }
 
-  /// What is not wanted, or what another one has come for, need not be checked any more.
+  /// What is not wanted, or what another one has come for, need not be checked any more, and is not served either.
   static void settle_unchecked(ChunkEntry& entry) {
     if (entry.wanted && entry.listed() == nullptr) return;
-    for (Copy& copy : entry.copies) copy.unchecked = false;
+    for (Copy& copy : entry.copies) {
+      if (std::exchange(copy.unchecked, false) && copy.operation != Copy::Operation::check) copy.unfit = true;
+    }
   }
 
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
@@ -2956,8 +3139,7 @@ class ChunkRules : protected ActionList {
   std::optional<Instant> hold_until_;  // the store is full: nothing starts
   std::set<ChunkId> checkable_;
   std::size_t checks_ = 0;  // under way
-  std::set<ChunkId> to_verify_;
-  bool verifying_ = false;
+  Scrub scrub_;
   bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
@@ -3022,16 +3204,32 @@ class ChunkTurns : protected ChunkRules {
         begin(*entry.copy(entry.unchecked()->generation), Copy::Operation::check);
       });
     }
-    while (!verifying_ && !to_verify_.empty()) {
-      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
-      if (!entries_.contains(id)) continue;
-      touch(id, now, [this](ChunkEntry& entry) {
-        Copy* copy = entry.listed();
-        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
-        verifying_ = true;
-        begin(*copy, Copy::Operation::verify);
-      });
+    scrub(now);
+  }
+
+  /// Goes on with the pass over what is held, where it is time.
+  void scrub(Instant now) {
+    if (scrub_.is_due(options_, now)) {
+      scrub_.list();
+      act(action::ListHeld{});
     }
+    // What was deleted since the pass began is passed over, but not a million at once: the next look comes at once.
+    for (int steps = 0; steps < 1000; ++steps) {
+      const std::optional<ChunkId> id = scrub_.turn(options_, now);
+      if (!id) break;
+      const auto at = entries_.find(*id);
+      const Copy* listed = at == entries_.end() ? nullptr : at->second.listed();
+      if (listed == nullptr) {
+        scrub_.skip();
+      } else if (listed->operation != Copy::Operation::none) {
+        scrub_.hold_up();
+        break;
+      } else {
+        scrub_.read(listed->generation.bytes, now);
+        touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
+      }
+    }
+    if (scrub_.ends()) notify(EventKind::scrubbed, {}, 0);
   }
 
   /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
@@ -3117,7 +3315,7 @@ class ChunkTable : private ChunkTurns {
  public:
   ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
 
-  /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
+  /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
 
   // ---- before all else: what the store held
@@ -3185,10 +3383,11 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, one after another.
-  void verify(const std::vector<ChunkId>& ids, Instant now) {
+  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last. Takes
+  /// them; what is then in `ids` is to be freed.
+  void verify(std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
-    to_verify_.insert(ids.begin(), ids.end());
+    scrub_.begin(ids, false, now);
     pump(now);
   }
 
@@ -3202,7 +3401,7 @@ class ChunkTable : private ChunkTurns {
   void close(Instant now) {
     if (closed_) return;
     closed_ = true;
-    to_verify_.clear();
+    scrub_.stop();
     std::vector<ChunkId> all;
     all.reserve(entries_.size());
     for (const auto& [id, entry] : entries_) all.push_back(id);
@@ -3353,7 +3552,10 @@ class ChunkTable : private ChunkTurns {
                 Instant now) {
     const Copy& verified = *entries_.at(generation.id).copy(generation);
     if (verified.operation == Copy::Operation::check) return checked(verified, outcome, chunk, now);
-    verifying_ = false;
+    scrub_.done(outcome.ok()                       ? Scrub::Result::whole
+                : is_wrong(outcome)                ? Scrub::Result::corrupt
+                : outcome.error == errc::cancelled ? Scrub::Result::cancelled
+                                                   : Scrub::Result::unreadable);
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
@@ -3361,12 +3563,19 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
+  /// The ids of all that is listed, in their order; as `verify` takes them.
+  void held(std::vector<ChunkId>& ids, Instant now) {
+    --unreported_;
+    scrub_.begin(ids, true, now);
+    pump(now);
+  }
+
   // ---- questions
 
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, scrub_.wake(options_)}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -3380,6 +3589,7 @@ class ChunkTable : private ChunkTurns {
 
   void fill(Status& status) const {
     tally_.fill(status);
+    status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
     status.attempts_failed = attempts_failed_;
@@ -3422,7 +3632,9 @@ class ChunkTable : private ChunkTurns {
       if (is_lost) {
         notify_failure(generation.id, generation.number, outcome);
         condemn(entry, copy, chunk);
-      } else if (outcome.ok() && std::exchange(copy.unchecked, false)) {
+      } else if (!outcome.ok()) {
+        copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
+      } else if (std::exchange(copy.unchecked, false)) {
         list(copy, entry.asked);
       }
     });
@@ -3433,6 +3645,7 @@ class ChunkTable : private ChunkTurns {
     const bool was_needed = copy.listed || copy.unchecked;
     copy.unfit = true;
     copy.unchecked = false;
+    act(action::Condemn{copy.generation});
     // Meanwhile another copy may have taken its place.
     if (!was_needed) return;
     if (copy.listed) {
@@ -3556,6 +3769,17 @@ class Listing {
     changed_ = true;
   }
 
+  /// It is corrupt: whoever has a pin on it can see that from now on.
+  void condemn(const Generation& generation) {
+    const auto it = records_.find(generation);
+    if (it == records_.end()) return;
+    // It may turn out to be the last one, which must not be dropped here: it reports that.
+    if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
+      pin->condemn();
+      condemned_.push_back(std::const_pointer_cast<Pinned<S>>(std::move(pin)));
+    }
+  }
+
   /// The generation is gone.
   void forget(const Generation& generation) { records_.erase(generation); }
 
@@ -3564,6 +3788,8 @@ class Listing {
   void publish(std::vector<core::Epochs::Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
+    garbage.insert(garbage.end(), condemned_.begin(), condemned_.end());
+    condemned_.clear();
   }
 
   /// Whether readers are still inside what was replaced.
@@ -3595,6 +3821,12 @@ class Listing {
     return out;
   }
 
+  [[nodiscard]] std::vector<ChunkId> sorted_ids() const {
+    std::vector<ChunkId> out = ids();
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
  private:
   using Pin = std::shared_ptr<const Pinned<S>>;
   struct Record {
@@ -3613,6 +3845,7 @@ class Listing {
   };
 
   std::unordered_map<Generation, Record, Hash> records_;
+  std::vector<core::Epochs::Garbage> condemned_;
   bool changed_ = false;
 };
 
@@ -4120,7 +4353,7 @@ class Transfers {
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`; and, inside of `input`, `table()` and
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()` and
 /// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
 /// any thread.
 template <class Engine, Storage S, Downloader D>
@@ -4245,6 +4478,13 @@ class Performer {
     });
   }
 
+  void perform(core::action::ListHeld& /*action*/) {
+    engine_.spawn([this] {
+      std::vector<ChunkId> ids = engine_.listing().sorted_ids();
+      engine_.input([&](core::Instant now) { engine_.table().held(ids, now); });
+    });
+  }
+
   void perform(core::action::CleanUp& /*action*/) {
     engine_.spawn([this] {
       const core::Outcome outcome = store_.clean_up();
@@ -4256,6 +4496,7 @@ class Performer {
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
   void perform(const core::action::Unlist&) {}
+  void perform(const core::action::Condemn&) {}
   void perform(const Event&) {}
 
   template <class Report, class... Args>
@@ -4451,6 +4692,7 @@ class Engine final : public DrainListener {
     const StoreUsage usage = performer_.usage();
     status.store_bytes_used = usage.bytes_used;
     status.store_bytes_free = usage.bytes_free;
+    status.bytes_verified = performer_.bytes_verified();
     const std::scoped_lock lock(mutex_);
     table_.fill(status);
     status.converged = converged_;
@@ -4521,6 +4763,8 @@ class Engine final : public DrainListener {
         listing_.list(list->generation, list->asked);
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
         listing_.unlist(unlist->generation);
+      } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
+        listing_.condemn(condemn->generation);
       } else if (auto* event = std::get_if<Event>(&action)) {
         tell(*event);
       } else {
@@ -4833,10 +5077,11 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background.
-  /// What is corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew.
+  /// Asks for everything that is held to be re-read and compared with what was published, in the background and as fast
+  /// as it goes; a pass that is running begins anew. What is corrupt is not served any more, is told as a `chunk_failed`
+  /// event, and is fetched anew; `Status::scrub` tells how far it is.
   void verify() {
-    const std::vector<ChunkId> all = list_chunks();
+    std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
   }
 

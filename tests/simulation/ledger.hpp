@@ -18,7 +18,7 @@
 
 namespace simulation {
 
-inline constexpr std::size_t event_kinds = 7;
+inline constexpr std::size_t event_kinds = 8;
 inline constexpr std::size_t error_classes = 9;
 
 class Ledger {
@@ -75,7 +75,8 @@ class Ledger {
         ++classes_[static_cast<std::size_t>(garner::classify(event.error))];
         if (!event.error || event.subject.empty()) problem("a failure without a reason");
         break;
-      case garner::EventKind::converged: break;
+      case garner::EventKind::converged:
+      case garner::EventKind::scrubbed: break;
       case garner::EventKind::events_dropped: complete_ = false; break;
       case garner::EventKind::closed: closed_ = true; break;
     }

@@ -20,6 +20,7 @@
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
 #include "garner/core/schedule.hpp"
+#include "garner/core/scrub.hpp"
 #include "garner/core/tally.hpp"
 #include "garner/status.hpp"
 
@@ -28,7 +29,7 @@ namespace garner::core {
 class ChunkRules : protected ActionList {
  protected:
   ChunkRules(const Options& options, std::uint64_t seed)
-      : options_(options), startup_check_(options.startup_check), random_(seed) {}
+      : options_(options), startup_check_(options.startup_check), random_(seed), scrub_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -100,10 +101,12 @@ class ChunkRules : protected ActionList {
     }
   }
 
-  /// What is not wanted, or what another one has come for, need not be checked any more.
+  /// What is not wanted, or what another one has come for, need not be checked any more, and is not served either.
   static void settle_unchecked(ChunkEntry& entry) {
     if (entry.wanted && entry.listed() == nullptr) return;
-    for (Copy& copy : entry.copies) copy.unchecked = false;
+    for (Copy& copy : entry.copies) {
+      if (std::exchange(copy.unchecked, false) && copy.operation != Copy::Operation::check) copy.unfit = true;
+    }
   }
 
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
@@ -304,8 +307,7 @@ class ChunkRules : protected ActionList {
   std::optional<Instant> hold_until_;  // the store is full: nothing starts
   std::set<ChunkId> checkable_;
   std::size_t checks_ = 0;  // under way
-  std::set<ChunkId> to_verify_;
-  bool verifying_ = false;
+  Scrub scrub_;
   bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;

@@ -27,7 +27,7 @@ class ChunkTable : private ChunkTurns {
  public:
   ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
 
-  /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
+  /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
 
   // ---- before all else: what the store held
@@ -95,10 +95,11 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, one after another.
-  void verify(const std::vector<ChunkId>& ids, Instant now) {
+  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last. Takes
+  /// them; what is then in `ids` is to be freed.
+  void verify(std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
-    to_verify_.insert(ids.begin(), ids.end());
+    scrub_.begin(ids, false, now);
     pump(now);
   }
 
@@ -112,7 +113,7 @@ class ChunkTable : private ChunkTurns {
   void close(Instant now) {
     if (closed_) return;
     closed_ = true;
-    to_verify_.clear();
+    scrub_.stop();
     std::vector<ChunkId> all;
     all.reserve(entries_.size());
     for (const auto& [id, entry] : entries_) all.push_back(id);
@@ -263,7 +264,10 @@ class ChunkTable : private ChunkTurns {
                 Instant now) {
     const Copy& verified = *entries_.at(generation.id).copy(generation);
     if (verified.operation == Copy::Operation::check) return checked(verified, outcome, chunk, now);
-    verifying_ = false;
+    scrub_.done(outcome.ok()                       ? Scrub::Result::whole
+                : is_wrong(outcome)                ? Scrub::Result::corrupt
+                : outcome.error == errc::cancelled ? Scrub::Result::cancelled
+                                                   : Scrub::Result::unreadable);
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
@@ -271,12 +275,19 @@ class ChunkTable : private ChunkTurns {
     });
   }
 
+  /// The ids of all that is listed, in their order; as `verify` takes them.
+  void held(std::vector<ChunkId>& ids, Instant now) {
+    --unreported_;
+    scrub_.begin(ids, true, now);
+    pump(now);
+  }
+
   // ---- questions
 
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, scrub_.wake(options_)}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -290,6 +301,7 @@ class ChunkTable : private ChunkTurns {
 
   void fill(Status& status) const {
     tally_.fill(status);
+    status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
     status.attempts_failed = attempts_failed_;
@@ -332,7 +344,9 @@ class ChunkTable : private ChunkTurns {
       if (is_lost) {
         notify_failure(generation.id, generation.number, outcome);
         condemn(entry, copy, chunk);
-      } else if (outcome.ok() && std::exchange(copy.unchecked, false)) {
+      } else if (!outcome.ok()) {
+        copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
+      } else if (std::exchange(copy.unchecked, false)) {
         list(copy, entry.asked);
       }
     });
@@ -343,6 +357,7 @@ class ChunkTable : private ChunkTurns {
     const bool was_needed = copy.listed || copy.unchecked;
     copy.unfit = true;
     copy.unchecked = false;
+    act(action::Condemn{copy.generation});
     // Meanwhile another copy may have taken its place.
     if (!was_needed) return;
     if (copy.listed) {

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
@@ -22,7 +23,7 @@
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`; and, inside of `input`, `table()` and
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()` and
 /// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
 /// any thread.
 template <class Engine, Storage S, Downloader D>
@@ -147,6 +148,13 @@ class Performer {
     });
   }
 
+  void perform(core::action::ListHeld& /*action*/) {
+    engine_.spawn([this] {
+      std::vector<ChunkId> ids = engine_.listing().sorted_ids();
+      engine_.input([&](core::Instant now) { engine_.table().held(ids, now); });
+    });
+  }
+
   void perform(core::action::CleanUp& /*action*/) {
     engine_.spawn([this] {
       const core::Outcome outcome = store_.clean_up();
@@ -158,6 +166,7 @@ class Performer {
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
   void perform(const core::action::Unlist&) {}
+  void perform(const core::action::Condemn&) {}
   void perform(const Event&) {}
 
   template <class Report, class... Args>
