@@ -866,6 +866,9 @@ class ThrowingStorage {
     trap_->spring("remove, done");
     return error;
   }
+  std::error_code quarantine(const garner::Generation& g, const std::string& reason) {
+    return trap_->spring("quarantine"), storage_.quarantine(g, reason);
+  }
   [[nodiscard]] std::error_code verify(const garner::Generation& g, garner::VerifyDepth depth,
                                        const garner::VerifyProgress& progress) const {
     return trap_->spring("verify"), storage_.verify(g, depth, progress);

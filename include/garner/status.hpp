@@ -72,8 +72,12 @@ struct Options {
   /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
   /// none but those that `verify` asks for.
   std::chrono::nanoseconds scrub_interval{};
-  std::uint64_t scrub_bytes_per_second =
-      0;  ///< of such a pass: after n bytes the next chunk waits; 0: as fast as it goes
+  /// Of such a pass: after n bytes the next chunk waits until they are paid for. 0: as fast as it goes.
+  std::uint64_t scrub_bytes_per_second = 0;
+
+  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
+  /// short. Fixed at construction.
+  std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
 
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
@@ -146,12 +150,13 @@ struct Status {
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
 
-  std::uint64_t bytes_ready = 0;       ///< of all generations that are served
-  std::uint64_t bytes_received = 0;    ///< over the network, since construction
-  std::uint64_t bytes_wasted = 0;      ///< of those, thrown away
-  double bytes_per_second = 0;         ///< received, over the last few seconds
-  std::uint64_t chunks_published = 0;  ///< since construction
-  std::uint64_t chunks_removed = 0;
+  std::uint64_t bytes_ready = 0;         ///< of all generations that are served
+  std::uint64_t bytes_received = 0;      ///< over the network, since construction
+  std::uint64_t bytes_wasted = 0;        ///< of those, thrown away
+  double bytes_per_second = 0;           ///< received, over the last few seconds
+  std::uint64_t chunks_published = 0;    ///< since construction
+  std::uint64_t chunks_removed = 0;      ///< corrupt ones included
+  std::uint64_t chunks_quarantined = 0;  ///< of those, corrupt ones, which the store may have set aside
   std::uint64_t attempts_failed = 0;
   std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told

@@ -1047,6 +1047,8 @@ struct StoreUsage {
 /// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
+/// | `s.quarantine(generation,    | `std::error_code` | as `remove`, of one that is corrupt: it may be kept for        |
+/// |   reason)`                   |                   | whoever wants to know why, but not for ever                    |
 /// | `s.verify(generation, depth, | `std::error_code` | `errc::corrupt_chunk` where it disagrees with what was         |
 /// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
 /// |                              |                   | called after each block that was read, says false; const       |
@@ -1123,6 +1125,10 @@ concept storage_removes = requires(S& s, const Generation& generation) {
   { s.remove(generation) } -> std::same_as<std::error_code>;
 };
 template <class S>
+concept storage_quarantines = requires(S& s, const Generation& generation, const std::string& reason) {
+  { s.quarantine(generation, reason) } -> std::same_as<std::error_code>;
+};
+template <class S>
 concept storage_verifies = requires(const S& s, const Generation& generation, const VerifyProgress& progress) {
   { s.verify(generation, VerifyDepth::digests, progress) } -> std::same_as<std::error_code>;
 };
@@ -1138,8 +1144,8 @@ concept Storage =
     fragments::storage_has_staging<S> && fragments::storage_stages<S> && fragments::storage_has_staged_file<S> &&
     fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_publishes<S> &&
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
-    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
-    fragments::storage_tells_usage<S>;
+    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_quarantines<S> &&
+    fragments::storage_verifies<S> && fragments::storage_tells_usage<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -1177,6 +1183,9 @@ constexpr bool diagnose_storage() {
                 "that return a std::error_code.");
   static_assert(fragments::storage_removes<S>,
                 "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
+  static_assert(fragments::storage_quarantines<S>,
+                "garner: a Storage must have quarantine(const garner::Generation&, const std::string&) that returns a "
+                "std::error_code.");
   static_assert(fragments::storage_verifies<S>,
                 "garner: a Storage must have verify(const garner::Generation&, garner::VerifyDepth, const "
                 "garner::VerifyProgress&) const that returns a std::error_code.");
@@ -1262,6 +1271,7 @@ class Storage {
   std::error_code doom(const Generation&) { return {}; }
   std::error_code spare(const Generation&) { return {}; }
   std::error_code remove(const Generation& generation) { return held_.erase(generation.number), std::error_code(); }
+  std::error_code quarantine(const Generation& generation, const std::string&) { return remove(generation); }
   [[nodiscard]] std::error_code verify(const Generation&, VerifyDepth, const VerifyProgress&) const { return {}; }
   [[nodiscard]] StoreUsage usage() const { return {}; }
 
@@ -1330,8 +1340,12 @@ struct Options {
   /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
   /// none but those that `verify` asks for.
   std::chrono::nanoseconds scrub_interval{};
-  std::uint64_t scrub_bytes_per_second =
-      0;  ///< of such a pass: after n bytes the next chunk waits; 0: as fast as it goes
+  /// Of such a pass: after n bytes the next chunk waits until they are paid for. 0: as fast as it goes.
+  std::uint64_t scrub_bytes_per_second = 0;
+
+  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
+  /// short. Fixed at construction.
+  std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
 
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
@@ -1404,12 +1418,13 @@ struct Status {
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
 
-  std::uint64_t bytes_ready = 0;       ///< of all generations that are served
-  std::uint64_t bytes_received = 0;    ///< over the network, since construction
-  std::uint64_t bytes_wasted = 0;      ///< of those, thrown away
-  double bytes_per_second = 0;         ///< received, over the last few seconds
-  std::uint64_t chunks_published = 0;  ///< since construction
-  std::uint64_t chunks_removed = 0;
+  std::uint64_t bytes_ready = 0;         ///< of all generations that are served
+  std::uint64_t bytes_received = 0;      ///< over the network, since construction
+  std::uint64_t bytes_wasted = 0;        ///< of those, thrown away
+  double bytes_per_second = 0;           ///< received, over the last few seconds
+  std::uint64_t chunks_published = 0;    ///< since construction
+  std::uint64_t chunks_removed = 0;      ///< corrupt ones included
+  std::uint64_t chunks_quarantined = 0;  ///< of those, corrupt ones, which the store may have set aside
   std::uint64_t attempts_failed = 0;
   std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
@@ -2426,6 +2441,11 @@ struct Remove {
 struct Describe {
   Generation generation;
 };
+/// As Remove, of one that is corrupt.
+struct Quarantine {
+  Generation generation;
+  std::string reason;
+};
 struct Verify {
   Generation generation;
   VerifyDepth depth;
@@ -2456,9 +2476,10 @@ struct Condemn {
 
 }  // namespace action
 
-using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Describe, action::Verify, action::ListHeld,
-                            action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
+using Action =
+    std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom, action::Spare,
+                 action::Remove, action::Quarantine, action::Describe, action::Verify, action::ListHeld,
+                 action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -2635,11 +2656,12 @@ struct Copy {
   explicit Copy(const Generation& published) : generation(published) {}
 
   Generation generation;
-  std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
-  bool listed = false;                        ///< served
-  bool drained = false;                       ///< nobody has a pin on it
-  bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
-  bool unchecked = false;                     ///< found by the start, and not to be served before it was checked
+  std::optional<ContentFingerprint> content;   ///< not known before it was described, after a start
+  bool listed = false;                         ///< served
+  bool drained = false;                        ///< nobody has a pin on it
+  bool unfit = false;                          ///< not to be served again: its removal has begun, or it is corrupt
+  bool unchecked = false;                      ///< found by the start, and not to be served before it was checked
+  std::unique_ptr<const std::string> corrupt;  ///< why it is; then it is set aside in the end
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
@@ -3015,6 +3037,7 @@ class ChunkRules : protected ActionList {
       case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
+        if (copy.corrupt) return act(action::Quarantine{copy.generation, *copy.corrupt});
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
       case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
@@ -3153,6 +3176,7 @@ class ChunkRules : protected ActionList {
   std::size_t moving_files_ = 0;
   std::uint64_t chunks_published_ = 0;
   std::uint64_t chunks_removed_ = 0;
+  std::uint64_t chunks_quarantined_ = 0;
   std::uint64_t attempts_failed_ = 0;
 };
 
@@ -3527,6 +3551,7 @@ class ChunkTable : private ChunkTurns {
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
+      if (copy.corrupt) ++chunks_quarantined_;
       entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
@@ -3559,7 +3584,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (is_wrong(outcome)) condemn(entry, copy, chunk);
+      if (is_wrong(outcome)) condemn(entry, copy, outcome, chunk);
     });
   }
 
@@ -3592,6 +3617,7 @@ class ChunkTable : private ChunkTurns {
     status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
+    status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
     status.closed = closed_;
@@ -3631,7 +3657,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
       if (is_lost) {
         notify_failure(generation.id, generation.number, outcome);
-        condemn(entry, copy, chunk);
+        condemn(entry, copy, outcome, chunk);
       } else if (!outcome.ok()) {
         copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
       } else if (std::exchange(copy.unchecked, false)) {
@@ -3641,10 +3667,12 @@ class ChunkTable : private ChunkTurns {
   }
 
   /// The copy is not to be served again.
-  void condemn(ChunkEntry& entry, Copy& copy, const std::optional<DataChunk>& chunk) {
+  void condemn(ChunkEntry& entry, Copy& copy, const Outcome& outcome, const std::optional<DataChunk>& chunk) {
     const bool was_needed = copy.listed || copy.unchecked;
     copy.unfit = true;
     copy.unchecked = false;
+    if (outcome.error != errc::no_such_generation)
+      copy.corrupt = std::make_unique<const std::string>(outcome.subject + ": " + outcome.error.message());
     act(action::Condemn{copy.generation});
     // Meanwhile another copy may have taken its place.
     if (!was_needed) return;
@@ -3975,6 +4003,11 @@ class StoreCalls {
   core::Outcome remove(const Generation& generation) {
     std::error_code error = guarded([&] { return storage_.remove(generation); });
     if (error == errc::no_such_generation) error.clear();  // an earlier try went further than it said
+    return about(generation, error);
+  }
+  core::Outcome quarantine(const Generation& generation, const std::string& reason) {
+    std::error_code error = guarded([&] { return storage_.quarantine(generation, reason); });
+    if (error == errc::no_such_generation) error.clear();  // as above
     return about(generation, error);
   }
   core::Outcome verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
@@ -4448,13 +4481,20 @@ class Performer {
   }
 
   void perform(core::action::Remove& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.remove(generation);
-      refresh_usage();
-      engine_.input([&](core::Instant now) {
-        if (outcome.ok()) engine_.forget(generation);
-        engine_.table().removed(generation, outcome, now);
-      });
+    engine_.spawn([this, generation = action.generation] { removed(generation, store_.remove(generation)); });
+  }
+
+  void perform(core::action::Quarantine& action) {
+    engine_.spawn([this, what = std::move(action)] {
+      removed(what.generation, store_.quarantine(what.generation, what.reason));
+    });
+  }
+
+  void removed(const Generation& generation, const core::Outcome& outcome) {
+    refresh_usage();
+    engine_.input([&](core::Instant now) {
+      if (outcome.ok()) engine_.forget(generation);
+      engine_.table().removed(generation, outcome, now);
     });
   }
 
@@ -5891,7 +5931,9 @@ inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
-inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
+inline constexpr const char* quarantine_directory = "quarantine";
+inline constexpr const char* lost_suffix = ".lost";  ///< of a dataset's directory, while its name is made durable
+inline constexpr const char* boot_file = "boot";     ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
 
 /// All that `FORMAT` holds.
@@ -5992,10 +6034,17 @@ inline std::optional<Generation> parse_chunk_name(std::string_view name, const D
   return generation;
 }
 
-/// A generation's name in `doomed/` and `trash/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
+/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
 /// most 213 bytes.
 inline std::string qualified_name(const Generation& generation) {
   return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
+}
+
+/// Beside a generation in `quarantine/`: why it is there.
+inline constexpr std::string_view reason_suffix = ".reason";
+
+inline std::string reason_name(const std::string& qualified_name) {
+  return qualified_name + std::string(reason_suffix);
 }
 
 inline std::optional<Generation> parse_qualified_name(std::string_view name) noexcept {
@@ -6049,7 +6098,8 @@ class StoreRoot {
     if (!check_format()) write_format();
     for (auto [name, directory] :
          {std::pair{store_layout::chunks_directory, &chunks_}, std::pair{store_layout::staging_directory, &staging_},
-          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_}}) {
+          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_},
+          std::pair{store_layout::quarantine_directory, &quarantine_}}) {
       std::error_code ec = fs_.make_directory(fs_.root(), name);
       if (!ec || ec == std::errc::file_exists) *directory = fs_.open_directory(fs_.root(), name, ec);
       require(ec, name);
@@ -6063,6 +6113,7 @@ class StoreRoot {
   [[nodiscard]] const Directory& staging() const noexcept { return staging_; }
   [[nodiscard]] const Directory& doomed() const noexcept { return doomed_; }
   [[nodiscard]] const Directory& trash() const noexcept { return trash_; }
+  [[nodiscard]] const Directory& quarantine() const noexcept { return quarantine_; }
   [[nodiscard]] std::filesystem::path path() { return fs_.path(); }
 
   /// As the file system's, and nothing where `Durability::relaxed` was asked for.
@@ -6192,7 +6243,7 @@ class StoreRoot {
   F fs_;
   Durability durability_;
   File lock_;
-  Directory chunks_, staging_, doomed_, trash_;
+  Directory chunks_, staging_, doomed_, trash_, quarantine_;
 };
 
 }  // namespace garner
@@ -6209,6 +6260,8 @@ struct StagingArea {
   std::uint64_t number = 0;
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
+
+  std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
 
   std::mutex mutex;                        ///< guards the next two; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
@@ -6240,6 +6293,7 @@ class BasicStagedFile {
       return errc::body_too_long;
     }
     const std::error_code ec = area_->root->fs().write(file_, size_, bytes);
+    if (ec == errc::no_space) area_->met_no_space = true;
     if (ec) return ec;
     digests_->update(bytes);
     size_ += bytes.size();
@@ -6289,7 +6343,9 @@ class BasicStagedFile {
 
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
-    return size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    const std::error_code ec = size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    if (ec == errc::no_space) area_->met_no_space = true;
+    return ec;
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;
@@ -6341,6 +6397,120 @@ class BasicStaging {
   std::shared_ptr<detail::StagingArea<F>> area_;
 };
 
+}  // namespace garner
+
+// garner/storage/store_quarantine.hpp -----------------------------------------------------------------------
+// What was found corrupt and is kept for whoever wants to know why: whole directories in `quarantine/`, each with its
+// reason beside it, no more bytes of them than is allowed, the oldest going first. How they come there is in
+// store_remover.hpp; nothing here is ever served.
+
+namespace garner {
+
+/// How much of it is kept, and for how long.
+struct QuarantineLimits {
+  std::uint64_t max_bytes = std::uint64_t{1} << 30;  ///< of files, and `entry_bytes` for each directory
+  std::uint64_t keep_free_bytes = 0;                 ///< on the disk: less than that, and some of it goes
+
+  static constexpr std::uint64_t entry_bytes = 4096;
+};
+
+namespace detail {
+
+/// Thread-safe.
+template <FileSystem F>
+class StoreQuarantine {
+ public:
+  StoreQuarantine(std::shared_ptr<StoreRoot<F>> root, const QuarantineLimits& limits)
+      : root_(std::move(root)), limits_(limits) {}
+
+  /// What the start has found there, in any order.
+  void found(std::vector<Generation> generations) {
+    std::sort(generations.begin(), generations.end(),
+              [](const Generation& a, const Generation& b) { return a.number < b.number; });
+    const std::lock_guard lock(mutex_);
+    for (const Generation& generation : generations) push(generation);
+  }
+
+  /// It stands there. Its reason is written as well as may be, and what is too much now goes.
+  void keep(const Generation& generation, const std::string& reason) {
+    const std::string name = store_layout::qualified_name(generation);
+    root().write_small_file(root().quarantine(), store_layout::reason_name(name), reason + '\n');
+    root().sync_directory(root().quarantine());
+    {
+      const std::lock_guard lock(mutex_);
+      push(generation);
+    }
+    shrink([this] { return bytes_ > limits_.max_bytes; });
+  }
+
+  /// Sees to it that `bytes` more can be written, as far as what is kept here is in the way of that.
+  void make_room(std::uint64_t bytes) {
+    if (this->bytes() == 0) return;
+    std::error_code ec;
+    const std::uint64_t free = root().fs().free_space(ec);
+    const std::uint64_t needed = bytes > std::numeric_limits<std::uint64_t>::max() - limits_.keep_free_bytes
+                                     ? std::numeric_limits<std::uint64_t>::max()
+                                     : bytes + limits_.keep_free_bytes;
+    std::uint64_t gone = 0;
+    shrink([&] { return ec || (free < needed && needed - free > gone); }, &gone);
+  }
+
+  /// All that may go.
+  [[nodiscard]] std::uint64_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
+
+  static std::uint64_t size_of(const Generation& generation) noexcept {
+    constexpr std::uint64_t most = std::numeric_limits<std::uint32_t>::max();  // names are anyone's: sums stay sums
+    return std::min(generation.bytes, most * QuarantineLimits::entry_bytes) + QuarantineLimits::entry_bytes;
+  }
+
+  void push(const Generation& generation) {
+    kept_.push_back(generation);
+    bytes_ += size_of(generation);
+  }
+
+  /// Removes the oldest while `too_much()`, which is asked under the lock. What cannot be removed is the next start's.
+  template <class TooMuch>
+  void shrink(const TooMuch& too_much, std::uint64_t* gone = nullptr) {
+    for (;;) {
+      Generation oldest;
+      {
+        const std::lock_guard lock(mutex_);
+        if (kept_.empty() || !too_much()) return;
+        oldest = kept_.front();
+        kept_.pop_front();
+        bytes_ -= size_of(oldest);
+      }
+      if (gone != nullptr) *gone += size_of(oldest);
+      take_away(oldest);
+    }
+  }
+
+  /// An earlier process may have been killed before it synced where it was taken from: half of it must not come back.
+  void take_away(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    const typename F::Directory dataset =
+        root().fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+    if (root().unless_missing(ec)) return;
+    if (!ec && root().sync_directory(dataset)) return;
+    root().fs().remove_file(root().quarantine(), store_layout::reason_name(name));
+    root().remove_tree(root().quarantine(), name, generation.bytes);
+  }
+
+  std::shared_ptr<StoreRoot<F>> root_;
+  const QuarantineLimits limits_;
+  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  std::deque<Generation> kept_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace detail
 }  // namespace garner
 
 // garner/storage/store_reader.hpp ---------------------------------------------------------------------------
@@ -6481,6 +6651,7 @@ struct StoreScan {
   Recovery recovery;
   std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
   Leftovers leftovers;
+  std::vector<Generation> quarantined;      ///< in `quarantine/`
   std::vector<std::string> empty_datasets;  ///< names in `chunks/`
   std::vector<std::string> unrecognised;    ///< paths below the data directory, control bytes escaped
 };
@@ -6491,7 +6662,7 @@ class StoreScanner {
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
 
   StoreScan run() {
-    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_chunks();
+    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
     for (const std::string& name : markers_) {
       if (done) scan_.leftovers.markers.push_back(name);
     }
@@ -6530,6 +6701,19 @@ class StoreScanner {
       scan_.leftovers.trash.emplace_back(name);
     };
     return check(root_.fs().list(root_.trash(), removed), store_layout::trash_directory);
+  }
+
+  bool scan_quarantine() {
+    const auto kept = [this](std::string_view name, EntryKind kind) {
+      const bool is_reason = kind == EntryKind::file && name.ends_with(store_layout::reason_suffix);
+      const std::string_view of = is_reason ? name.substr(0, name.size() - store_layout::reason_suffix.size()) : name;
+      const auto generation = store_layout::parse_qualified_name(of);
+      const bool is_known = generation && (is_reason || kind == EntryKind::directory);
+      if (!is_known) return unrecognised(store_layout::quarantine_directory, name);
+      saw(generation->number);
+      if (!is_reason) scan_.quarantined.push_back(*generation);
+    };
+    return check(root_.fs().list(root_.quarantine(), kept), store_layout::quarantine_directory);
   }
 
   bool scan_chunks() {
@@ -6668,33 +6852,43 @@ class StoreRemover {
   /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
   /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
   /// have it served. After any error it can be called again, and goes on where it stopped. `left`: in this call it has
-  /// left `chunks/`.
+  /// left `chunks/`, or was found to have been taken from there by somebody else.
   std::error_code remove(const Generation& generation, bool& left) {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
     left = false;
     const typename F::Directory dataset = open_dataset(generation, ec);
-    Removal removal = removal_of(name);
-    if (!ec && removal == Removal::none) {
+    if (!ec && removal_of(name) == Removal::none) {
       ec = throw_away(dataset, store_layout::chunk_name(generation), name);
       left = !ec;
-      if (left) removal = note_removal(name, Removal::thrown_away);
+      if (left) note_removal(name, Removal::thrown_away);
     }
-    if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
-    if (ec) return ec;
-    if (removal == Removal::thrown_away) {
-      const bool synced = !root().sync_directory(dataset);
-      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
+    if (ec == std::errc::no_such_file_or_directory || ec == errc::not_a_directory) return gone(name, left);
+    return ec ? ec : finish_removal(generation, dataset, name);
+  }
+
+  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start must
+  /// find it. `kept`: it stands there, and will not come back.
+  std::error_code set_aside(const Generation& generation, bool& left, bool& kept) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    left = kept = false;
+    const typename F::Directory dataset = open_dataset(generation, ec);
+    if (ec) return remove(generation, left);
+    if (removal_of(name) == Removal::none) {
+      if (fs().rename(dataset, store_layout::chunk_name(generation), root().quarantine(), name)) {
+        return remove(generation, left);
+      }
+      left = true;
+      note_removal(name, Removal::thrown_away);
     }
-    if (removal == Removal::lost) {
-      ec = doom(generation);
-    } else {
-      // Its marker goes when it cannot come back any more, or it might come back undoomed.
-      ec = spare(generation);
-      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
-    }
-    if (!ec) note_removal(name, Removal::none);
-    return ec;
+    bool is_durable = false;
+    ec = finish_removal(generation, dataset, name, &is_durable);
+    if (ec || !is_durable) return ec;
+    std::error_code there;
+    fs().open_directory(root().quarantine(), name, there);
+    kept = there != std::errc::no_such_file_or_directory;
+    return {};
   }
 
   /// Renames a generation into `trash/`. What stands there under its name, whose number is its alone, is a leftover.
@@ -6731,6 +6925,34 @@ class StoreRemover {
       removals_.insert_or_assign(name, removal);
     }
     return removal;
+  }
+
+  /// Its bytes are given back once.
+  std::error_code gone(const std::string& name, bool& left) {
+    const std::lock_guard lock(mutex_);
+    left = removals_.erase(name) == 0 && gone_.insert(name).second;
+    return errc::no_such_generation;
+  }
+
+  /// What comes once it has left `chunks/`.
+  std::error_code finish_removal(const Generation& generation, const typename F::Directory& dataset,
+                                 const std::string& name, bool* is_durable = nullptr) {
+    Removal removal = removal_of(name);
+    if (removal == Removal::thrown_away) {
+      const bool synced = !root().sync_directory(dataset);
+      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
+    }
+    std::error_code ec;
+    if (removal == Removal::lost) {
+      ec = doom(generation);
+    } else {
+      // Its marker goes when it cannot come back any more, or it might come back undoomed.
+      ec = spare(generation);
+      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    }
+    if (!ec) note_removal(name, Removal::none);
+    if (is_durable != nullptr) *is_durable = removal == Removal::durable;
+    return ec;
   }
 
   /// Syncs each dataset before what was removed from it is unlinked: an earlier process may have been killed between.
@@ -6850,9 +7072,10 @@ class StoreRemover {
   bool is_new_boot_ = false;             ///< the machine was started anew since the last process
   std::set<std::string> unsure_;         ///< markers that were changed, and a sync of that failed
   std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
-  mutable std::mutex mutex_;             ///< guards the next two; held across no operation
+  mutable std::mutex mutex_;             ///< guards the next three; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
+  std::set<std::string> gone_;               ///< that somebody else has taken away
 };
 
 }  // namespace garner::detail
@@ -6874,14 +7097,15 @@ class BasicStore {
   using StagedFile = BasicStagedFile<F>;
 
   /// Opens the store in the root of `fs`. Throws `Error` as `StoreRoot` does.
-  explicit BasicStore(F fs, Durability durability = Durability::full)
-      : state_(std::make_unique<State>(std::move(fs), durability)) {}
+  explicit BasicStore(F fs, Durability durability = Durability::full, const QuarantineLimits& limits = {})
+      : state_(std::make_unique<State>(std::move(fs), durability, limits)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
   Recovery recover(const std::function<void(const Generation&)>& found) {
     detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
+    state_->quarantine.found(std::move(scan.quarantined));
     {
       // Whoever made them may have failed to sync that, and no later sync would tell.
       const std::lock_guard lock(state_->datasets_mutex);
@@ -6914,11 +7138,22 @@ class BasicStore {
     return ec;
   }
 
+  /// As `remove`, into `quarantine/`; see `StoreQuarantine` for what becomes of it there.
+  std::error_code quarantine(const Generation& generation, const std::string& reason) {
+    bool left = false;
+    bool kept = false;
+    const std::error_code ec = state_->remover.set_aside(generation, left, kept);
+    if (left) state_->bytes_used -= generation.bytes;
+    if (kept) state_->quarantine.keep(generation, reason);
+    return ec;
+  }
+
   /// `errc::chunk_too_large` where the description would not fit into `chunk.json`.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
     if (ec) return {};
+    state_->quarantine.make_room(declared_bytes(chunk).value_or(0));
     auto area = std::make_shared<detail::StagingArea<F>>();
     area->root = state_->root;
     area->chunk = chunk;
@@ -6948,6 +7183,7 @@ class BasicStore {
     if (!ec) dataset = open_dataset(generation.dataset_id, ec);
     if (!ec) ec = enter(area, generation, dataset);
     if (ec) {
+      if (ec == errc::no_space) area.met_no_space = true;
       const std::lock_guard lock(area.mutex);
       area.sync_failed = area.sync_failed || ec == errc::sync_failed;
       return {};
@@ -6960,6 +7196,7 @@ class BasicStore {
     if (!staging.area_) return {};
     if (std::exchange(staging.area_->left_staging, true)) return {};
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
+    if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
     if (!ec) return {};
     detail::Leftovers leftovers;
     leftovers.staging.push_back(staging.area_->name);
@@ -6985,20 +7222,22 @@ class BasicStore {
     return reader().verify(generation, depth, progress);
   }
 
+  /// What is set aside counts as free: it goes when the room is needed.
   [[nodiscard]] StoreUsage usage() const {
     std::error_code ec;
     const std::uint64_t free = fs().free_space(ec);
-    return {state_->bytes_used.load(), ec ? 0 : free};
+    return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
  private:
   struct State {
-    State(F fs, Durability durability)
-        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root) {}
+    State(F fs, Durability durability, const QuarantineLimits& limits)
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root), quarantine(root, limits) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
     detail::StoreRemover<F> remover;
+    detail::StoreQuarantine<F> quarantine;
     std::mutex mutex;  ///< guards the next one
     std::vector<std::string> unrecognised;
     typename F::Mutex datasets_mutex;  ///< held while a dataset's directory is made durable; guards the next one
@@ -7069,8 +7308,17 @@ class BasicStore {
     return ec ? typename F::Directory() : fs().open_directory(root().chunks(), name, ec);
   }
 
+  /// A name that was not synced is on the disk for certain only once it was changed anew, and that was synced. So the
+  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and renamed
+  /// back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's then.
   void remove_lost_dataset(const std::string& name, std::error_code& ec) {
     ec = root().unless_missing(fs().remove_directory(root().chunks(), name));
+    if (ec == std::errc::directory_not_empty) {
+      const std::string aside = name + store_layout::lost_suffix;
+      ec = fs().rename(root().chunks(), name, root().chunks(), aside);
+      if (!ec) ec = fs().rename(root().chunks(), aside, root().chunks(), name);
+      if (!ec) ec = root().sync_directory(root().chunks());
+    }
     if (ec) {
       state_->lost_datasets.insert(name);
     } else {
@@ -7122,12 +7370,13 @@ inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
 class FilesystemStorage : public BasicStore<PosixFileSystem> {
  public:
-  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`
-  /// alone. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
+  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`,
+  /// `quarantine_max_bytes` and `keep_free_bytes`. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
   /// `data_dir` or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another
   /// store, of this process or another, has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
-      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability) {}
+      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability,
+                   {options.quarantine_max_bytes, options.keep_free_bytes}) {}
 };
 
 static_assert(Storage<FilesystemStorage>);
@@ -7400,6 +7649,9 @@ class MemoryStorage {
     erase(generation.number);
     return {};
   }
+
+  /// Memory is too dear to keep it.
+  std::error_code quarantine(const Generation& generation, const std::string& /*reason*/) { return remove(generation); }
 
   /// A file is a block.
   [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
@@ -11352,8 +11604,9 @@ class SimMachine {
   /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
   [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
   /// As `file_system`. Throws as `BasicStore` does.
-  [[nodiscard]] SimStorage storage(Durability durability = Durability::full) const {
-    return SimStorage(file_system(), durability);
+  [[nodiscard]] SimStorage storage(Durability durability = Durability::full,
+                                   const QuarantineLimits& limits = {}) const {
+    return SimStorage(file_system(), durability, limits);
   }
 
   /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.

@@ -167,6 +167,22 @@ void removal_contract() {
     CHECK(again.found().front() == kept);
     CHECK(again.store().usage().bytes_used == 6);
   }
+  SUBCASE("what is quarantined is as good as removed") {
+    Generation kept;
+    {
+      Steps steps(fixture.open());
+      const Generation bad = steps.published("c", {{"a.bin", "hello"}});
+      kept = steps.published("e", {{"a.bin", "world!"}});
+      CHECK_FALSE(steps.store().quarantine(bad, "a reason"));
+      CHECK(steps.store().usage().bytes_used == 6);
+      CHECK(steps.verify(bad) == errc::no_such_generation);
+    }
+    Steps again(fixture.open());
+    REQUIRE(again.found().size() == 1);
+    CHECK(again.found().front() == kept);
+    CHECK_FALSE(again.store().clean_up());
+    CHECK(again.store().usage().bytes_used == 6);
+  }
   SUBCASE("what is doomed is readable until it is removed, and is not recovered") {
     {
       Steps steps(fixture.open());

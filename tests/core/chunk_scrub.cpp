@@ -76,7 +76,7 @@ TEST_CASE("what does not pass the check is never served, and fetched anew from i
   bench.recovery_done();
   bench.told();
   const std::string next = bench.verified(1, errc::corrupt_chunk, describe("a"));
-  CHECK(next == "remove 1, stage 2");
+  CHECK(next == "quarantine 1, stage 2");
   CHECK(bench.told() == "failed 1");
   bench.staged(2);
   bench.done(2 - 1);
@@ -87,7 +87,7 @@ TEST_CASE("what does not pass the check and cannot be described is not wanted an
   TableBench bench(checking());
   bench.recovered(describe("a"), 1);
   bench.recovery_done();
-  CHECK(bench.verified(1, errc::corrupt_chunk) == "remove 1");
+  CHECK(bench.verified(1, errc::corrupt_chunk) == "quarantine 1");
   bench.removed(1);
   CHECK_FALSE(bench.knows("a"));
 }
@@ -101,12 +101,12 @@ TEST_CASE("hostile 39: of several copies the newest that is whole is served") {
   bench.cleaned_up();
   SUBCASE("the first") { CHECK(bench.verified(5) == "list 5, remove 3, remove 2"); }
   SUBCASE("the second, until what the first one held was fetched") {
-    CHECK(bench.verified(5, errc::corrupt_chunk, describe("a", 2)) == "remove 5, verify 3");
+    CHECK(bench.verified(5, errc::corrupt_chunk, describe("a", 2)) == "quarantine 5, verify 3");
     CHECK(bench.verified(3) == "list 3, describe 3, remove 2");
     CHECK(bench.described(3, describe("a", 1)) == "stage 6");
   }
   SUBCASE("the second, for good, where nobody knows what the first one held") {
-    CHECK(bench.verified(5, errc::corrupt_chunk) == "remove 5, verify 3");
+    CHECK(bench.verified(5, errc::corrupt_chunk) == "quarantine 5, verify 3");
     CHECK(bench.verified(3) == "list 3, remove 2");
     CHECK(bench.state_of("a") == ChunkState::ready);
   }
@@ -155,7 +155,7 @@ TEST_CASE("a disk that does not give the bytes of a chunk is asked a few times, 
   SUBCASE("it never does") {
     bench.verified(1, errc::io_error);
     CHECK(bench.wake() == "verify 1");
-    CHECK(bench.verified(1, errc::io_error, describe("a")) == "remove 1, stage 2");
+    CHECK(bench.verified(1, errc::io_error, describe("a")) == "quarantine 1, stage 2");
   }
 }
 

@@ -1017,7 +1017,9 @@ TEST_CASE("a corrupt chunk is not served any more, is told, and is fetched anew 
   CHECK(bench.status_of("a").wanted);
   CHECK_FALSE(bench.status_of("a").served);
   bench.drained(1);
-  CHECK(bench.doomed(1) == "remove 1");
+  CHECK(bench.doomed(1) == "quarantine 1");
+  CHECK(bench.removed(1) == "");
+  CHECK(bench.status().chunks_quarantined == 1);
   bench.staged(2);
   bench.done(2);
   CHECK(bench.published(2) == "list 2");

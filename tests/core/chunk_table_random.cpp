@@ -269,6 +269,7 @@ class World {
     if (outcome.ok()) held_.erase(task.generation.number);
     table_.removed(task.generation, outcome, now_);
   }
+  void answer(const action::Quarantine& task) { answer(action::Remove{task.generation}); }
   void answer(const action::Describe& task) {
     const Held& held = end_operation(task.generation);
     std::optional<DataChunk> chunk = describe(held.name, held.version);
@@ -382,6 +383,7 @@ class World {
     REQUIRE(held.pins == 0);
     REQUIRE((held.drained || !held.ever_listed));
   }
+  void asked(const action::Quarantine& task) { asked(action::Remove{task.generation}); }
   void asked(const action::List& task) {
     Held& held = held_.at(task.generation.number);
     REQUIRE(held.state == Held::State::published);

@@ -239,6 +239,9 @@ class TableBench {
   std::string note(const core::action::Doom& todo) { return "doom " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Spare& todo) { return "spare " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Remove& todo) { return "remove " + std::to_string(todo.generation.number); }
+  std::string note(const core::action::Quarantine& todo) {
+    return "quarantine " + std::to_string(todo.generation.number);
+  }
   std::string note(const core::action::Describe& todo) { return "describe " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Verify& todo) {
     const std::string number = std::to_string(todo.generation.number);

@@ -243,7 +243,7 @@ class Checks {
   }
 
  private:
-  static constexpr std::size_t handles = 6;  ///< of a store at rest: its root, its lock, and four directories
+  static constexpr std::size_t handles = 7;  ///< of a store at rest: its root, its lock, and five directories
 
   using Key = std::pair<garner::ChunkId, std::uint64_t>;
   /// Of one generation; does not change while it is there.

@@ -79,7 +79,8 @@ int in_child(const std::function<int()>& body) {
 TEST_CASE("a data directory is made, with those above it") {
   const TempDir dir;
   const FilesystemStorage store(dir / "a/b/data");
-  CHECK(names_in(dir / "a/b/data") == std::set<std::string>{"FORMAT", "LOCK", "chunks", "doomed", "staging", "trash"});
+  CHECK(names_in(dir / "a/b/data") ==
+        std::set<std::string>{"FORMAT", "LOCK", "chunks", "doomed", "quarantine", "staging", "trash"});
   CHECK(read_file(dir / "a/b/data/FORMAT") == "garner 1\n");
   CHECK((fs::status(dir / "a/b/data/chunks").permissions() & fs::perms::others_write) == fs::perms::none);
 }

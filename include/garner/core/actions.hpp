@@ -86,6 +86,11 @@ struct Remove {
 struct Describe {
   Generation generation;
 };
+/// As Remove, of one that is corrupt.
+struct Quarantine {
+  Generation generation;
+  std::string reason;
+};
 struct Verify {
   Generation generation;
   VerifyDepth depth;
@@ -116,9 +121,10 @@ struct Condemn {
 
 }  // namespace action
 
-using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Describe, action::Verify, action::ListHeld,
-                            action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
+using Action =
+    std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom, action::Spare,
+                 action::Remove, action::Quarantine, action::Describe, action::Verify, action::ListHeld,
+                 action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {

@@ -31,11 +31,12 @@ struct Copy {
   explicit Copy(const Generation& published) : generation(published) {}
 
   Generation generation;
-  std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
-  bool listed = false;                        ///< served
-  bool drained = false;                       ///< nobody has a pin on it
-  bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
-  bool unchecked = false;                     ///< found by the start, and not to be served before it was checked
+  std::optional<ContentFingerprint> content;   ///< not known before it was described, after a start
+  bool listed = false;                         ///< served
+  bool drained = false;                        ///< nobody has a pin on it
+  bool unfit = false;                          ///< not to be served again: its removal has begun, or it is corrupt
+  bool unchecked = false;                      ///< found by the start, and not to be served before it was checked
+  std::unique_ptr<const std::string> corrupt;  ///< why it is; then it is set aside in the end
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due

@@ -183,6 +183,7 @@ class ChunkRules : protected ActionList {
       case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
+        if (copy.corrupt) return act(action::Quarantine{copy.generation, *copy.corrupt});
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
       case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
@@ -321,6 +322,7 @@ class ChunkRules : protected ActionList {
   std::size_t moving_files_ = 0;
   std::uint64_t chunks_published_ = 0;
   std::uint64_t chunks_removed_ = 0;
+  std::uint64_t chunks_quarantined_ = 0;
   std::uint64_t attempts_failed_ = 0;
 };
 

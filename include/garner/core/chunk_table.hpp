@@ -239,6 +239,7 @@ class ChunkTable : private ChunkTurns {
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
+      if (copy.corrupt) ++chunks_quarantined_;
       entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
@@ -271,7 +272,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (is_wrong(outcome)) condemn(entry, copy, chunk);
+      if (is_wrong(outcome)) condemn(entry, copy, outcome, chunk);
     });
   }
 
@@ -304,6 +305,7 @@ class ChunkTable : private ChunkTurns {
     status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
+    status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
     status.closed = closed_;
@@ -343,7 +345,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
       if (is_lost) {
         notify_failure(generation.id, generation.number, outcome);
-        condemn(entry, copy, chunk);
+        condemn(entry, copy, outcome, chunk);
       } else if (!outcome.ok()) {
         copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
       } else if (std::exchange(copy.unchecked, false)) {
@@ -353,10 +355,12 @@ class ChunkTable : private ChunkTurns {
   }
 
   /// The copy is not to be served again.
-  void condemn(ChunkEntry& entry, Copy& copy, const std::optional<DataChunk>& chunk) {
+  void condemn(ChunkEntry& entry, Copy& copy, const Outcome& outcome, const std::optional<DataChunk>& chunk) {
     const bool was_needed = copy.listed || copy.unchecked;
     copy.unfit = true;
     copy.unchecked = false;
+    if (outcome.error != errc::no_such_generation)
+      copy.corrupt = std::make_unique<const std::string>(outcome.subject + ": " + outcome.error.message());
     act(action::Condemn{copy.generation});
     // Meanwhile another copy may have taken its place.
     if (!was_needed) return;

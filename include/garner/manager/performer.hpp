@@ -118,13 +118,20 @@ class Performer {
   }
 
   void perform(core::action::Remove& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.remove(generation);
-      refresh_usage();
-      engine_.input([&](core::Instant now) {
-        if (outcome.ok()) engine_.forget(generation);
-        engine_.table().removed(generation, outcome, now);
-      });
+    engine_.spawn([this, generation = action.generation] { removed(generation, store_.remove(generation)); });
+  }
+
+  void perform(core::action::Quarantine& action) {
+    engine_.spawn([this, what = std::move(action)] {
+      removed(what.generation, store_.quarantine(what.generation, what.reason));
+    });
+  }
+
+  void removed(const Generation& generation, const core::Outcome& outcome) {
+    refresh_usage();
+    engine_.input([&](core::Instant now) {
+      if (outcome.ok()) engine_.forget(generation);
+      engine_.table().removed(generation, outcome, now);
     });
   }
 

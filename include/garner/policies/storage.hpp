@@ -75,6 +75,8 @@ struct StoreUsage {
 /// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
+/// | `s.quarantine(generation,    | `std::error_code` | as `remove`, of one that is corrupt: it may be kept for        |
+/// |   reason)`                   |                   | whoever wants to know why, but not for ever                    |
 /// | `s.verify(generation, depth, | `std::error_code` | `errc::corrupt_chunk` where it disagrees with what was         |
 /// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
 /// |                              |                   | called after each block that was read, says false; const       |
@@ -151,6 +153,10 @@ concept storage_removes = requires(S& s, const Generation& generation) {
   { s.remove(generation) } -> std::same_as<std::error_code>;
 };
 template <class S>
+concept storage_quarantines = requires(S& s, const Generation& generation, const std::string& reason) {
+  { s.quarantine(generation, reason) } -> std::same_as<std::error_code>;
+};
+template <class S>
 concept storage_verifies = requires(const S& s, const Generation& generation, const VerifyProgress& progress) {
   { s.verify(generation, VerifyDepth::digests, progress) } -> std::same_as<std::error_code>;
 };
@@ -166,8 +172,8 @@ concept Storage =
     fragments::storage_has_staging<S> && fragments::storage_stages<S> && fragments::storage_has_staged_file<S> &&
     fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_publishes<S> &&
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
-    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
-    fragments::storage_tells_usage<S>;
+    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_quarantines<S> &&
+    fragments::storage_verifies<S> && fragments::storage_tells_usage<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -205,6 +211,9 @@ constexpr bool diagnose_storage() {
                 "that return a std::error_code.");
   static_assert(fragments::storage_removes<S>,
                 "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
+  static_assert(fragments::storage_quarantines<S>,
+                "garner: a Storage must have quarantine(const garner::Generation&, const std::string&) that returns a "
+                "std::error_code.");
   static_assert(fragments::storage_verifies<S>,
                 "garner: a Storage must have verify(const garner::Generation&, garner::VerifyDepth, const "
                 "garner::VerifyProgress&) const that returns a std::error_code.");

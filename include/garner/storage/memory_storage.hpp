@@ -291,6 +291,9 @@ class MemoryStorage {
     return {};
   }
 
+  /// Memory is too dear to keep it.
+  std::error_code quarantine(const Generation& generation, const std::string& /*reason*/) { return remove(generation); }
+
   /// A file is a block.
   [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
                                        const VerifyProgress& progress) const {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -31,6 +32,7 @@
 #include "garner/storage/file_system.hpp"
 #include "garner/storage/staging.hpp"
 #include "garner/storage/store_layout.hpp"
+#include "garner/storage/store_quarantine.hpp"
 #include "garner/storage/store_reader.hpp"
 #include "garner/storage/store_recovery.hpp"
 #include "garner/storage/store_remover.hpp"
@@ -53,14 +55,15 @@ class BasicStore {
   using StagedFile = BasicStagedFile<F>;
 
   /// Opens the store in the root of `fs`. Throws `Error` as `StoreRoot` does.
-  explicit BasicStore(F fs, Durability durability = Durability::full)
-      : state_(std::make_unique<State>(std::move(fs), durability)) {}
+  explicit BasicStore(F fs, Durability durability = Durability::full, const QuarantineLimits& limits = {})
+      : state_(std::make_unique<State>(std::move(fs), durability, limits)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
   Recovery recover(const std::function<void(const Generation&)>& found) {
     detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
+    state_->quarantine.found(std::move(scan.quarantined));
     {
       // Whoever made them may have failed to sync that, and no later sync would tell.
       const std::lock_guard lock(state_->datasets_mutex);
@@ -93,11 +96,22 @@ class BasicStore {
     return ec;
   }
 
+  /// As `remove`, into `quarantine/`; see `StoreQuarantine` for what becomes of it there.
+  std::error_code quarantine(const Generation& generation, const std::string& reason) {
+    bool left = false;
+    bool kept = false;
+    const std::error_code ec = state_->remover.set_aside(generation, left, kept);
+    if (left) state_->bytes_used -= generation.bytes;
+    if (kept) state_->quarantine.keep(generation, reason);
+    return ec;
+  }
+
   /// `errc::chunk_too_large` where the description would not fit into `chunk.json`.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
     if (ec) return {};
+    state_->quarantine.make_room(declared_bytes(chunk).value_or(0));
     auto area = std::make_shared<detail::StagingArea<F>>();
     area->root = state_->root;
     area->chunk = chunk;
@@ -127,6 +141,7 @@ class BasicStore {
     if (!ec) dataset = open_dataset(generation.dataset_id, ec);
     if (!ec) ec = enter(area, generation, dataset);
     if (ec) {
+      if (ec == errc::no_space) area.met_no_space = true;
       const std::lock_guard lock(area.mutex);
       area.sync_failed = area.sync_failed || ec == errc::sync_failed;
       return {};
@@ -139,6 +154,7 @@ class BasicStore {
     if (!staging.area_) return {};
     if (std::exchange(staging.area_->left_staging, true)) return {};
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
+    if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
     if (!ec) return {};
     detail::Leftovers leftovers;
     leftovers.staging.push_back(staging.area_->name);
@@ -164,20 +180,22 @@ class BasicStore {
     return reader().verify(generation, depth, progress);
   }
 
+  /// What is set aside counts as free: it goes when the room is needed.
   [[nodiscard]] StoreUsage usage() const {
     std::error_code ec;
     const std::uint64_t free = fs().free_space(ec);
-    return {state_->bytes_used.load(), ec ? 0 : free};
+    return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
  private:
   struct State {
-    State(F fs, Durability durability)
-        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root) {}
+    State(F fs, Durability durability, const QuarantineLimits& limits)
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), remover(root), quarantine(root, limits) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
     detail::StoreRemover<F> remover;
+    detail::StoreQuarantine<F> quarantine;
     std::mutex mutex;  ///< guards the next one
     std::vector<std::string> unrecognised;
     typename F::Mutex datasets_mutex;  ///< held while a dataset's directory is made durable; guards the next one
@@ -248,8 +266,17 @@ class BasicStore {
     return ec ? typename F::Directory() : fs().open_directory(root().chunks(), name, ec);
   }
 
+  /// A name that was not synced is on the disk for certain only once it was changed anew, and that was synced. So the
+  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and renamed
+  /// back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's then.
   void remove_lost_dataset(const std::string& name, std::error_code& ec) {
     ec = root().unless_missing(fs().remove_directory(root().chunks(), name));
+    if (ec == std::errc::directory_not_empty) {
+      const std::string aside = name + store_layout::lost_suffix;
+      ec = fs().rename(root().chunks(), name, root().chunks(), aside);
+      if (!ec) ec = fs().rename(root().chunks(), aside, root().chunks(), name);
+      if (!ec) ec = root().sync_directory(root().chunks());
+    }
     if (ec) {
       state_->lost_datasets.insert(name);
     } else {

@@ -46,6 +46,7 @@ struct StoreScan {
   Recovery recovery;
   std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
   Leftovers leftovers;
+  std::vector<Generation> quarantined;      ///< in `quarantine/`
   std::vector<std::string> empty_datasets;  ///< names in `chunks/`
   std::vector<std::string> unrecognised;    ///< paths below the data directory, control bytes escaped
 };
@@ -56,7 +57,7 @@ class StoreScanner {
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
 
   StoreScan run() {
-    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_chunks();
+    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
     for (const std::string& name : markers_) {
       if (done) scan_.leftovers.markers.push_back(name);
     }
@@ -95,6 +96,19 @@ class StoreScanner {
       scan_.leftovers.trash.emplace_back(name);
     };
     return check(root_.fs().list(root_.trash(), removed), store_layout::trash_directory);
+  }
+
+  bool scan_quarantine() {
+    const auto kept = [this](std::string_view name, EntryKind kind) {
+      const bool is_reason = kind == EntryKind::file && name.ends_with(store_layout::reason_suffix);
+      const std::string_view of = is_reason ? name.substr(0, name.size() - store_layout::reason_suffix.size()) : name;
+      const auto generation = store_layout::parse_qualified_name(of);
+      const bool is_known = generation && (is_reason || kind == EntryKind::directory);
+      if (!is_known) return unrecognised(store_layout::quarantine_directory, name);
+      saw(generation->number);
+      if (!is_reason) scan_.quarantined.push_back(*generation);
+    };
+    return check(root_.fs().list(root_.quarantine(), kept), store_layout::quarantine_directory);
   }
 
   bool scan_chunks() {

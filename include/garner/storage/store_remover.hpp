@@ -85,33 +85,43 @@ class StoreRemover {
   /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
   /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
   /// have it served. After any error it can be called again, and goes on where it stopped. `left`: in this call it has
-  /// left `chunks/`.
+  /// left `chunks/`, or was found to have been taken from there by somebody else.
   std::error_code remove(const Generation& generation, bool& left) {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
     left = false;
     const typename F::Directory dataset = open_dataset(generation, ec);
-    Removal removal = removal_of(name);
-    if (!ec && removal == Removal::none) {
+    if (!ec && removal_of(name) == Removal::none) {
       ec = throw_away(dataset, store_layout::chunk_name(generation), name);
       left = !ec;
-      if (left) removal = note_removal(name, Removal::thrown_away);
+      if (left) note_removal(name, Removal::thrown_away);
     }
-    if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
-    if (ec) return ec;
-    if (removal == Removal::thrown_away) {
-      const bool synced = !root().sync_directory(dataset);
-      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
+    if (ec == std::errc::no_such_file_or_directory || ec == errc::not_a_directory) return gone(name, left);
+    return ec ? ec : finish_removal(generation, dataset, name);
+  }
+
+  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start must
+  /// find it. `kept`: it stands there, and will not come back.
+  std::error_code set_aside(const Generation& generation, bool& left, bool& kept) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    left = kept = false;
+    const typename F::Directory dataset = open_dataset(generation, ec);
+    if (ec) return remove(generation, left);
+    if (removal_of(name) == Removal::none) {
+      if (fs().rename(dataset, store_layout::chunk_name(generation), root().quarantine(), name)) {
+        return remove(generation, left);
+      }
+      left = true;
+      note_removal(name, Removal::thrown_away);
     }
-    if (removal == Removal::lost) {
-      ec = doom(generation);
-    } else {
-      // Its marker goes when it cannot come back any more, or it might come back undoomed.
-      ec = spare(generation);
-      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
-    }
-    if (!ec) note_removal(name, Removal::none);
-    return ec;
+    bool is_durable = false;
+    ec = finish_removal(generation, dataset, name, &is_durable);
+    if (ec || !is_durable) return ec;
+    std::error_code there;
+    fs().open_directory(root().quarantine(), name, there);
+    kept = there != std::errc::no_such_file_or_directory;
+    return {};
   }
 
   /// Renames a generation into `trash/`. What stands there under its name, whose number is its alone, is a leftover.
@@ -148,6 +158,34 @@ class StoreRemover {
       removals_.insert_or_assign(name, removal);
     }
     return removal;
+  }
+
+  /// Its bytes are given back once.
+  std::error_code gone(const std::string& name, bool& left) {
+    const std::lock_guard lock(mutex_);
+    left = removals_.erase(name) == 0 && gone_.insert(name).second;
+    return errc::no_such_generation;
+  }
+
+  /// What comes once it has left `chunks/`.
+  std::error_code finish_removal(const Generation& generation, const typename F::Directory& dataset,
+                                 const std::string& name, bool* is_durable = nullptr) {
+    Removal removal = removal_of(name);
+    if (removal == Removal::thrown_away) {
+      const bool synced = !root().sync_directory(dataset);
+      removal = note_removal(name, synced ? Removal::durable : Removal::lost);
+    }
+    std::error_code ec;
+    if (removal == Removal::lost) {
+      ec = doom(generation);
+    } else {
+      // Its marker goes when it cannot come back any more, or it might come back undoomed.
+      ec = spare(generation);
+      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    }
+    if (!ec) note_removal(name, Removal::none);
+    if (is_durable != nullptr) *is_durable = removal == Removal::durable;
+    return ec;
   }
 
   /// Syncs each dataset before what was removed from it is unlinked: an earlier process may have been killed between.
@@ -267,9 +305,10 @@ class StoreRemover {
   bool is_new_boot_ = false;             ///< the machine was started anew since the last process
   std::set<std::string> unsure_;         ///< markers that were changed, and a sync of that failed
   std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
-  mutable std::mutex mutex_;             ///< guards the next two; held across no operation
+  mutable std::mutex mutex_;             ///< guards the next three; held across no operation
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
+  std::set<std::string> gone_;               ///< that somebody else has taken away
 };
 
 }  // namespace garner::detail
