@@ -2743,8 +2743,8 @@ struct ChunkEntry {
       });
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
-    if (unchecked() != nullptr) return ChunkState::checking;
-    if (!want) return ChunkState::ready;
+    const bool is_unchecked = unchecked() != nullptr;
+    if (!want) return is_unchecked ? ChunkState::checking : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
@@ -2752,6 +2752,7 @@ struct ChunkEntry {
       }
       if (fetch->phase == ChunkFetch::Phase::publishing) return ChunkState::publishing;
     }
+    if (is_unchecked) return ChunkState::checking;
     if (parked) return ChunkState::parked;
     return retry_at ? ChunkState::waiting : ChunkState::queued;
   }
@@ -3646,12 +3647,13 @@ class ChunkTable : private ChunkTurns {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
-  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times;
-  /// whatever else keeps one from being checked, it waits for.
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
+  /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;
-    const bool is_lost = is_wrong(outcome) || (outcome.error == errc::io_error && checked.failures + 1 >= max_failures);
+    const bool is_lost =
+        is_wrong(outcome) || (outcome.error == errc::io_error && chunk && checked.failures + 1 >= max_failures);
     const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
     const Generation generation = checked.generation;
     operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {

@@ -23,12 +23,12 @@ inline constexpr std::size_t error_classes = 9;
 
 class Ledger {
  public:
-  /// Of one life of a manager, which begins with these chunks served.
+  /// Of one life of a manager, which begins with these chunks served, and these generations held.
   template <class Refs>
-  void begin(const Refs& served) {
+  void begin(const Refs& served, const std::set<std::uint64_t>& held) {
     served_.clear();
     removed_.clear();
-    published_.clear();
+    published_ = held;
     published_bytes_ = 0;
     all_published_known_ = true;
     complete_ = true;

@@ -118,8 +118,8 @@ struct ChunkEntry {
       });
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
-    if (unchecked() != nullptr) return ChunkState::checking;
-    if (!want) return ChunkState::ready;
+    const bool is_unchecked = unchecked() != nullptr;
+    if (!want) return is_unchecked ? ChunkState::checking : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
@@ -127,6 +127,7 @@ struct ChunkEntry {
       }
       if (fetch->phase == ChunkFetch::Phase::publishing) return ChunkState::publishing;
     }
+    if (is_unchecked) return ChunkState::checking;
     if (parked) return ChunkState::parked;
     return retry_at ? ChunkState::waiting : ChunkState::queued;
   }

@@ -334,12 +334,13 @@ class ChunkTable : private ChunkTurns {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
-  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times;
-  /// whatever else keeps one from being checked, it waits for.
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
+  /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;
-    const bool is_lost = is_wrong(outcome) || (outcome.error == errc::io_error && checked.failures + 1 >= max_failures);
+    const bool is_lost =
+        is_wrong(outcome) || (outcome.error == errc::io_error && chunk && checked.failures + 1 >= max_failures);
     const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
     const Generation generation = checked.generation;
     operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
