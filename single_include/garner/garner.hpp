@@ -2305,12 +2305,12 @@ class Scrub {
     status_.bytes_done += read_bytes_;
   }
 
-  /// Whether the pass has just come to its end. True once.
-  bool ends() {
+  /// Whether the pass has just come to its end. True once; `ids` is then to be freed where it holds nobody up.
+  bool ends(std::vector<ChunkId>& ids) {
     if (!status_.running || reading_ || next_ != ids_.size()) return false;
     status_.running = false;
     ++status_.passes;
-    std::vector<ChunkId>().swap(ids_);
+    ids.swap(ids_);
     next_ = 0;
     return true;
   }
@@ -2401,7 +2401,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last four is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -2461,6 +2461,10 @@ struct CleanUp {};
 struct StopFile {
   TransferId transfer;
 };
+/// They are many, and nobody needs them any more.
+struct FreeIds {
+  std::vector<ChunkId> ids;
+};
 /// Serve a generation / serve it no more. Performed before the call that caused it returns.
 struct List {
   Generation generation;
@@ -2476,18 +2480,19 @@ struct Condemn {
 
 }  // namespace action
 
-using Action =
-    std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom, action::Spare,
-                 action::Remove, action::Quarantine, action::Describe, action::Verify, action::ListHeld,
-                 action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
+using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
+                            action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
+                            action::ListHeld, action::CleanUp, action::StopFile, action::FreeIds, action::List,
+                            action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::List> &&
-                              !std::is_same_v<Done, action::Unlist> && !std::is_same_v<Done, action::Condemn>;
+    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
+                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
+                              !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }
@@ -3254,7 +3259,10 @@ class ChunkTurns : protected ChunkRules {
         touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
       }
     }
-    if (scrub_.ends()) notify(EventKind::scrubbed, {}, 0);
+    action::FreeIds spent;
+    if (!scrub_.ends(spent.ids)) return;
+    notify(EventKind::scrubbed, {}, 0);
+    act(std::move(spent));
   }
 
   /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
@@ -4534,6 +4542,8 @@ class Performer {
       report(&core::ChunkTable::cleaned_up, outcome);
     });
   }
+
+  void perform(core::action::FreeIds& action) { std::vector<ChunkId>().swap(action.ids); }
 
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}

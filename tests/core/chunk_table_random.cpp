@@ -295,6 +295,7 @@ class World {
     table_.held(all, now_);
   }
   void answer(const action::StopFile&) {}
+  void answer(const action::FreeIds&) {}
   void answer(const action::Condemn&) {}
   void answer(const action::List&) {}
   void answer(const action::Unlist&) {}
@@ -313,9 +314,9 @@ class World {
     for (garner::core::Action& task : std::exchange(table_.actions(), {})) {
       std::visit([this](const auto& what) { asked(what); }, task);
       const bool reported =
-          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::List>(task) &&
-          !std::holds_alternative<action::Unlist>(task) && !std::holds_alternative<action::Condemn>(task) &&
-          !std::holds_alternative<garner::Event>(task);
+          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::FreeIds>(task) &&
+          !std::holds_alternative<action::List>(task) && !std::holds_alternative<action::Unlist>(task) &&
+          !std::holds_alternative<action::Condemn>(task) && !std::holds_alternative<garner::Event>(task);
       if (reported) pending_.push_back(std::move(task));
     }
   }
@@ -342,6 +343,7 @@ class World {
     for (const auto& [number, other] : held_) moving += other.moving.size();
     REQUIRE(moving <= options_.max_concurrent_files);
   }
+  void asked(const action::FreeIds&) {}
   void asked(const action::StopFile& task) { stopped_.insert(task.transfer); }
   void asked(const action::Publish& task) {
     Held& held = held_.at(task.number);

@@ -235,6 +235,7 @@ class TableBench {
   std::string note(const core::action::Publish& todo) { return "publish " + std::to_string(todo.number); }
   std::string note(const core::action::Discard& todo) { return "discard " + std::to_string(todo.number); }
   std::string note(const core::action::ListHeld&) { return "list held"; }
+  std::string note(const core::action::FreeIds&) { return ""; }
   std::string note(const core::action::CleanUp&) { return "clean up"; }
   std::string note(const core::action::Doom& todo) { return "doom " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Spare& todo) { return "spare " + std::to_string(todo.generation.number); }

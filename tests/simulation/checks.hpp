@@ -22,13 +22,14 @@
 #include "simulation/found.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/model.hpp"
+#include "simulation/troubles.hpp"
 
 namespace simulation {
 
 using Manager = garner::DataManager<garner::SimStorage, garner::SimDownloader, garner::SimExecutor>;
 using Pins = std::vector<Pin<Manager::ChunkRef>>;
 
-class Checks {
+class Checks : public Troubles {
  public:
   /// What is known of the past.
   struct Past {
@@ -39,11 +40,7 @@ class Checks {
 
   /// `fail` takes what is wrong.
   Checks(const garner::SimWorld& world, const garner::SimMachine& machine, std::function<void(std::string)> fail)
-      : durable(fail),
-        world_(world),
-        machine_(machine),
-        is_roomy_(machine.disk().options().capacity > 1'000'000),
-        fail_(std::move(fail)) {}
+      : Troubles(world, machine), durable(fail), fail_(std::move(fail)) {}
 
   Durable durable;
 
@@ -62,17 +59,6 @@ class Checks {
   [[nodiscard]] bool knows(const Model& model) const {
     return !any_tampered_ && std::all_of(model.wanted.begin(), model.wanted.end(),
                                          [](const auto& entry) { return entry.second != nullptr; });
-  }
-
-  [[nodiscard]] bool met_disk_faults() const {
-    using enum garner::SimFaultKind;
-    return met(disk_full) || met(disk_error) || met(short_write) || met(sync_failure) || met(read_only) ||
-           met(out_of_handles) || any_tampered_;
-  }
-  [[nodiscard]] bool met_disk_faults_but_tampering() const {
-    using enum garner::SimFaultKind;
-    return met(disk_full) || met(disk_error) || met(short_write) || met(sync_failure) || met(read_only) ||
-           met(out_of_handles);
   }
 
   /// Of the files of chunks that are held or being fetched. What the start found and did not tell of is its clean-up's.
@@ -99,22 +85,8 @@ class Checks {
     any_tampered_ = just_tampered_ = true;
     durable.doubt();
   }
-  /// Since the last step, so that what must be kept is not known.
-  [[nodiscard]] bool just_tampered() const noexcept { return just_tampered_; }
   /// What is served is perhaps unlisted for a moment in the middle of the next call.
   void note_wavering() { unlisted_.insert(listed_.begin(), listed_.end()); }
-  /// Nothing is synced in this life.
-  void expect_no_durability() noexcept { is_relaxed_ = true; }
-  /// Someone else put it there, and the store leaves it alone, or takes it away at its next start.
-  void note_litter(std::string path) { litter_.insert(std::move(path)); }
-  /// Someone else than the store has changed it on the disk, and nobody but a scrub can know.
-  [[nodiscard]] bool tampered(const std::string& path) const {
-    // Once nobody knows its number any more, another may stand there, and be whole.
-    return machine_.disk().tampered(path) || (taken_away_.contains(path) && !machine_.disk().exists(path));
-  }
-  /// A generation is not at its path any more.
-  void note_taken_away(const std::string& path) { taken_away_.insert(path); }
-
   void after_step(const Manager& manager, const Model& model, const Pins& pins) {
     const std::vector<Manager::ChunkRef> listed = served(manager);
     check_told_corrupt(pins);
@@ -284,9 +256,9 @@ class Checks {
     const Quarantine kept =
         Quarantine::of(machine_.disk(), [this](const std::string& path) { return is_litter(path); });
     // What could not be taken away is the next start's, which takes it for the oldest.
-    const bool may_stay = met_disk_faults_but_tampering() || starts_ > 1;
+    const bool may_stay = met_disk_errors() || starts_ > 1;
     if (kept.bytes > quarantine_max_bytes && !may_stay) fail_("more is set aside than is allowed");
-    if (met_disk_faults_but_tampering() || !taken_away_.empty() || !litter_.empty() || !is_roomy_) return;
+    if (met_disk_errors() || !taken_away_.empty() || !litter_.empty() || !is_roomy_) return;
     if (quarantine_max_bytes < garner::Options().quarantine_max_bytes) return;
     for (const auto& [id, generation] : condemned_) {
       if (!kept.chunks.contains({id, generation})) fail_("what was found corrupt was not set aside: " + id.to_hex());
@@ -381,13 +353,7 @@ class Checks {
     }
   }
 
-  [[nodiscard]] bool met(garner::SimFaultKind kind) const { return world_.met()[static_cast<std::size_t>(kind)] > 0; }
-
   // ---- small things
-
-  [[nodiscard]] bool was_unreadable() const {
-    return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
-  }
 
   /// Of two that begin at one block the one is found that was asked for last.
   void check_order(const Manager& manager, const Model& model) {
@@ -420,15 +386,6 @@ class Checks {
     if (!lost && starts_ == 1 && taken_away_.empty() && markers > held.size()) fail_("markers are left over");
   }
 
-  /// Litter, or below it.
-  [[nodiscard]] bool is_litter(const std::string& path) const {
-    return std::any_of(litter_.begin(), litter_.end(),
-                       [&path](const std::string& litter) { return path == litter || path.starts_with(litter + '/'); });
-  }
-
-  const garner::SimWorld& world_;
-  const garner::SimMachine& machine_;
-  const bool is_roomy_;  ///< what is set aside never has to make room
   std::function<void(std::string)> fail_;
   std::map<Key, Fact> facts_;
   std::set<Key> listed_;     ///< after the last step
@@ -436,11 +393,6 @@ class Checks {
   std::set<Key> condemned_;  ///< an observer was told that they are corrupt
   std::set<std::string> bad_at_start_;
   std::set<std::string> leftovers_;
-  bool any_tampered_ = false;
-  bool just_tampered_ = false;
-  std::set<std::string> litter_;
-  std::set<std::string> taken_away_;
-  bool is_relaxed_ = false;
   std::size_t starts_ = 0;
 };
 

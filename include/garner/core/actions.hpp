@@ -46,7 +46,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last four is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -106,6 +106,10 @@ struct CleanUp {};
 struct StopFile {
   TransferId transfer;
 };
+/// They are many, and nobody needs them any more.
+struct FreeIds {
+  std::vector<ChunkId> ids;
+};
 /// Serve a generation / serve it no more. Performed before the call that caused it returns.
 struct List {
   Generation generation;
@@ -121,18 +125,19 @@ struct Condemn {
 
 }  // namespace action
 
-using Action =
-    std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom, action::Spare,
-                 action::Remove, action::Quarantine, action::Describe, action::Verify, action::ListHeld,
-                 action::CleanUp, action::StopFile, action::List, action::Unlist, action::Condemn, Event>;
+using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
+                            action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
+                            action::ListHeld, action::CleanUp, action::StopFile, action::FreeIds, action::List,
+                            action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::List> &&
-                              !std::is_same_v<Done, action::Unlist> && !std::is_same_v<Done, action::Condemn>;
+    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
+                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
+                              !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }

@@ -84,7 +84,10 @@ class ChunkTurns : protected ChunkRules {
         touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
       }
     }
-    if (scrub_.ends()) notify(EventKind::scrubbed, {}, 0);
+    action::FreeIds spent;
+    if (!scrub_.ends(spent.ids)) return;
+    notify(EventKind::scrubbed, {}, 0);
+    act(std::move(spent));
   }
 
   /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.

@@ -98,12 +98,12 @@ class Scrub {
     status_.bytes_done += read_bytes_;
   }
 
-  /// Whether the pass has just come to its end. True once.
-  bool ends() {
+  /// Whether the pass has just come to its end. True once; `ids` is then to be freed where it holds nobody up.
+  bool ends(std::vector<ChunkId>& ids) {
     if (!status_.running || reading_ || next_ != ids_.size()) return false;
     status_.running = false;
     ++status_.passes;
-    std::vector<ChunkId>().swap(ids_);
+    ids.swap(ids_);
     next_ = 0;
     return true;
   }

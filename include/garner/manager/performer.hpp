@@ -170,6 +170,8 @@ class Performer {
     });
   }
 
+  void perform(core::action::FreeIds& action) { std::vector<ChunkId>().swap(action.ids); }
+
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
   void perform(const core::action::Unlist&) {}
