@@ -12,6 +12,7 @@
 
 #include "garner/simulation/sim_machine.hpp"
 #include "garner/simulation/sim_world.hpp"
+#include "garner/storage/store_layout.hpp"
 
 namespace simulation {
 
@@ -50,8 +51,9 @@ class Troubles {
     return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
   }
 
-  /// Litter, or below it.
+  /// Litter, or below it; in a dataset's directory, too, that an end has left under the name that it has for a moment only.
   [[nodiscard]] bool is_litter(const std::string& path) const {
+    if (path.find(garner::store_layout::lost_suffix) != std::string::npos) return true;
     return std::any_of(litter_.begin(), litter_.end(),
                        [&path](const std::string& litter) { return path == litter || path.starts_with(litter + '/'); });
   }

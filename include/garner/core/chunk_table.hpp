@@ -334,13 +334,18 @@ class ChunkTable : private ChunkTurns {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
+  [[nodiscard]] bool is_fetchable(const Generation& generation, const std::optional<DataChunk>& chunk) const {
+    return chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+  }
+
   /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
   /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;
     const bool is_lost =
-        is_wrong(outcome) || (outcome.error == errc::io_error && chunk && checked.failures + 1 >= max_failures);
+        is_wrong(outcome) || (outcome.error == errc::io_error && is_fetchable(checked.generation, chunk) &&
+                              checked.failures + 1 >= max_failures);
     const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
     const Generation generation = checked.generation;
     operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
@@ -373,8 +378,7 @@ class ChunkTable : private ChunkTurns {
     if (!entry.wanted || entry.want) return;
     // Fetched anew from where it came from; without a description there is nothing to fetch it from.
     // It comes from the disk, so it is as little trusted as that.
-    const bool fetchable =
-        chunk && chunk->id == copy.generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+    const bool fetchable = is_fetchable(copy.generation, chunk);
     // Of several that the start found an older one may still be whole.
     entry.wanted = fetchable || entry.unchecked() != nullptr;
     if (fetchable) {

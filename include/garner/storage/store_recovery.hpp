@@ -131,9 +131,9 @@ class StoreScanner {
     const Directory directory = root_.fs().open_directory(root_.chunks(), name, ec);
     bool is_empty = true;
     const auto chunk = [&](std::string_view entry, EntryKind kind) {
-      is_empty = false;
       const auto generation = store_layout::parse_chunk_name(entry, id);
       if (kind != EntryKind::directory || !generation) return unrecognised(place, entry);
+      is_empty = false;  // of ours: what was published there made its name durable
       saw(generation->number);
       scan_.bytes += generation->bytes;
       // Most stores have no marker at all, and a million names are not worth writing down to find that out.
