@@ -624,7 +624,10 @@ TEST_CASE("verify finds a chunk that changed, serves it no more, and fetches it 
   const auto subscription = manager.subscribe(told.observer());
   manager.verify();
   outside.run();
-  CHECK(told.text() == "");
+  CHECK(told.text() == "scrubbed");
+  CHECK(manager.status().scrub.chunks_done == 2);
+  CHECK(manager.status().bytes_verified == manager.status().bytes_ready);
+  const auto corrupt = manager.find_chunk(dataset(), 0).value();
   {
     auto& held = const_cast<garner::MemoryChunk&>(*manager.find_chunk(dataset(), 0)->location());
     held.files.at("data")[3] = std::byte{0};
@@ -635,7 +638,11 @@ TEST_CASE("verify finds a chunk that changed, serves it no more, and fetches it 
   REQUIRE(told.events.size() >= 4);
   CHECK(told.events[0].kind == EventKind::chunk_failed);
   CHECK(told.events[0].error == errc::corrupt_chunk);
-  CHECK(told.text() == "failed, unlisted, removed, ready, converged");
+  CHECK(told.events[0].generation == corrupt.generation());
+  CHECK(told.text() == "failed, unlisted, scrubbed, ready, converged");
+  const auto copy = corrupt;
+  CHECK(copy.is_corrupt());
+  CHECK_FALSE(manager.find_chunk(dataset(), 0)->is_corrupt());
   CHECK(content(manager.find_chunk(dataset(), 0).value()) == "bytes of mem://a/1");
   CHECK(manager.find_chunk(dataset(), 10)->generation() == good);
 }
@@ -931,8 +938,12 @@ class ThrowingStorage {
     trap_->spring("remove, done");
     return error;
   }
-  [[nodiscard]] std::error_code verify(const garner::Generation& g) const {
-    return trap_->spring("verify"), storage_.verify(g);
+  std::error_code quarantine(const garner::Generation& g, const std::string& reason) {
+    return trap_->spring("quarantine"), storage_.quarantine(g, reason);
+  }
+  [[nodiscard]] std::error_code verify(const garner::Generation& g, garner::VerifyDepth depth,
+                                       const garner::VerifyProgress& progress) const {
+    return trap_->spring("verify"), storage_.verify(g, depth, progress);
   }
   [[nodiscard]] garner::StoreUsage usage() const { return trap_->spring("usage"), storage_.usage(); }
 

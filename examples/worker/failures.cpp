@@ -23,6 +23,7 @@ void Failures::observe(const garner::Event& event) {
     case garner::EventKind::chunk_unlisted:
     case garner::EventKind::chunk_removed: failing_.erase(event.id); break;
     case garner::EventKind::converged: failing_.clear(); break;
+    case garner::EventKind::scrubbed:
     case garner::EventKind::events_dropped:
     case garner::EventKind::closed: break;
   }

@@ -41,9 +41,9 @@ std::vector<MetricFamily> Metrics::Collect() const {
   const garner::Status status = status_();
   MetricFamily chunks{"garner_chunks", "Chunks by their state.", MetricType::Gauge, {}};
   const std::pair<const char*, std::size_t> states[] = {
-      {"ready", status.ready},      {"queued", status.queued}, {"downloading", status.downloading},
-      {"waiting", status.waiting},  {"parked", status.parked}, {"draining", status.draining},
-      {"removing", status.removing}};
+      {"ready", status.ready},       {"queued", status.queued},    {"downloading", status.downloading},
+      {"waiting", status.waiting},   {"parked", status.parked},    {"draining", status.draining},
+      {"removing", status.removing}, {"checking", status.checking}};
   for (const auto& [state, count] : states) {
     chunks.metric.push_back(gauge(static_cast<double>(count), {{"state", state}}));
   }

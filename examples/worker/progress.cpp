@@ -67,6 +67,7 @@ std::string states_line(const garner::Status& status) {
   add(status.downloading, "downloading", true);
   add(status.waiting, "waiting to retry", false);
   add(status.parked, "parked for space", false);
+  add(status.checking, "being checked", false);
   add(status.draining, "draining", false);
   add(status.removing, "removing", false);
   return out;

@@ -39,7 +39,7 @@ struct Frame {
   std::string note;  ///< one more line of the caller's; may be empty
 
   [[nodiscard]] std::size_t wanted() const noexcept {
-    return status.ready + status.queued + status.downloading + status.waiting + status.parked;
+    return status.ready + status.queued + status.downloading + status.waiting + status.parked + status.checking;
   }
   /// The time that is left at the present rate, where that can be told.
   [[nodiscard]] std::optional<std::chrono::nanoseconds> time_left() const;

@@ -78,6 +78,8 @@ class Pinned {
 
   [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
   [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+  [[nodiscard]] bool is_corrupt() const noexcept { return corrupt_.load(std::memory_order_acquire); }
+  void condemn() const noexcept { corrupt_.store(true, std::memory_order_release); }
 
   [[nodiscard]] const DataChunk& description() const {
     if (const DataChunk* known = description_.load(std::memory_order_acquire)) return *known;
@@ -102,6 +104,7 @@ class Pinned {
   std::uint64_t serial_;
   std::shared_ptr<PinHost<S>> host_;
   mutable std::atomic<const DataChunk*> description_{nullptr};
+  mutable std::atomic<bool> corrupt_{false};
 };
 
 }  // namespace detail
@@ -132,6 +135,10 @@ class DataChunkRef {
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
   /// of this pin.
   [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
+
+  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt. True
+  /// from then on, of all pins on this generation.
+  [[nodiscard]] bool is_corrupt() const noexcept { return pin_->is_corrupt(); }
 
   /// Where the store has the chunk.
   [[nodiscard]] Location location() const { return pin_->storage().location(pin_->generation()); }

@@ -54,7 +54,8 @@ class DataManager<S, D, E> {
   using ChunkRef = DataChunkRef<S>;
 
   /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
-  /// there, and nothing else. Throws `Error` that names the path: `errc::directory_in_use`,
+  /// there, and nothing else; what more is to be checked before it is served (`Options::startup_check`) is checked in
+  /// the background. Throws `Error` that names the path: `errc::directory_in_use`,
   /// `errc::unknown_format`, …
   explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
       std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&
@@ -136,10 +137,11 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background.
-  /// What is corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew.
+  /// Asks for everything that is held to be re-read and compared with what was published, in the background and as fast
+  /// as it goes; a pass that is running begins anew. What is corrupt is not served any more, is told as a `chunk_failed`
+  /// event, and is fetched anew; `Status::scrub` tells how far it is.
   void verify() {
-    const std::vector<ChunkId> all = list_chunks();
+    std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
   }
 

@@ -19,6 +19,7 @@
 #include "garner/core/epoch.hpp"
 #include "garner/core/chunk_index.hpp"
 #include "garner/core/schedule.hpp"
+#include "garner/core/scrub.hpp"
 #include "garner/core/chunk_table.hpp"
 
 // Does it.

@@ -29,6 +29,13 @@ enum class Durability : std::uint8_t {
             ///< comparing.
 };
 
+/// What a start does with the chunks that it finds, before it serves them.
+enum class StartupCheck : std::uint8_t {
+  names,    ///< nothing: they are served as soon as their names were read
+  sizes,    ///< each is served once its description was read and its files have the sizes that it says
+  digests,  ///< each is served once all its bytes were read and are what was published
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -64,6 +71,20 @@ struct Options {
 
   Durability durability = Durability::full;  ///< fixed at construction
 
+  // What is done about disks that forget.
+  StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
+  std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
+
+  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
+  /// none but those that `verify` asks for.
+  std::chrono::nanoseconds scrub_interval{};
+  /// Of such a pass: after n bytes the next chunk waits until they are paid for. 0: as fast as it goes.
+  std::uint64_t scrub_bytes_per_second = 0;
+
+  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
+  /// short. Fixed at construction.
+  std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
+
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
 };
@@ -81,6 +102,7 @@ enum class ChunkState : std::uint8_t {
   ready,        ///< whole, durable and served
   draining,     ///< not wanted, still pinned
   removing,     ///< not wanted, being taken away
+  checking,     ///< wanted, found by the start, and not served before it was checked (`Options::startup_check`)
 };
 
 constexpr std::string_view to_string(ChunkState state) noexcept {
@@ -93,6 +115,7 @@ constexpr std::string_view to_string(ChunkState state) noexcept {
     case ChunkState::ready: return "ready";
     case ChunkState::draining: return "draining";
     case ChunkState::removing: return "removing";
+    case ChunkState::checking: return "checking";
   }
   return "unknown";
 }
@@ -109,6 +132,17 @@ struct ChunkStatus {
   std::optional<std::chrono::nanoseconds> next_try_in;  ///< from now; where the state is waiting or parked
 };
 
+/// A pass that re-reads what is held, at the moment of asking; where none is running, the last one.
+struct ScrubStatus {
+  bool running = false;
+  std::size_t chunks_done = 0;   ///< re-read, or gone before their turn
+  std::size_t chunks_total = 0;  ///< held when it began
+  std::uint64_t bytes_done = 0;  ///< of the chunks that were re-read
+  std::size_t corrupt = 0;       ///< found; each is told as a `chunk_failed` event
+  std::size_t unreadable = 0;    ///< the disk did not give the bytes; likewise, and served on
+  std::uint64_t passes = 0;      ///< that came to their end, since construction
+};
+
 /// The whole, at the moment of asking.
 struct Status {
   // Wanted chunks; their sum is what is wanted.
@@ -117,21 +151,25 @@ struct Status {
   std::size_t downloading = 0;  ///< includes publishing
   std::size_t waiting = 0;      ///< to be tried again
   std::size_t parked = 0;       ///< for space
+  std::size_t checking = 0;     ///< found by the start, and not served before that was checked
   // Generations that are not wanted any more.
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
 
-  std::uint64_t bytes_ready = 0;       ///< of all generations that are served
-  std::uint64_t bytes_received = 0;    ///< over the network, since construction
-  std::uint64_t bytes_resumed = 0;     ///< that an earlier run had received, and were gone on with
-  std::uint64_t bytes_wasted = 0;      ///< of both, thrown away
-  double bytes_per_second = 0;         ///< received, over the last few seconds
-  std::uint64_t chunks_published = 0;  ///< since construction
-  std::uint64_t chunks_removed = 0;
+  std::uint64_t bytes_ready = 0;         ///< of all generations that are served
+  std::uint64_t bytes_received = 0;      ///< over the network, since construction
+  std::uint64_t bytes_resumed = 0;       ///< that an earlier run had received, and were gone on with
+  std::uint64_t bytes_wasted = 0;        ///< of both, thrown away
+  double bytes_per_second = 0;           ///< received, over the last few seconds
+  std::uint64_t chunks_published = 0;    ///< since construction
+  std::uint64_t chunks_removed = 0;      ///< corrupt ones included
+  std::uint64_t chunks_quarantined = 0;  ///< of those, corrupt ones, which the store may have set aside
   std::uint64_t attempts_failed = 0;
   std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
   std::uint64_t store_bytes_free = 0;
+  std::uint64_t bytes_verified = 0;  ///< re-read, since construction
+  ScrubStatus scrub;
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
@@ -145,6 +183,7 @@ enum class EventKind : std::uint8_t {
   chunk_removed,   ///< a generation is gone from the store
   chunk_failed,    ///< an attempt failed; it will be tried again
   converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
+  scrubbed,        ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
   events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
   closed,          ///< the last event
 };
@@ -156,6 +195,7 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::chunk_removed: return "removed";
     case EventKind::chunk_failed: return "failed";
     case EventKind::converged: return "converged";
+    case EventKind::scrubbed: return "scrubbed";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }

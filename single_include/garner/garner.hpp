@@ -1010,6 +1010,15 @@ struct Recovery {
 /// What `clean_up` does with chunks that an earlier run did not fetch to their end.
 enum class Partial : std::uint8_t { keep, remove };
 
+/// How much of a generation is looked at.
+enum class VerifyDepth : std::uint8_t {
+  sizes,  ///< the description is read, and each file's kind and size compared with it; no file is opened for its bytes
+  digests,  ///< every byte is read
+};
+
+/// Is told of each block that was read; false: no more is to be read.
+using VerifyProgress = std::function<bool(std::uint64_t bytes)>;
+
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
   std::uint64_t bytes_free = 0;  ///< left for more
@@ -1048,8 +1057,11 @@ struct StoreUsage {
 /// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
-/// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |
-/// |                              |                   | what was published; const                                      |
+/// | `s.quarantine(generation,    | `std::error_code` | as `remove`, of one that is corrupt: it may be kept for        |
+/// |   reason)`                   |                   | whoever wants to know why, but not for ever                    |
+/// | `s.verify(generation, depth, | `std::error_code` | `errc::corrupt_chunk` where it disagrees with what was         |
+/// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
+/// |                              |                   | called after each block that was read, says false; const       |
 /// | `s.usage()`                  | `StoreUsage`      | const                                                          |
 ///
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
@@ -1129,8 +1141,12 @@ concept storage_removes = requires(S& s, const Generation& generation) {
   { s.remove(generation) } -> std::same_as<std::error_code>;
 };
 template <class S>
-concept storage_verifies = requires(const S& s, const Generation& generation) {
-  { s.verify(generation) } -> std::same_as<std::error_code>;
+concept storage_quarantines = requires(S& s, const Generation& generation, const std::string& reason) {
+  { s.quarantine(generation, reason) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_verifies = requires(const S& s, const Generation& generation, const VerifyProgress& progress) {
+  { s.verify(generation, VerifyDepth::digests, progress) } -> std::same_as<std::error_code>;
 };
 template <class S>
 concept storage_tells_usage = requires(const S& s) {
@@ -1145,8 +1161,8 @@ concept Storage =
     fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_keeps_checkpoints<S> &&
     fragments::storage_publishes<S> &&
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
-    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
-    fragments::storage_tells_usage<S>;
+    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_quarantines<S> &&
+    fragments::storage_verifies<S> && fragments::storage_tells_usage<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -1187,8 +1203,12 @@ constexpr bool diagnose_storage() {
                 "that return a std::error_code.");
   static_assert(fragments::storage_removes<S>,
                 "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
+  static_assert(fragments::storage_quarantines<S>,
+                "garner: a Storage must have quarantine(const garner::Generation&, const std::string&) that returns a "
+                "std::error_code.");
   static_assert(fragments::storage_verifies<S>,
-                "garner: a Storage must have verify(const garner::Generation&) const that returns a std::error_code.");
+                "garner: a Storage must have verify(const garner::Generation&, garner::VerifyDepth, const "
+                "garner::VerifyProgress&) const that returns a std::error_code.");
   static_assert(fragments::storage_tells_usage<S>,
                 "garner: a Storage must have usage() const that returns a garner::StoreUsage.");
   return Storage<S>;
@@ -1273,7 +1293,8 @@ class Storage {
   std::error_code doom(const Generation&) { return {}; }
   std::error_code spare(const Generation&) { return {}; }
   std::error_code remove(const Generation& generation) { return held_.erase(generation.number), std::error_code(); }
-  [[nodiscard]] std::error_code verify(const Generation&) const { return {}; }
+  std::error_code quarantine(const Generation& generation, const std::string&) { return remove(generation); }
+  [[nodiscard]] std::error_code verify(const Generation&, VerifyDepth, const VerifyProgress&) const { return {}; }
   [[nodiscard]] StoreUsage usage() const { return {}; }
 
  private:
@@ -1296,6 +1317,13 @@ enum class Durability : std::uint8_t {
   relaxed,  ///< nothing is synced: after a power cut (not after a mere crash of the process) chunks may be
             ///< missing, empty or partly zero, and the store has to be thrown away. For caches, and for
             ///< comparing.
+};
+
+/// What a start does with the chunks that it finds, before it serves them.
+enum class StartupCheck : std::uint8_t {
+  names,    ///< nothing: they are served as soon as their names were read
+  sizes,    ///< each is served once its description was read and its files have the sizes that it says
+  digests,  ///< each is served once all its bytes were read and are what was published
 };
 
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
@@ -1333,6 +1361,20 @@ struct Options {
 
   Durability durability = Durability::full;  ///< fixed at construction
 
+  // What is done about disks that forget.
+  StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
+  std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
+
+  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
+  /// none but those that `verify` asks for.
+  std::chrono::nanoseconds scrub_interval{};
+  /// Of such a pass: after n bytes the next chunk waits until they are paid for. 0: as fast as it goes.
+  std::uint64_t scrub_bytes_per_second = 0;
+
+  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
+  /// short. Fixed at construction.
+  std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
+
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
 };
@@ -1350,6 +1392,7 @@ enum class ChunkState : std::uint8_t {
   ready,        ///< whole, durable and served
   draining,     ///< not wanted, still pinned
   removing,     ///< not wanted, being taken away
+  checking,     ///< wanted, found by the start, and not served before it was checked (`Options::startup_check`)
 };
 
 constexpr std::string_view to_string(ChunkState state) noexcept {
@@ -1362,6 +1405,7 @@ constexpr std::string_view to_string(ChunkState state) noexcept {
     case ChunkState::ready: return "ready";
     case ChunkState::draining: return "draining";
     case ChunkState::removing: return "removing";
+    case ChunkState::checking: return "checking";
   }
   return "unknown";
 }
@@ -1378,6 +1422,17 @@ struct ChunkStatus {
   std::optional<std::chrono::nanoseconds> next_try_in;  ///< from now; where the state is waiting or parked
 };
 
+/// A pass that re-reads what is held, at the moment of asking; where none is running, the last one.
+struct ScrubStatus {
+  bool running = false;
+  std::size_t chunks_done = 0;   ///< re-read, or gone before their turn
+  std::size_t chunks_total = 0;  ///< held when it began
+  std::uint64_t bytes_done = 0;  ///< of the chunks that were re-read
+  std::size_t corrupt = 0;       ///< found; each is told as a `chunk_failed` event
+  std::size_t unreadable = 0;    ///< the disk did not give the bytes; likewise, and served on
+  std::uint64_t passes = 0;      ///< that came to their end, since construction
+};
+
 /// The whole, at the moment of asking.
 struct Status {
   // Wanted chunks; their sum is what is wanted.
@@ -1386,21 +1441,25 @@ struct Status {
   std::size_t downloading = 0;  ///< includes publishing
   std::size_t waiting = 0;      ///< to be tried again
   std::size_t parked = 0;       ///< for space
+  std::size_t checking = 0;     ///< found by the start, and not served before that was checked
   // Generations that are not wanted any more.
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
 
-  std::uint64_t bytes_ready = 0;       ///< of all generations that are served
-  std::uint64_t bytes_received = 0;    ///< over the network, since construction
-  std::uint64_t bytes_resumed = 0;     ///< that an earlier run had received, and were gone on with
-  std::uint64_t bytes_wasted = 0;      ///< of both, thrown away
-  double bytes_per_second = 0;         ///< received, over the last few seconds
-  std::uint64_t chunks_published = 0;  ///< since construction
-  std::uint64_t chunks_removed = 0;
+  std::uint64_t bytes_ready = 0;         ///< of all generations that are served
+  std::uint64_t bytes_received = 0;      ///< over the network, since construction
+  std::uint64_t bytes_resumed = 0;       ///< that an earlier run had received, and were gone on with
+  std::uint64_t bytes_wasted = 0;        ///< of both, thrown away
+  double bytes_per_second = 0;           ///< received, over the last few seconds
+  std::uint64_t chunks_published = 0;    ///< since construction
+  std::uint64_t chunks_removed = 0;      ///< corrupt ones included
+  std::uint64_t chunks_quarantined = 0;  ///< of those, corrupt ones, which the store may have set aside
   std::uint64_t attempts_failed = 0;
   std::uint64_t bytes_reserved = 0;    ///< for what is being fetched, as far as sizes are known
   std::uint64_t store_bytes_used = 0;  ///< as the store last told
   std::uint64_t store_bytes_free = 0;
+  std::uint64_t bytes_verified = 0;  ///< re-read, since construction
+  ScrubStatus scrub;
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
@@ -1414,6 +1473,7 @@ enum class EventKind : std::uint8_t {
   chunk_removed,   ///< a generation is gone from the store
   chunk_failed,    ///< an attempt failed; it will be tried again
   converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
+  scrubbed,        ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
   events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
   closed,          ///< the last event
 };
@@ -1425,6 +1485,7 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::chunk_removed: return "removed";
     case EventKind::chunk_failed: return "failed";
     case EventKind::converged: return "converged";
+    case EventKind::scrubbed: return "scrubbed";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }
@@ -1534,6 +1595,8 @@ class Pinned {
 
   [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
   [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+  [[nodiscard]] bool is_corrupt() const noexcept { return corrupt_.load(std::memory_order_acquire); }
+  void condemn() const noexcept { corrupt_.store(true, std::memory_order_release); }
 
   [[nodiscard]] const DataChunk& description() const {
     if (const DataChunk* known = description_.load(std::memory_order_acquire)) return *known;
@@ -1558,6 +1621,7 @@ class Pinned {
   std::uint64_t serial_;
   std::shared_ptr<PinHost<S>> host_;
   mutable std::atomic<const DataChunk*> description_{nullptr};
+  mutable std::atomic<bool> corrupt_{false};
 };
 
 }  // namespace detail
@@ -1588,6 +1652,10 @@ class DataChunkRef {
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
   /// of this pin.
   [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
+
+  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt. True
+  /// from then on, of all pins on this generation.
+  [[nodiscard]] bool is_corrupt() const noexcept { return pin_->is_corrupt(); }
 
   /// Where the store has the chunk.
   [[nodiscard]] Location location() const { return pin_->storage().location(pin_->generation()); }
@@ -2181,6 +2249,152 @@ class Alarms {
 
 }  // namespace garner::core
 
+// garner/core/scrub.hpp -------------------------------------------------------------------------------------
+// Passes over all that is held: who is to be re-read next, and when. Knows ids, bytes and the time; what a chunk is, and
+// whether it can be re-read just now, is known to whoever asks.
+
+namespace garner::core {
+
+/// A pass goes round: it begins behind the chunk that was re-read last, the first one at a place that `seed` chooses. So
+/// what was not re-read for the longest time comes first, and a worker that is started again and again does not always
+/// re-read the same chunks, nor does one that is asked for a pass again and again.
+///
+/// Each member is O(log n) or less; of a pass that is replaced, the ids are freed.
+class Scrub {
+ public:
+  explicit Scrub(std::uint64_t seed) {
+    Random random(seed);
+    std::array<std::uint8_t, 32> bytes{};
+    for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random.next());
+    last_ = ChunkId(bytes);
+  }
+
+  /// Whether the time has come for the next pass, which begins with a list of what is held.
+  [[nodiscard]] bool is_due(const Options& options, Instant now) const {
+    const std::optional<Instant> at = due(options);
+    return at && *at <= now;
+  }
+
+  /// The list was asked for.
+  void list() { listing_ = true; }
+
+  /// Begins a pass over `ids`, which are in their order, in the place of the one that is running; what that one had is in
+  /// `ids` then, to be freed where it holds nobody up. A `paced` one keeps to `Options::scrub_bytes_per_second`, and does
+  /// not take the place of one that need not.
+  void begin(std::vector<ChunkId>& ids, bool paced, Instant now) {
+    if (paced) listing_ = false;
+    if (is_stopped_ || (paced && status_.running && !paced_)) return;
+    paced_ = paced;
+    began_ = now;
+    first_ = static_cast<std::size_t>(std::upper_bound(ids.begin(), ids.end(), last_) - ids.begin());
+    ids_.swap(ids);
+    next_ = 0;
+    ++pass_;
+    const std::uint64_t passes = status_.passes;
+    status_ = {};
+    status_.running = true;
+    status_.chunks_total = ids_.size();
+    status_.passes = passes;
+  }
+
+  /// Whose turn it is; nothing where none is running, where it is not time yet, or while one is being re-read.
+  [[nodiscard]] std::optional<ChunkId> turn(const Options& options, Instant now) {
+    is_held_up_ = false;
+    if (reading_ || next_ == ids_.size() || now < next_at(options)) return std::nullopt;
+    return ids_[(first_ + next_) % ids_.size()];
+  }
+
+  /// The chunk whose turn it was is not held any more.
+  void skip() {
+    ++next_;
+    ++status_.chunks_done;
+  }
+
+  /// It cannot be re-read before something else was reported, which leads to another look at whose turn it is.
+  void hold_up() { is_held_up_ = true; }
+
+  /// It is being re-read.
+  void read(std::uint64_t bytes, Instant now) {
+    last_ = ids_[(first_ + next_) % ids_.size()];
+    ++next_;
+    reading_ = pass_;
+    read_at_ = now;
+    read_bytes_ = bytes;
+  }
+
+  enum class Result : std::uint8_t { whole, corrupt, unreadable, cancelled };
+
+  /// It was.
+  void done(Result result) {
+    // What was found is news for the pass that has begun meanwhile, too; but that one re-reads the chunk itself.
+    if (result == Result::corrupt) ++status_.corrupt;
+    if (result == Result::unreadable) ++status_.unreadable;
+    if (std::exchange(reading_, std::nullopt) != pass_) return;
+    ++status_.chunks_done;
+    status_.bytes_done += read_bytes_;
+  }
+
+  /// Whether the pass has just come to its end. True once; `ids` is then to be freed where it holds nobody up.
+  bool ends(std::vector<ChunkId>& ids) {
+    if (!status_.running || reading_ || next_ != ids_.size()) return false;
+    status_.running = false;
+    ++status_.passes;
+    ids.swap(ids_);
+    next_ = 0;
+    return true;
+  }
+
+  /// When to look again. Nothing where something else comes first.
+  [[nodiscard]] std::optional<Instant> wake(const Options& options) const {
+    if (reading_ || is_held_up_) return std::nullopt;
+    return next_ == ids_.size() ? due(options) : next_at(options);
+  }
+
+  /// No pass begins or goes on any more.
+  void stop() {
+    is_stopped_ = true;
+    std::vector<ChunkId>().swap(ids_);
+    next_ = 0;
+    status_.running = false;
+  }
+
+  [[nodiscard]] const ScrubStatus& status() const noexcept { return status_; }
+
+ private:
+  /// Of the next pass.
+  [[nodiscard]] std::optional<Instant> due(const Options& options) const {
+    if (options.scrub_interval <= Instant{} || status_.running || listing_ || is_stopped_) return std::nullopt;
+    return began_ ? later(*began_, options.scrub_interval) : Instant{};
+  }
+
+  /// After `n` bytes, `n / rate` later; so that the rate does not depend on how long it took to read them.
+  [[nodiscard]] Instant next_at(const Options& options) const {
+    if (!paced_ || options.scrub_bytes_per_second == 0) return Instant{};
+    const double seconds = static_cast<double>(read_bytes_) / static_cast<double>(options.scrub_bytes_per_second);
+    constexpr double most = 1e9;  // thirty years
+    return later(read_at_, Instant(static_cast<std::int64_t>(std::min(seconds, most) * 1e9)));
+  }
+
+  static Instant later(Instant at, Instant by) { return by > Instant::max() - at ? Instant::max() : at + by; }
+
+  std::vector<ChunkId> ids_;
+  std::size_t first_ = 0;
+  std::size_t next_ = 0;  ///< counted from the first
+  ChunkId last_;          ///< re-read
+  std::uint64_t pass_ = 0;
+  std::optional<std::uint64_t> reading_;  ///< for which pass
+  Instant read_at_{};
+  std::uint64_t read_bytes_ = 0;
+  std::optional<Instant> began_;
+  bool paced_ = false;
+  bool listing_ = false;
+  bool is_held_up_ = false;
+  bool is_stopped_ = false;
+  ScrubStatus status_;
+};
+
+}  // namespace garner::core
+
 // garner/core/chunk_table.hpp -------------------------------------------------------------------------------
 // The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
 // clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
@@ -2216,7 +2430,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last three is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -2256,9 +2470,18 @@ struct Remove {
 struct Describe {
   Generation generation;
 };
+/// As Remove, of one that is corrupt.
+struct Quarantine {
+  Generation generation;
+  std::string reason;
+};
 struct Verify {
   Generation generation;
+  VerifyDepth depth;
 };
+
+/// Tell the ids of all that is listed, for a pass over them.
+struct ListHeld {};
 
 /// Take away what was left half-done.
 struct CleanUp {
@@ -2269,6 +2492,10 @@ struct CleanUp {
 struct StopFile {
   TransferId transfer;
 };
+/// They are many, and nobody needs them any more.
+struct FreeIds {
+  std::vector<ChunkId> ids;
+};
 /// Serve a generation / serve it no more. Performed before the call that caused it returns.
 struct List {
   Generation generation;
@@ -2277,20 +2504,26 @@ struct List {
 struct Unlist {
   Generation generation;
 };
+/// Tell all pins on it that it is corrupt. Likewise at once.
+struct Condemn {
+  Generation generation;
+};
 
 }  // namespace action
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp,
-                            action::StopFile, action::List, action::Unlist, Event>;
+                            action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
+                            action::ListHeld, action::CleanUp, action::StopFile, action::FreeIds, action::List,
+                            action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::List> &&
-                              !std::is_same_v<Done, action::Unlist>;
+    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
+                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
+                              !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }
@@ -2451,7 +2684,7 @@ namespace garner::core {
 
 /// A published generation.
 struct Copy {
-  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
+  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
   /// Whether the next start would find it. After a failed doom or spare that is not known.
   enum class Mark : std::uint8_t { none, unsure, doomed };
@@ -2459,10 +2692,12 @@ struct Copy {
   explicit Copy(const Generation& published) : generation(published) {}
 
   Generation generation;
-  std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
-  bool listed = false;                        ///< served
-  bool drained = false;                       ///< nobody has a pin on it
-  bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
+  std::optional<ContentFingerprint> content;   ///< not known before it was described, after a start
+  bool listed = false;                         ///< served
+  bool drained = false;                        ///< nobody has a pin on it
+  bool unfit = false;                          ///< not to be served again: its removal has begun, or it is corrupt
+  bool unchecked = false;                      ///< found by the start, and not to be served before it was checked
+  std::unique_ptr<const std::string> corrupt;  ///< why it is; then it is set aside in the end
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
@@ -2508,6 +2743,23 @@ struct ChunkEntry {
     return it == copies.end() ? nullptr : &*it;
   }
 
+  /// Of what the start found, the newest that may still be served. None once another is.
+  [[nodiscard]] const Copy* unchecked() const {
+    const Copy* newest = nullptr;
+    for (const Copy& copy : copies) {
+      if (copy.listed) return nullptr;
+      if (!copy.unchecked) continue;
+      if (newest == nullptr || newest->generation.number < copy.generation.number) newest = &copy;
+    }
+    return newest;
+  }
+
+  /// Whether that one is to be checked now.
+  [[nodiscard]] bool can_check() const {
+    const Copy* copy = wanted ? unchecked() : nullptr;
+    return copy != nullptr && copy->operation == Copy::Operation::none && !copy->retry_at;
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
@@ -2527,7 +2779,8 @@ struct ChunkEntry {
       });
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
-    if (!want) return ChunkState::ready;
+    const bool is_unchecked = unchecked() != nullptr;
+    if (!want) return is_unchecked ? ChunkState::checking : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
@@ -2535,6 +2788,7 @@ struct ChunkEntry {
       }
       if (fetch->phase == ChunkFetch::Phase::publishing) return ChunkState::publishing;
     }
+    if (is_unchecked) return ChunkState::checking;
     if (parked) return ChunkState::parked;
     return retry_at ? ChunkState::waiting : ChunkState::queued;
   }
@@ -2605,7 +2859,7 @@ class Tally {
       budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
-      } else {
+      } else if (!copy.unchecked) {
         add(copy.drained || copy.operation == Copy::Operation::remove ? counts_.removing : counts_.draining, sign);
       }
     }
@@ -2623,6 +2877,7 @@ class Tally {
     status.downloading = counts_.downloading;
     status.waiting = counts_.waiting;
     status.parked = counts_.parked;
+    status.checking = counts_.checking;
     status.draining = counts_.draining;
     status.removing = counts_.removing;
     status.bytes_ready = bytes_ready_;
@@ -2639,6 +2894,7 @@ class Tally {
       case ChunkState::publishing: return counts_.downloading;
       case ChunkState::waiting: return counts_.waiting;
       case ChunkState::parked: return counts_.parked;
+      case ChunkState::checking: return counts_.checking;
       case ChunkState::ready:
       case ChunkState::draining:
       case ChunkState::removing: break;
@@ -2647,7 +2903,8 @@ class Tally {
   }
 
   struct Counts {
-    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, draining = 0, removing = 0;
+    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, checking = 0, draining = 0,
+                removing = 0;
   };
   Counts counts_;
   std::uint64_t bytes_ready_ = 0;
@@ -2662,7 +2919,8 @@ namespace garner::core {
 
 class ChunkRules : protected ActionList {
  protected:
-  ChunkRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+  ChunkRules(const Options& options, std::uint64_t seed)
+      : options_(options), startup_check_(options.startup_check), random_(seed), scrub_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -2677,6 +2935,11 @@ class ChunkRules : protected ActionList {
     if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), +1);
     if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
     if (!entry.parked) parked_.erase(id);
+    if (entry.can_check()) {
+      checkable_.insert(id);
+    } else {
+      checkable_.erase(id);
+    }
     set_alarm(id, entry);
     if (entry.empty()) entries_.erase(id);
   }
@@ -2719,6 +2982,7 @@ class ChunkRules : protected ActionList {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
+    settle_unchecked(entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
     // cut would leave neither.
     const Copy* listed = entry.listed();
@@ -2728,16 +2992,26 @@ class ChunkRules : protected ActionList {
     }
   }
 
+  /// What is not wanted, or what another one has come for, need not be checked any more, and is not served either.
+  static void settle_unchecked(ChunkEntry& entry) {
+    if (entry.wanted && entry.listed() == nullptr) return;
+    for (Copy& copy : entry.copies) {
+      if (std::exchange(copy.unchecked, false) && copy.operation != Copy::Operation::check) copy.unfit = true;
+    }
+  }
+
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
   void find_or_fetch(ChunkEntry& entry) {
     Copy* match = nullptr;
     bool comparing = false;
     const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
     for (Copy& copy : entry.copies) {
-      if (copy.unfit || (!copy.listed && !options_.revive)) continue;
+      if (copy.unfit || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
       if (copy.generation.dataset_id != entry.want->dataset_id) continue;
       if (copy.generation.block_range != entry.want->block_range) continue;
-      if (!copy.content) {
+      if (copy.unchecked) {
+        comparing = true;
+      } else if (!copy.content) {
         comparing = true;
         if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
           begin(copy, Copy::Operation::describe);
@@ -2782,7 +3056,7 @@ class ChunkRules : protected ActionList {
   /// One operation at a time on each copy, and always the one that is due now: so a doom, the spare that
   /// takes it back and a removal cannot overtake each other.
   void settle_copy(Copy& copy) {
-    if (copy.operation != Copy::Operation::none || copy.retry_at) return;
+    if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
     } else if (copy.drained && !closed_) {
@@ -2800,9 +3074,11 @@ class ChunkRules : protected ActionList {
       case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
+        if (copy.corrupt) return act(action::Quarantine{copy.generation, *copy.corrupt});
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
-      case Copy::Operation::verify: return act(action::Verify{copy.generation});
+      case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
+      case Copy::Operation::check: return act(action::Verify{copy.generation, startup_depth()});
     }
   }
 
@@ -2901,6 +3177,10 @@ class ChunkRules : protected ActionList {
     entry.parked = false;
   }
 
+  [[nodiscard]] VerifyDepth startup_depth() const noexcept {
+    return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
+  }
+
   static bool can_start(const ChunkFetch& fetch) {
     return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
@@ -2917,6 +3197,7 @@ class ChunkRules : protected ActionList {
   }
 
   Options options_;
+  const StartupCheck startup_check_;
   Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
   Tally tally_;
@@ -2924,8 +3205,9 @@ class ChunkRules : protected ActionList {
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> parked_;
   std::optional<Instant> hold_until_;  // the store is full: nothing starts
-  std::set<ChunkId> to_verify_;
-  bool verifying_ = false;
+  std::set<ChunkId> checkable_;
+  std::size_t checks_ = 0;  // under way
+  Scrub scrub_;
   bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
@@ -2941,6 +3223,7 @@ class ChunkRules : protected ActionList {
   std::size_t moving_files_ = 0;
   std::uint64_t chunks_published_ = 0;
   std::uint64_t chunks_removed_ = 0;
+  std::uint64_t chunks_quarantined_ = 0;
   std::uint64_t attempts_failed_ = 0;
 };
 
@@ -2985,16 +3268,42 @@ class ChunkTurns : protected ChunkRules {
       cleaning_ = true;
       act(action::CleanUp{partial_});
     }
-    while (!verifying_ && !to_verify_.empty()) {
-      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
-      if (!entries_.contains(id)) continue;
+    while (checks_ < options_.max_concurrent_checks && !checkable_.empty()) {
+      const ChunkId id = *checkable_.begin();
       touch(id, now, [this](ChunkEntry& entry) {
-        Copy* copy = entry.listed();
-        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
-        verifying_ = true;
-        begin(*copy, Copy::Operation::verify);
+        ++checks_;
+        begin(*entry.copy(entry.unchecked()->generation), Copy::Operation::check);
       });
     }
+    scrub(now);
+  }
+
+  /// Goes on with the pass over what is held, where it is time.
+  void scrub(Instant now) {
+    if (scrub_.is_due(options_, now)) {
+      scrub_.list();
+      act(action::ListHeld{});
+    }
+    // What was deleted since the pass began is passed over, but not a million at once: the next look comes at once.
+    for (int steps = 0; steps < 1000; ++steps) {
+      const std::optional<ChunkId> id = scrub_.turn(options_, now);
+      if (!id) break;
+      const auto at = entries_.find(*id);
+      const Copy* listed = at == entries_.end() ? nullptr : at->second.listed();
+      if (listed == nullptr) {
+        scrub_.skip();
+      } else if (listed->operation != Copy::Operation::none) {
+        scrub_.hold_up();
+        break;
+      } else {
+        scrub_.read(listed->generation.bytes, now);
+        touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
+      }
+    }
+    action::FreeIds spent;
+    if (!scrub_.ends(spent.ids)) return;
+    notify(EventKind::scrubbed, {}, 0);
+    act(std::move(spent));
   }
 
   /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.
@@ -3081,7 +3390,7 @@ class ChunkTable : private ChunkTurns {
  public:
   ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
 
-  /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
+  /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
 
   // ---- before all else: what the store held
@@ -3090,6 +3399,13 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
+      if (startup_check_ != StartupCheck::names) {
+        entry.wanted = true;
+        entry.asked = asked;
+        entry.copies.emplace_back(generation);
+        entry.copies.back().drained = entry.copies.back().unchecked = true;
+        return;
+      }
       Copy* older = entry.listed();
       if (older != nullptr && older->generation.number > generation.number) {
         entry.copies.emplace_back(generation);
@@ -3144,10 +3460,11 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, one after another.
-  void verify(const std::vector<ChunkId>& ids, Instant now) {
+  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last. Takes
+  /// them; what is then in `ids` is to be freed.
+  void verify(std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
-    to_verify_.insert(ids.begin(), ids.end());
+    scrub_.begin(ids, false, now);
     pump(now);
   }
 
@@ -3161,7 +3478,7 @@ class ChunkTable : private ChunkTurns {
   void close(Instant now) {
     if (closed_) return;
     closed_ = true;
-    to_verify_.clear();
+    scrub_.stop();
     std::vector<ChunkId> all;
     all.reserve(entries_.size());
     for (const auto& [id, entry] : entries_) all.push_back(id);
@@ -3288,6 +3605,7 @@ class ChunkTable : private ChunkTurns {
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
+      if (copy.corrupt) ++chunks_quarantined_;
       entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
@@ -3311,29 +3629,24 @@ class ChunkTable : private ChunkTurns {
   /// all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
-    verifying_ = false;
+    const Copy& verified = *entries_.at(generation.id).copy(generation);
+    if (verified.operation == Copy::Operation::check) return checked(verified, outcome, chunk, now);
+    scrub_.done(outcome.ok()                       ? Scrub::Result::whole
+                : is_wrong(outcome)                ? Scrub::Result::corrupt
+                : outcome.error == errc::cancelled ? Scrub::Result::cancelled
+                                                   : Scrub::Result::unreadable);
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
-      if (outcome.ok()) return;
+      if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
-      copy.unfit = true;
-      // Meanwhile another copy may have taken its place.
-      if (!copy.listed) return;
-      unlist(copy);
-      // Nobody has re-read the others: none of them takes its place.
-      for (Copy& other : entry.copies) other.unfit = true;
-      if (!entry.wanted || entry.want) return;
-      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-      // It comes from the disk, so it is as little trusted as that.
-      const bool fetchable =
-          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-      entry.wanted = fetchable;
-      if (fetchable) {
-        const Wish wish(*chunk);
-        entry.want = wish.chunk;
-        entry.content = wish.content;
-      }
+      if (is_wrong(outcome)) condemn(entry, copy, outcome, chunk);
     });
+  }
+
+  /// The ids of all that is listed, in their order; as `verify` takes them.
+  void held(std::vector<ChunkId>& ids, Instant now) {
+    --unreported_;
+    scrub_.begin(ids, true, now);
+    pump(now);
   }
 
   // ---- questions
@@ -3341,7 +3654,7 @@ class ChunkTable : private ChunkTurns {
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_)}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -3355,8 +3668,10 @@ class ChunkTable : private ChunkTurns {
 
   void fill(Status& status) const {
     tally_.fill(status);
+    status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
+    status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
     status.closed = closed_;
@@ -3378,6 +3693,65 @@ class ChunkTable : private ChunkTurns {
     }
     if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
     return status;
+  }
+
+ private:
+  static bool is_wrong(const Outcome& outcome) {
+    return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
+  }
+
+  [[nodiscard]] bool is_fetchable(const Generation& generation, const std::optional<DataChunk>& chunk) const {
+    return chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+  }
+
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
+  /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
+  void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
+    constexpr std::uint64_t max_failures = 3;
+    --checks_;
+    const bool is_lost =
+        is_wrong(outcome) || (outcome.error == errc::io_error && is_fetchable(checked.generation, chunk) &&
+                              checked.failures + 1 >= max_failures);
+    const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
+    const Generation generation = checked.generation;
+    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
+      if (is_lost) {
+        notify_failure(generation.id, generation.number, outcome);
+        condemn(entry, copy, outcome, chunk);
+      } else if (!outcome.ok()) {
+        copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
+      } else if (std::exchange(copy.unchecked, false)) {
+        list(copy, entry.asked);
+      }
+    });
+  }
+
+  /// The copy is not to be served again.
+  void condemn(ChunkEntry& entry, Copy& copy, const Outcome& outcome, const std::optional<DataChunk>& chunk) {
+    const bool was_needed = copy.listed || copy.unchecked;
+    copy.unfit = true;
+    copy.unchecked = false;
+    if (outcome.error != errc::no_such_generation)
+      copy.corrupt = std::make_unique<const std::string>(outcome.subject + ": " + outcome.error.message());
+    act(action::Condemn{copy.generation});
+    // Meanwhile another copy may have taken its place.
+    if (!was_needed) return;
+    if (copy.listed) {
+      unlist(copy);
+      // Nobody has re-read the others: none of them takes its place.
+      for (Copy& other : entry.copies) other.unfit = true;
+    }
+    if (!entry.wanted || entry.want) return;
+    // Fetched anew from where it came from; without a description there is nothing to fetch it from.
+    // It comes from the disk, so it is as little trusted as that.
+    const bool fetchable = is_fetchable(copy.generation, chunk);
+    // Of several that the start found an older one may still be whole.
+    entry.wanted = fetchable || entry.unchecked() != nullptr;
+    if (fetchable) {
+      const Wish wish(*chunk);
+      entry.want = wish.chunk;
+      entry.content = wish.content;
+    }
   }
 };
 
@@ -3482,6 +3856,17 @@ class Listing {
     changed_ = true;
   }
 
+  /// It is corrupt: whoever has a pin on it can see that from now on.
+  void condemn(const Generation& generation) {
+    const auto it = records_.find(generation);
+    if (it == records_.end()) return;
+    // It may turn out to be the last one, which must not be dropped here: it reports that.
+    if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
+      pin->condemn();
+      condemned_.push_back(std::const_pointer_cast<Pinned<S>>(std::move(pin)));
+    }
+  }
+
   /// The generation is gone.
   void forget(const Generation& generation) { records_.erase(generation); }
 
@@ -3490,6 +3875,8 @@ class Listing {
   void publish(std::vector<core::Epochs::Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
+    garbage.insert(garbage.end(), condemned_.begin(), condemned_.end());
+    condemned_.clear();
   }
 
   /// Whether readers are still inside what was replaced.
@@ -3521,6 +3908,12 @@ class Listing {
     return out;
   }
 
+  [[nodiscard]] std::vector<ChunkId> sorted_ids() const {
+    std::vector<ChunkId> out = ids();
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
  private:
   using Pin = std::shared_ptr<const Pinned<S>>;
   struct Record {
@@ -3539,6 +3932,7 @@ class Listing {
   };
 
   std::unordered_map<Generation, Record, Hash> records_;
+  std::vector<core::Epochs::Garbage> condemned_;
   bool changed_ = false;
 };
 
@@ -3670,8 +4064,13 @@ class StoreCalls {
     if (error == errc::no_such_generation) error.clear();  // an earlier try went further than it said
     return about(generation, error);
   }
-  core::Outcome verify(const Generation& generation) const {
-    return about(generation, guarded([&] { return storage_.verify(generation); }));
+  core::Outcome quarantine(const Generation& generation, const std::string& reason) {
+    std::error_code error = guarded([&] { return storage_.quarantine(generation, reason); });
+    if (error == errc::no_such_generation) error.clear();  // as above
+    return about(generation, error);
+  }
+  core::Outcome verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
+    return about(generation, guarded([&] { return storage_.verify(generation, depth, progress); }));
   }
 
   /// With an error, `chunk` is nothing.
@@ -4147,7 +4546,7 @@ class Transfers {
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`; and, inside of `input`, `table()` and
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()` and
 /// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
 /// any thread.
 template <class Engine, Storage S, Downloader D>
@@ -4171,6 +4570,11 @@ class Performer {
   void perform(core::Action& action) {
     std::visit([this](auto& what) { this->perform(what); }, action);
   }
+
+  /// What is being re-read is read no further, from now on.
+  void stop_reading() noexcept { stop_reading_ = true; }
+  /// Bytes that were re-read since construction.
+  [[nodiscard]] std::uint64_t bytes_verified() const noexcept { return bytes_verified_; }
 
   [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
   [[nodiscard]] const Transfers<S, D>& transfers() const noexcept { return transfers_; }
@@ -4237,13 +4641,20 @@ class Performer {
   }
 
   void perform(core::action::Remove& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.remove(generation);
-      refresh_usage();
-      engine_.input([&](core::Instant now) {
-        if (outcome.ok()) engine_.forget(generation);
-        engine_.table().removed(generation, outcome, now);
-      });
+    engine_.spawn([this, generation = action.generation] { removed(generation, store_.remove(generation)); });
+  }
+
+  void perform(core::action::Quarantine& action) {
+    engine_.spawn([this, what = std::move(action)] {
+      removed(what.generation, store_.quarantine(what.generation, what.reason));
+    });
+  }
+
+  void removed(const Generation& generation, const core::Outcome& outcome) {
+    refresh_usage();
+    engine_.input([&](core::Instant now) {
+      if (outcome.ok()) engine_.forget(generation);
+      engine_.table().removed(generation, outcome, now);
     });
   }
 
@@ -4256,11 +4667,21 @@ class Performer {
   }
 
   void perform(core::action::Verify& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.verify(generation);
+    engine_.spawn([this, generation = action.generation, depth = action.depth] {
+      const core::Outcome outcome = store_.verify(generation, depth, [this](std::uint64_t bytes) {
+        bytes_verified_ += bytes;
+        return !stop_reading_;
+      });
       std::optional<DataChunk> chunk;
       if (!outcome.ok()) store_.describe(generation, chunk);
       report(&core::ChunkTable::verified, generation, outcome, chunk);
+    });
+  }
+
+  void perform(core::action::ListHeld& /*action*/) {
+    engine_.spawn([this] {
+      std::vector<ChunkId> ids = engine_.listing().sorted_ids();
+      engine_.input([&](core::Instant now) { engine_.table().held(ids, now); });
     });
   }
 
@@ -4272,9 +4693,12 @@ class Performer {
     });
   }
 
+  void perform(core::action::FreeIds& action) { std::vector<ChunkId>().swap(action.ids); }
+
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
   void perform(const core::action::Unlist&) {}
+  void perform(const core::action::Condemn&) {}
   void perform(const Event&) {}
 
   template <class Report, class... Args>
@@ -4285,6 +4709,8 @@ class Performer {
   Engine& engine_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
+  std::atomic<bool> stop_reading_{false};
+  std::atomic<std::uint64_t> bytes_verified_{0};
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
 };
@@ -4449,6 +4875,7 @@ class Engine final : public DrainListener {
 
   void close() {
     input([this](Instant now) { table_.close(now); });
+    performer_.stop_reading();
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
     const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };
@@ -4468,6 +4895,7 @@ class Engine final : public DrainListener {
     const StoreUsage usage = performer_.usage();
     status.store_bytes_used = usage.bytes_used;
     status.store_bytes_free = usage.bytes_free;
+    status.bytes_verified = performer_.bytes_verified();
     const std::scoped_lock lock(mutex_);
     table_.fill(status);
     status.converged = converged_;
@@ -4538,6 +4966,8 @@ class Engine final : public DrainListener {
         listing_.list(list->generation, list->asked);
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
         listing_.unlist(unlist->generation);
+      } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
+        listing_.condemn(condemn->generation);
       } else if (auto* event = std::get_if<Event>(&action)) {
         tell(*event);
       } else {
@@ -4767,7 +5197,8 @@ class DataManager<S, D, E> {
   using ChunkRef = DataChunkRef<S>;
 
   /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
-  /// there, and nothing else. Throws `Error` that names the path: `errc::directory_in_use`,
+  /// there, and nothing else; what more is to be checked before it is served (`Options::startup_check`) is checked in
+  /// the background. Throws `Error` that names the path: `errc::directory_in_use`,
   /// `errc::unknown_format`, …
   explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
       std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&
@@ -4849,10 +5280,11 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background.
-  /// What is corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew.
+  /// Asks for everything that is held to be re-read and compared with what was published, in the background and as fast
+  /// as it goes; a pass that is running begins anew. What is corrupt is not served any more, is told as a `chunk_failed`
+  /// event, and is fetched anew; `Status::scrub` tells how far it is.
   void verify() {
-    const std::vector<ChunkId> all = list_chunks();
+    std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
   }
 
@@ -4944,6 +5376,7 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// |                                 |                    | `std::errc::file_exists` where anything stands there |
 /// | `fs.open_file(dir, n, acc, ec)` | `File`             | a regular file that is there; never waits on a FIFO  |
 /// | `fs.status(file, ec)`           | `FileStatus`       |                                                      |
+/// | `fs.status(dir, n, ec)`         | `FileStatus`       | of a regular file that is there; does not open it    |
 /// | `fs.read(file, at, to, ec)`     | `std::size_t`      | fewer bytes than `to` has only at the file's end     |
 /// | `fs.write(file, at, bytes)`     | `std::error_code`  | all of them; with an error, any part of them         |
 /// | `fs.reserve(file, size)`        | `std::error_code`  | room for `size` bytes, and the file's size stays.    |
@@ -4983,6 +5416,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.create_file(dir, name, ec) } -> std::same_as<typename F::File>;
   { fs.open_file(dir, name, Access::read, ec) } -> std::same_as<typename F::File>;
   { fs.status(file, ec) } -> std::same_as<FileStatus>;
+  { fs.status(dir, name, ec) } -> std::same_as<FileStatus>;
   { fs.read(file, at, to, ec) } -> std::same_as<std::size_t>;
   { fs.write(file, at, bytes) } -> std::same_as<std::error_code>;
   { fs.reserve(file, at) } -> std::same_as<std::error_code>;
@@ -5162,14 +5596,22 @@ class PosixFileSystem {
     if (ec) return file;
     struct stat status {};
     ec = detail::errno_result(::fstat(file.get(), &status));
-    if (!ec && S_ISDIR(status.st_mode)) ec = std::make_error_code(std::errc::is_a_directory);
-    if (!ec && !S_ISREG(status.st_mode)) ec = std::make_error_code(std::errc::invalid_argument);
+    if (!ec) ec = check_regular(status);
     return ec ? File() : std::move(file);
   }
 
   FileStatus status(const File& file, std::error_code& ec) const {
     struct stat status {};
     ec = detail::errno_result(::fstat(file.get(), &status));
+    return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
+  }
+
+  /// What is no regular file is as `open_file` says.
+  FileStatus status(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = detail::is_plain_name(name) ? std::error_code() : detail::errno_code(EINVAL);
+    struct stat status {};
+    if (!ec) ec = detail::errno_result(::fstatat(directory.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW));
+    if (!ec) ec = check_regular(status);
     return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
   }
 
@@ -5288,6 +5730,13 @@ class PosixFileSystem {
     return ::fsync(fd) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
   }
 
+  static std::error_code check_regular(const struct stat& status) noexcept {
+    if (S_ISREG(status.st_mode)) return {};
+    if (S_ISDIR(status.st_mode)) return std::make_error_code(std::errc::is_a_directory);
+    if (S_ISLNK(status.st_mode)) return std::make_error_code(std::errc::too_many_symbolic_link_levels);
+    return std::make_error_code(std::errc::invalid_argument);
+  }
+
   static EntryKind kind_of(const Directory& directory, const dirent& entry) noexcept {
     if (entry.d_type == DT_REG) return EntryKind::file;
     if (entry.d_type == DT_DIR) return EntryKind::directory;
@@ -5319,7 +5768,9 @@ inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
-inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
+inline constexpr const char* quarantine_directory = "quarantine";
+inline constexpr const char* lost_suffix = ".lost";  ///< of a dataset's directory, while its name is made durable
+inline constexpr const char* boot_file = "boot";     ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
 
 /// All that `FORMAT` holds.
@@ -5420,10 +5871,17 @@ inline std::optional<Generation> parse_chunk_name(std::string_view name, const D
   return generation;
 }
 
-/// A generation's name in `doomed/` and `trash/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
+/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
 /// most 213 bytes.
 inline std::string qualified_name(const Generation& generation) {
   return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
+}
+
+/// Beside a generation in `quarantine/`: why it is there.
+inline constexpr std::string_view reason_suffix = ".reason";
+
+inline std::string reason_name(const std::string& qualified_name) {
+  return qualified_name + std::string(reason_suffix);
 }
 
 inline std::optional<Generation> parse_qualified_name(std::string_view name) noexcept {
@@ -5874,7 +6332,8 @@ class StoreRoot {
     if (!check_format()) write_format();
     for (auto [name, directory] :
          {std::pair{store_layout::chunks_directory, &chunks_}, std::pair{store_layout::staging_directory, &staging_},
-          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_}}) {
+          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_},
+          std::pair{store_layout::quarantine_directory, &quarantine_}}) {
       std::error_code ec = fs_.make_directory(fs_.root(), name);
       if (!ec || ec == std::errc::file_exists) *directory = fs_.open_directory(fs_.root(), name, ec);
       require(ec, name);
@@ -5890,6 +6349,7 @@ class StoreRoot {
   [[nodiscard]] const Directory& staging() const noexcept { return staging_; }
   [[nodiscard]] const Directory& doomed() const noexcept { return doomed_; }
   [[nodiscard]] const Directory& trash() const noexcept { return trash_; }
+  [[nodiscard]] const Directory& quarantine() const noexcept { return quarantine_; }
   [[nodiscard]] std::filesystem::path path() { return fs_.path(); }
 
   /// As the file system's, and nothing where `Durability::relaxed` was asked for.
@@ -6028,7 +6488,7 @@ class StoreRoot {
   F fs_;
   Durability durability_;
   File lock_;
-  Directory chunks_, staging_, doomed_, trash_;
+  Directory chunks_, staging_, doomed_, trash_, quarantine_;
 };
 
 }  // namespace garner
@@ -6045,6 +6505,8 @@ struct StagingArea {
   std::uint64_t number = 0;
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
+
+  std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
 
   std::mutex mutex;                        ///< guards the next three; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
@@ -6136,6 +6598,7 @@ class BasicStagedFile {
       return errc::body_too_long;
     }
     const std::error_code ec = area_->root->fs().write(file_, size_, bytes);
+    if (ec == errc::no_space) area_->met_no_space = true;
     if (ec) return ec;
     digests_->update(bytes);
     size_ += bytes.size();
@@ -6254,7 +6717,9 @@ class BasicStagedFile {
 
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
-    return size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    const std::error_code ec = size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    if (ec == errc::no_space) area_->met_no_space = true;
+    return ec;
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;
@@ -6544,8 +7009,18 @@ class StoreDatasets {
     return lost_.contains(name);
   }
 
+  /// A name that was not synced is on the disk for certain only once it was changed anew, and that was synced. So the
+  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and renamed
+  /// back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's then.
   std::error_code remove(const std::string& name) {
-    const std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));
+    const auto ticket = syncs_.join();
+    std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));
+    if (ec == std::errc::directory_not_empty) {
+      const std::string aside = name + store_layout::lost_suffix;
+      ec = root_.fs().rename(root_.chunks(), name, root_.chunks(), aside);
+      if (!ec) ec = root_.fs().rename(root_.chunks(), aside, root_.chunks(), name);
+      if (!ec) ec = syncs_.commit(ticket, [this] { return root_.sync_directory(root_.chunks()); });
+    }
     const std::lock_guard lock(mutex_);
     if (ec) {
       lost_.insert(name);
@@ -6560,6 +7035,230 @@ class StoreDatasets {
   std::mutex mutex_;        ///< guards the next two; held across no operation
   AllShared shared_;
   std::set<std::string> lost_;  ///< names of directories that were made, and failed to be synced or removed
+};
+
+}  // namespace garner::detail
+
+// garner/storage/store_quarantine.hpp -----------------------------------------------------------------------
+// What was found corrupt and is kept for whoever wants to know why: whole directories in `quarantine/`, each with its
+// reason beside it, no more bytes of them than is allowed, the oldest going first. How they come there is in
+// store_remover.hpp; nothing here is ever served.
+
+namespace garner {
+
+/// How much of it is kept, and for how long.
+struct QuarantineLimits {
+  std::uint64_t max_bytes = std::uint64_t{1} << 30;  ///< of files, and `entry_bytes` for each directory
+  std::uint64_t keep_free_bytes = 0;                 ///< on the disk: less than that, and some of it goes
+
+  static constexpr std::uint64_t entry_bytes = 4096;
+};
+
+namespace detail {
+
+/// Thread-safe.
+template <FileSystem F>
+class StoreQuarantine {
+ public:
+  StoreQuarantine(std::shared_ptr<StoreRoot<F>> root, const QuarantineLimits& limits)
+      : root_(std::move(root)), limits_(limits) {}
+
+  /// What the start has found there, in any order.
+  void found(std::vector<Generation> generations) {
+    std::sort(generations.begin(), generations.end(),
+              [](const Generation& a, const Generation& b) { return a.number < b.number; });
+    const std::lock_guard lock(mutex_);
+    for (const Generation& generation : generations) push(generation);
+  }
+
+  /// It stands there. Its reason is written as well as may be, and what is too much now goes.
+  void keep(const Generation& generation, const std::string& reason) {
+    const std::string name = store_layout::qualified_name(generation);
+    root().write_small_file(root().quarantine(), store_layout::reason_name(name), reason + '\n');
+    root().sync_directory(root().quarantine());
+    {
+      const std::lock_guard lock(mutex_);
+      push(generation);
+    }
+    shrink([this] { return bytes_ > limits_.max_bytes; });
+  }
+
+  /// Sees to it that `bytes` more can be written, as far as what is kept here is in the way of that.
+  void make_room(std::uint64_t bytes) {
+    if (this->bytes() == 0) return;
+    std::error_code ec;
+    const std::uint64_t free = root().fs().free_space(ec);
+    const std::uint64_t needed = bytes > std::numeric_limits<std::uint64_t>::max() - limits_.keep_free_bytes
+                                     ? std::numeric_limits<std::uint64_t>::max()
+                                     : bytes + limits_.keep_free_bytes;
+    std::uint64_t gone = 0;
+    shrink([&] { return ec || (free < needed && needed - free > gone); }, &gone);
+  }
+
+  /// All that may go.
+  [[nodiscard]] std::uint64_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
+
+  static std::uint64_t size_of(const Generation& generation) noexcept {
+    constexpr std::uint64_t most = std::numeric_limits<std::uint32_t>::max();  // names are anyone's: sums stay sums
+    return std::min(generation.bytes, most * QuarantineLimits::entry_bytes) + QuarantineLimits::entry_bytes;
+  }
+
+  void push(const Generation& generation) {
+    kept_.push_back(generation);
+    bytes_ += size_of(generation);
+  }
+
+  /// Removes the oldest while `too_much()`, which is asked under the lock. What cannot be removed is the next start's.
+  template <class TooMuch>
+  void shrink(const TooMuch& too_much, std::uint64_t* gone = nullptr) {
+    for (;;) {
+      Generation oldest;
+      {
+        const std::lock_guard lock(mutex_);
+        if (kept_.empty() || !too_much()) return;
+        oldest = kept_.front();
+        kept_.pop_front();
+        bytes_ -= size_of(oldest);
+      }
+      if (gone != nullptr) *gone += size_of(oldest);
+      take_away(oldest);
+    }
+  }
+
+  /// An earlier process may have been killed before it synced where it was taken from: half of it must not come back.
+  void take_away(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    const typename F::Directory dataset =
+        root().fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+    if (root().unless_missing(ec)) return;
+    if (!ec && root().sync_directory(dataset)) return;
+    root().fs().remove_file(root().quarantine(), store_layout::reason_name(name));
+    root().remove_tree(root().quarantine(), name, generation.bytes);
+  }
+
+  std::shared_ptr<StoreRoot<F>> root_;
+  const QuarantineLimits limits_;
+  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  std::deque<Generation> kept_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace detail
+}  // namespace garner
+
+// garner/storage/store_reader.hpp ---------------------------------------------------------------------------
+// How a store reads what it has published: `chunk.json`, and the files compared with it. Nothing that lies there is
+// trusted, and nothing is changed; how things come and go is in store_protocol.hpp and store_remover.hpp.
+
+namespace garner::detail {
+
+/// Thread-safety: as its root.
+template <FileSystem F>
+class StoreReader {
+ public:
+  explicit StoreReader(StoreRoot<F>& root) : root_(root) {}
+
+  /// `errc::corrupt_chunk` where it is not whole or is another generation's.
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(generation, ec);
+    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
+    return ec ? DataChunk() : descriptor.described();
+  }
+
+  /// As `BasicStore` says.
+  std::error_code verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
+    std::error_code ec;
+    const Directory directory = open(generation, ec);
+    if (ec) return ec;
+    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
+    if (ec) return ec;
+    bool as_published = true;
+    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
+      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
+      as_published = as_published && known && kind == EntryKind::file;
+    });
+    if (!ec && !as_published) ec = errc::corrupt_chunk;
+    for (const auto& [name, found] : descriptor.found) {
+      if (ec) break;
+      ec = depth == VerifyDepth::sizes ? verify_size(directory, name, found)
+                                       : verify_bytes(directory, name, found, progress);
+    }
+    return ec;
+  }
+
+ private:
+  using Directory = typename F::Directory;
+
+  [[nodiscard]] F& fs() const noexcept { return root_.fs(); }
+
+  Directory open(const Generation& generation, std::error_code& ec) const {
+    const Directory dataset =
+        fs().open_directory(root_.chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+    if (!ec) {
+      Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
+      if (!ec) return directory;
+    }
+    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
+    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
+    return {};
+  }
+
+  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
+  static std::error_code as_corruption(std::error_code ec) {
+    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
+                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
+      if (ec == wrong) return errc::corrupt_chunk;
+    }
+    return ec;
+  }
+
+  ChunkDescriptor read_descriptor(const Directory& directory, const Generation& generation, std::error_code& ec) const {
+    const std::string text =
+        root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+    ec = as_corruption(ec);
+    if (ec) return {};
+    ChunkDescriptor descriptor = decode_descriptor(text, ec);
+    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
+    return descriptor;
+  }
+
+  std::error_code verify_size(const Directory& directory, const std::string& name, const FoundFile& published) const {
+    std::error_code ec;
+    const FileStatus status = fs().status(directory, name, ec);
+    if (ec) return as_corruption(ec);
+    return status.size == published.size ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  std::error_code verify_bytes(const Directory& directory, const std::string& name, const FoundFile& published,
+                               const VerifyProgress& progress) const {
+    std::error_code ec;
+    typename F::File file = fs().open_file(directory, name, Access::read, ec);
+    if (ec) return as_corruption(ec);
+    // One byte more than there should be, so that a file that is no longer takes one read.
+    constexpr std::size_t most = std::size_t{256} << 10;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
+    DigestStream digests;
+    std::uint64_t size = 0;
+    for (std::size_t count = buffer.size(); count == buffer.size();) {
+      count = fs().read(file, size, buffer, ec);
+      if (ec) return ec;
+      digests.update(std::span(buffer).first(count));
+      size += count;
+      if (size > published.size) return errc::corrupt_chunk;
+      if (!progress(count)) return errc::cancelled;
+    }
+    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
+    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  StoreRoot<F>& root_;
 };
 
 }  // namespace garner::detail
@@ -6710,6 +7409,7 @@ struct StoreScan {
   Recovery recovery;
   std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
   Leftovers leftovers;
+  std::vector<Generation> quarantined;      ///< in `quarantine/`
   std::vector<std::string> empty_datasets;  ///< names in `chunks/`
   std::vector<std::string> unrecognised;    ///< paths below the data directory, control bytes escaped
 };
@@ -6720,7 +7420,7 @@ class StoreScanner {
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
 
   StoreScan run() {
-    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_chunks();
+    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
     for (const std::string& name : markers_) {
       if (done) scan_.leftovers.markers.push_back(name);
     }
@@ -6779,6 +7479,19 @@ class StoreScanner {
     return check(root_.fs().list(root_.trash(), removed), store_layout::trash_directory);
   }
 
+  bool scan_quarantine() {
+    const auto kept = [this](std::string_view name, EntryKind kind) {
+      const bool is_reason = kind == EntryKind::file && name.ends_with(store_layout::reason_suffix);
+      const std::string_view of = is_reason ? name.substr(0, name.size() - store_layout::reason_suffix.size()) : name;
+      const auto generation = store_layout::parse_qualified_name(of);
+      const bool is_known = generation && (is_reason || kind == EntryKind::directory);
+      if (!is_known) return unrecognised(store_layout::quarantine_directory, name);
+      saw(generation->number);
+      if (!is_reason) scan_.quarantined.push_back(*generation);
+    };
+    return check(root_.fs().list(root_.quarantine(), kept), store_layout::quarantine_directory);
+  }
+
   bool scan_chunks() {
     std::vector<std::string> datasets;
     const auto dataset = [&](std::string_view name, EntryKind kind) {
@@ -6815,9 +7528,9 @@ class StoreScanner {
     const Directory directory = root_.fs().open_directory(root_.chunks(), name, found.error);
     bool goes_on = true;
     const auto chunk = [&](std::string_view entry, EntryKind kind) {
-      found.is_empty = false;
       const auto generation = store_layout::parse_chunk_name(entry, id);
       if (generation && kind == EntryKind::directory) {
+        found.is_empty = false;  // of ours: what was published there made its name durable
         found.generations.push_back(*generation);
       } else {
         found.unrecognised.emplace_back(entry);
@@ -6974,30 +7687,43 @@ class StoreRemover {
   /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
   /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
   /// have it served. After any error it can be called again, and goes on where it stopped. `left`: in this call it has
-  /// left `chunks/`.
+  /// left `chunks/`, or was found to have been taken from there by somebody else.
   std::error_code remove(const Generation& generation, bool& left) {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
     left = false;
     auto dataset = datasets_.open(generation.dataset_id, ec);
-    Removal removal = removal_of(name);
-    if (!ec && removal == Removal::none) {
+    if (!ec && removal_of(name) == Removal::none) {
       ec = throw_away(dataset.directory(), store_layout::chunk_name(generation), name);
       left = !ec;
-      if (left) removal = note_removal(name, Removal::lost);
-      if (left && !dataset.sync()) removal = note_removal(name, Removal::durable);
+      if (left) sync_removal(name, dataset);
     }
-    if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
-    if (ec) return ec;
-    if (removal == Removal::lost) {
-      ec = doom(generation);
-    } else {
-      // Its marker goes when it cannot come back any more, or it might come back undoomed.
-      ec = spare(generation);
-      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    if (ec == std::errc::no_such_file_or_directory || ec == errc::not_a_directory) return gone(name, left);
+    return ec ? ec : finish_removal(generation, name);
+  }
+
+  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start must
+  /// find it. `kept`: it stands there, and will not come back.
+  std::error_code set_aside(const Generation& generation, bool& left, bool& kept) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    left = kept = false;
+    auto dataset = datasets_.open(generation.dataset_id, ec);
+    if (ec) return remove(generation, left);
+    if (removal_of(name) == Removal::none) {
+      if (fs().rename(dataset.directory(), store_layout::chunk_name(generation), root().quarantine(), name)) {
+        return remove(generation, left);
+      }
+      left = true;
+      sync_removal(name, dataset);
     }
-    if (!ec) note_removal(name, Removal::none);
-    return ec;
+    bool is_durable = false;
+    ec = finish_removal(generation, name, &is_durable);
+    if (ec || !is_durable) return ec;
+    std::error_code there;
+    fs().open_directory(root().quarantine(), name, there);
+    kept = there != std::errc::no_such_file_or_directory;
+    return {};
   }
 
   /// Renames a generation into `trash/`. What stands there under its name, whose number is its alone, is a leftover.
@@ -7022,14 +7748,42 @@ class StoreRemover {
     return at == removals_.end() ? Removal::none : at->second;
   }
 
-  Removal note_removal(const std::string& name, Removal removal) {
+  void note_removal(const std::string& name, Removal removal) {
     const std::lock_guard lock(mutex_);
     if (removal == Removal::none) {
       removals_.erase(name);
     } else {
       removals_.insert_or_assign(name, removal);
     }
-    return removal;
+  }
+
+  /// Its bytes are given back once.
+  std::error_code gone(const std::string& name, bool& left) {
+    const std::lock_guard lock(mutex_);
+    left = removals_.erase(name) == 0 && gone_.insert(name).second;
+    return errc::no_such_generation;
+  }
+
+  /// What comes once it has left `chunks/`: until that is durable it counts as lost.
+  void sync_removal(const std::string& name, typename StoreDatasets<F>::Dataset& dataset) {
+    note_removal(name, Removal::lost);
+    if (!dataset.sync()) note_removal(name, Removal::durable);
+  }
+
+  /// What comes then.
+  std::error_code finish_removal(const Generation& generation, const std::string& name, bool* is_durable = nullptr) {
+    const Removal removal = removal_of(name);
+    std::error_code ec;
+    if (removal == Removal::lost) {
+      ec = doom(generation);
+    } else {
+      // Its marker goes when it cannot come back any more, or it might come back undoomed.
+      ec = spare(generation);
+      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    }
+    if (!ec) note_removal(name, Removal::none);
+    if (is_durable != nullptr) *is_durable = removal == Removal::durable;
+    return ec;
   }
 
   /// Syncs each dataset before what was removed from it is unlinked: an earlier process may have been killed between.
@@ -7170,6 +7924,7 @@ class StoreRemover {
   std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
+  std::set<std::string> gone_;               ///< that somebody else has taken away
 };
 
 }  // namespace garner::detail
@@ -7191,8 +7946,8 @@ class BasicStore {
   using StagedFile = BasicStagedFile<F>;
 
   /// Opens the store in the root of `fs`. Throws `Error` as `StoreRoot` does.
-  explicit BasicStore(F fs, Durability durability = Durability::full)
-      : state_(std::make_unique<State>(std::move(fs), durability)) {}
+  explicit BasicStore(F fs, Durability durability = Durability::full, const QuarantineLimits& limits = {})
+      : state_(std::make_unique<State>(std::move(fs), durability, limits)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
   Recovery recover(const std::function<void(const Generation&)>& found) {
@@ -7200,6 +7955,7 @@ class BasicStore {
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
+    state_->quarantine.found(std::move(scan.quarantined));
     const std::lock_guard lock(state_->mutex);
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
@@ -7227,12 +7983,23 @@ class BasicStore {
     return ec;
   }
 
+  /// As `remove`, into `quarantine/`; see `StoreQuarantine` for what becomes of it there.
+  std::error_code quarantine(const Generation& generation, const std::string& reason) {
+    bool left = false;
+    bool kept = false;
+    const std::error_code ec = state_->remover.set_aside(generation, left, kept);
+    if (left) state_->bytes_used -= generation.bytes;
+    if (kept) state_->quarantine.keep(generation, reason);
+    return ec;
+  }
+
   /// With what an earlier run had of this chunk, whatever its description was then: each file is looked at when it is
   /// opened. `errc::chunk_too_large` where the description would not fit into `chunk.json`.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
     if (ec) return {};
+    state_->quarantine.make_room(declared_bytes(chunk).value_or(0));
     auto area = std::make_shared<detail::StagingArea<F>>();
     area->root = state_->root;
     area->chunk = chunk;
@@ -7262,6 +8029,7 @@ class BasicStore {
     ec = seal(area, generation);
     if (!ec) ec = enter(area, generation);
     if (ec) {
+      if (ec == errc::no_space) area.met_no_space = true;
       const std::lock_guard lock(area.mutex);
       area.sync_failed = area.sync_failed || ec == errc::sync_failed;
       return {};
@@ -7274,6 +8042,7 @@ class BasicStore {
     if (!staging.area_) return {};
     if (std::exchange(staging.area_->left_staging, true)) return {};
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
+    if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
     if (!ec) return {};
     detail::Leftovers leftovers;
     leftovers.staging.push_back(staging.area_->name);
@@ -7289,53 +8058,43 @@ class BasicStore {
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
   DataChunk describe(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory directory = open_generation(generation, ec);
-    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
-    return ec ? DataChunk() : descriptor.described();
+    return reader().describe(generation, ec);
   }
 
-  /// Compares sizes and XXH3-128 with what `chunk.json` says, and the directory's entries with its names.
-  /// `errc::io_error` where the disk does not give the bytes.
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
-    std::error_code ec;
-    const typename F::Directory directory = open_generation(generation, ec);
-    if (ec) return ec;
-    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
-    if (ec) return ec;
-    bool as_published = true;
-    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
-      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
-      as_published = as_published && known && kind == EntryKind::file;
-    });
-    if (!ec && !as_published) ec = errc::corrupt_chunk;
-    for (const auto& [name, found] : descriptor.found) {
-      if (ec) break;
-      ec = verify_file(directory, name, found);
-    }
-    return ec;
+  /// Compares the directory's entries with the names in `chunk.json`, and what it says of each with the size or, with
+  /// `VerifyDepth::digests`, with size and XXH3-128. `errc::io_error` where the disk does not give the bytes.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
+    return reader().verify(generation, depth, progress);
   }
 
+  /// What is set aside counts as free: it goes when the room is needed.
   [[nodiscard]] StoreUsage usage() const {
     std::error_code ec;
     const std::uint64_t free = fs().free_space(ec);
-    return {state_->bytes_used.load(), ec ? 0 : free};
+    return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
  private:
   struct State {
-    State(F fs, Durability durability)
-        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), datasets(*root), remover(root, datasets) {}
+    State(F fs, Durability durability, const QuarantineLimits& limits)
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)),
+          datasets(*root),
+          remover(root, datasets),
+          quarantine(root, limits) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
+    detail::StoreQuarantine<F> quarantine;
     std::mutex mutex;  ///< guards the next one
     std::vector<std::string> unrecognised;
   };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
+  [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
 
   /// Renames what an earlier run had of this chunk; false where there is nothing.
   bool adopt_partial(const ChunkId& id, const std::string& name, std::error_code& ec) {
@@ -7390,59 +8149,6 @@ class BasicStore {
     if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
     state_->remover.leave(leftovers);
     return ec;
-  }
-
-  typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory dataset =
-        fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-    if (!ec) {
-      typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
-      if (!ec) return directory;
-    }
-    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
-    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
-    return {};
-  }
-
-  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
-  static std::error_code as_corruption(std::error_code ec) {
-    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
-                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
-      if (ec == wrong) return errc::corrupt_chunk;
-    }
-    return ec;
-  }
-
-  ChunkDescriptor read_descriptor(const typename F::Directory& directory, const Generation& generation,
-                                  std::error_code& ec) const {
-    const std::string text =
-        root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
-    ec = as_corruption(ec);
-    if (ec) return {};
-    ChunkDescriptor descriptor = decode_descriptor(text, ec);
-    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
-    return descriptor;
-  }
-
-  std::error_code verify_file(const typename F::Directory& directory, const std::string& name,
-                              const FoundFile& published) const {
-    std::error_code ec;
-    typename F::File file = fs().open_file(directory, name, Access::read, ec);
-    if (ec) return as_corruption(ec);
-    // One byte more than there should be, so that a file that is no longer takes one read.
-    constexpr std::size_t most = std::size_t{256} << 10;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
-    DigestStream digests;
-    std::uint64_t size = 0;
-    for (std::size_t count = buffer.size(); count == buffer.size();) {
-      count = fs().read(file, size, buffer, ec);
-      if (ec) return ec;
-      digests.update(std::span(buffer).first(count));
-      size += count;
-      if (size > published.size) return errc::corrupt_chunk;
-    }
-    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
   }
 
   std::unique_ptr<State> state_;
@@ -7507,12 +8213,13 @@ inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
 class FilesystemStorage : public BasicStore<PosixFileSystem> {
  public:
-  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`
-  /// alone. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
+  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`,
+  /// `quarantine_max_bytes` and `keep_free_bytes`. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
   /// `data_dir` or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another
   /// store, of this process or another, has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
-      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability) {}
+      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability,
+                   {options.quarantine_max_bytes, options.keep_free_bytes}) {}
 };
 
 static_assert(Storage<FilesystemStorage>);
@@ -7828,7 +8535,12 @@ class MemoryStorage {
     return {};
   }
 
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
+  /// Memory is too dear to keep it.
+  std::error_code quarantine(const Generation& generation, const std::string& /*reason*/) { return remove(generation); }
+
+  /// A file is a block.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
     Disk::Held held;
     {
       const std::lock_guard lock(disk_->mutex_);
@@ -7837,12 +8549,16 @@ class MemoryStorage {
       held = *at;
     }
     const auto& files = held.chunk->files;
-    const bool same =
-        files.size() == held.checksums.size() && std::all_of(files.begin(), files.end(), [&held](const auto& file) {
-          const auto published = held.checksums.find(file.first);
-          return published != held.checksums.end() && published->second == checksum(file.second);
-        });
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+    if (files.size() != held.checksums.size()) return errc::corrupt_chunk;
+    for (const auto& [name, bytes] : files) {
+      const auto published = held.checksums.find(name);
+      if (published == held.checksums.end()) return errc::corrupt_chunk;
+      if (held.described.files.at(name).size != bytes.size()) return errc::corrupt_chunk;
+      if (depth == VerifyDepth::sizes) continue;
+      if (published->second != checksum(bytes)) return errc::corrupt_chunk;
+      if (!progress(bytes.size())) return errc::cancelled;
+    }
+    return {};
   }
 
   [[nodiscard]] StoreUsage usage() const {
@@ -11271,6 +11987,14 @@ class SimFileSystem {
     return {inode.contents.size(), inode.linked ? std::uint64_t{1} : std::uint64_t{0}};
   }
 
+  FileStatus status(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = begin(SimOperation::status, directory, name, bad_argument());
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
+    return ec ? FileStatus() : FileStatus{disk_->nodes_[node].contents.size(), 1};
+  }
+
   std::size_t read(const File& file, std::uint64_t at, std::span<std::byte> to, std::error_code& ec) const {
     ec = begin(SimOperation::read, file, to.size());
     const Guard guard(*this);
@@ -11793,8 +12517,9 @@ class SimMachine {
   /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
   [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
   /// As `file_system`. Throws as `BasicStore` does.
-  [[nodiscard]] SimStorage storage(Durability durability = Durability::full) const {
-    return SimStorage(file_system(), durability);
+  [[nodiscard]] SimStorage storage(Durability durability = Durability::full,
+                                   const QuarantineLimits& limits = {}) const {
+    return SimStorage(file_system(), durability, limits);
   }
 
   /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.

@@ -46,7 +46,7 @@ void publishing_contract() {
       CHECK(generation == Generation{ChunkId::from_name("c"), DatasetId::from_name("d"), {10, 20}, 70005, 1});
       CHECK(fixture.read(steps.store(), generation, "a.bin") == "hello");
       CHECK(steps.store().usage().bytes_used == 70005);
-      CHECK_FALSE(steps.store().verify(generation));
+      CHECK_FALSE(steps.verify(generation));
     }
     Steps again(fixture.open());
     REQUIRE(again.found().size() == 1);
@@ -55,7 +55,7 @@ void publishing_contract() {
     CHECK(again.store().usage().bytes_used == 70005);
     CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     for (const auto& [name, text] : files) CHECK(fixture.read(again.store(), generation, name) == text);
-    CHECK_FALSE(again.store().verify(generation));
+    CHECK_FALSE(again.verify(generation));
   }
   SUBCASE("what is not published is not recovered, and its number is not given again") {
     const std::map<std::string, std::string> files = {{"a.bin", "hello"}};
@@ -111,7 +111,7 @@ void publishing_contract() {
     const Generation generation = steps.published("c", {{"empty.bin", ""}, {"none.bin", ""}});
     CHECK(generation.bytes == 0);
     CHECK(fixture.read(steps.store(), generation, "empty.bin") == "");
-    CHECK_FALSE(steps.store().verify(generation));
+    CHECK_FALSE(steps.verify(generation));
   }
   SUBCASE("numbers at the ends of their range are kept") {
     Generation generation;
@@ -158,7 +158,7 @@ void removal_contract() {
       CHECK_FALSE(steps.store().remove(removed));
       CHECK(steps.store().usage().bytes_used == 6);
       CHECK(fixture.read(steps.store(), removed, "a.bin") == std::nullopt);
-      CHECK(steps.store().verify(removed) == errc::no_such_generation);
+      CHECK(steps.verify(removed) == errc::no_such_generation);
       std::error_code ec;
       steps.store().describe(removed, ec);
       CHECK(ec == errc::no_such_generation);
@@ -166,6 +166,22 @@ void removal_contract() {
     Steps again(fixture.open());
     REQUIRE(again.found().size() == 1);
     CHECK(again.found().front() == kept);
+    CHECK(again.store().usage().bytes_used == 6);
+  }
+  SUBCASE("what is quarantined is as good as removed") {
+    Generation kept;
+    {
+      Steps steps(fixture.open());
+      const Generation bad = steps.published("c", {{"a.bin", "hello"}});
+      kept = steps.published("e", {{"a.bin", "world!"}});
+      CHECK_FALSE(steps.store().quarantine(bad, "a reason"));
+      CHECK(steps.store().usage().bytes_used == 6);
+      CHECK(steps.verify(bad) == errc::no_such_generation);
+    }
+    Steps again(fixture.open());
+    REQUIRE(again.found().size() == 1);
+    CHECK(again.found().front() == kept);
+    CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
     CHECK(again.store().usage().bytes_used == 6);
   }
   SUBCASE("what is doomed is readable until it is removed, and is not recovered") {
@@ -199,7 +215,7 @@ void removal_contract() {
     Steps again(fixture.open());
     CHECK(again.found().size() == 1);
     CHECK_FALSE(again.store().clean_up(garner::Partial::remove));
-    CHECK_FALSE(again.store().verify(again.found().front()));
+    CHECK_FALSE(again.verify(again.found().front()));
   }
   SUBCASE("what is doomed and removed leaves no mark on the next of its name") {
     {
@@ -245,10 +261,32 @@ void reading_contract() {
     Steps steps(fixture.open());
     const Generation bad = steps.published("c", {{"a.bin", "hello"}, {"b.bin", std::string(600000, 'x')}});
     const Generation good = steps.published("e", {{"a.bin", "hello"}});
-    CHECK_FALSE(steps.store().verify(bad));
+    CHECK_FALSE(steps.verify(bad));
     fixture.damage(steps.store(), bad, "b.bin");
-    CHECK(steps.store().verify(bad) == errc::corrupt_chunk);
-    CHECK_FALSE(steps.store().verify(good));
+    CHECK(steps.verify(bad) == errc::corrupt_chunk);
+    CHECK_FALSE(steps.verify(good));
+  }
+  SUBCASE("verify tells what it reads, and reads no more where that is not wanted") {
+    Steps steps(fixture.open());
+    const Generation generation = steps.published("c", {{"a.bin", "hello"}, {"b.bin", std::string(600000, 'x')}});
+    std::uint64_t read = 0;
+    std::uint64_t blocks = 0;
+    const auto tell = [&](std::uint64_t bytes) { return read += bytes, ++blocks, true; };
+    CHECK_FALSE(steps.store().verify(generation, VerifyDepth::digests, tell));
+    CHECK(read == 600005);
+    read = blocks = 0;
+    const auto stop = [&](std::uint64_t bytes) { return tell(bytes), false; };
+    CHECK(steps.store().verify(generation, VerifyDepth::digests, stop) == errc::cancelled);
+    CHECK(blocks == 1);
+  }
+  SUBCASE("where sizes alone are compared, no byte is read, and a changed one is not found") {
+    Steps steps(fixture.open());
+    const Generation generation = steps.published("c", {{"a.bin", "hello"}, {"b.bin", "world"}});
+    const auto never = [](std::uint64_t) { return false; };
+    CHECK_FALSE(steps.store().verify(generation, VerifyDepth::sizes, never));
+    fixture.damage(steps.store(), generation, "b.bin");
+    CHECK_FALSE(steps.store().verify(generation, VerifyDepth::sizes, never));
+    CHECK(steps.verify(generation) == errc::corrupt_chunk);
   }
   SUBCASE("a moved store goes on with what was staged") {
     auto first = fixture.open();

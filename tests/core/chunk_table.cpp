@@ -1013,11 +1013,13 @@ TEST_CASE("a corrupt chunk is not served any more, is told, and is fetched anew 
   bench.verify({"a"});
   bench.told();
   CHECK(bench.verified(1, errc::corrupt_chunk, describe("a")) == "unlist 1, doom 1, stage 2");
-  CHECK(bench.told() == "failed 1, unlisted 1");
+  CHECK(bench.told() == "failed 1, unlisted 1, scrubbed 0");
   CHECK(bench.status_of("a").wanted);
   CHECK_FALSE(bench.status_of("a").served);
   bench.drained(1);
-  CHECK(bench.doomed(1) == "remove 1");
+  CHECK(bench.doomed(1) == "quarantine 1");
+  CHECK(bench.removed(1) == "");
+  CHECK(bench.status().chunks_quarantined == 1);
   bench.staged(2);
   bench.done(2);
   CHECK(bench.published(2) == "list 2");
@@ -1103,7 +1105,7 @@ TEST_CASE("a chunk that could not be read for another reason is told and still s
   bench.verify({"a"});
   bench.told();
   CHECK(bench.verified(1, errc::io_error) == "");
-  CHECK(bench.told() == "failed 1");
+  CHECK(bench.told() == "failed 1, scrubbed 0");
   CHECK(bench.status_of("a").served);
   CHECK(bench.table.settled());
 }

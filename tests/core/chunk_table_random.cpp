@@ -64,6 +64,8 @@ struct Held {
   int pins = 0;
   bool drain_due = false;  // nobody holds it, and that is still to be told
   bool drained = false;    // it was told
+  bool unchecked = false;  // found by the start, and not known to be whole
+  bool corrupt = false;
 };
 
 class World {
@@ -91,6 +93,10 @@ class World {
     options.max_concurrent_chunks = 1 + below(4);
     options.max_concurrent_files = 1 + below(4);
     options.revive = chance(80);
+    options.startup_check = chance(50) ? garner::StartupCheck::names : garner::StartupCheck::digests;
+    options.max_concurrent_checks = 1 + below(2);
+    options.scrub_interval = chance(50) ? 1s : 0s;
+    options.scrub_bytes_per_second = below(2) * 5;
     return options;
   }
 
@@ -109,6 +115,7 @@ class World {
       held.name = static_cast<int>(below(names));
       held.version = static_cast<int>(below(versions));
       held.state = Held::State::published;
+      held.unchecked = options_.startup_check != garner::StartupCheck::names;
       held_[number] = held;
       // The newest of each serves.
       desired_[held.name] = held.version;
@@ -146,6 +153,7 @@ class World {
         std::vector<garner::ChunkId> all;
         all.reserve(names);
         for (int n = 0; n < names; ++n) all.push_back(id_of(n));
+        std::sort(all.begin(), all.end());
         table_.verify(all, now_);
         break;
       }
@@ -261,6 +269,7 @@ class World {
     if (outcome.ok()) held_.erase(task.generation.number);
     table_.removed(task.generation, outcome, now_);
   }
+  void answer(const action::Quarantine& task) { answer(action::Remove{task.generation}); }
   void answer(const action::Describe& task) {
     const Held& held = end_operation(task.generation);
     std::optional<DataChunk> chunk = describe(held.name, held.version);
@@ -269,13 +278,25 @@ class World {
     table_.described(task.generation, outcome, chunk, now_);
   }
   void answer(const action::Verify& task) {
-    const Held& held = end_operation(task.generation);
+    Held& held = end_operation(task.generation);
     Outcome outcome;
-    if (faults_ && chance(20)) outcome.error = errc::corrupt_chunk;
+    if (faults_ && chance(20)) outcome.error = chance(50) ? errc::corrupt_chunk : errc::io_error;
+    held.unchecked = held.unchecked && !outcome.ok();
+    held.corrupt = held.corrupt || outcome.error == errc::corrupt_chunk;
     const DataChunk& chunk = describe(held.name, held.version);
     table_.verified(task.generation, outcome, chunk, now_);
   }
+  void answer(const action::ListHeld&) {
+    std::vector<garner::ChunkId> all;
+    for (const auto& [number, held] : held_) {
+      if (held.listed) all.push_back(id_of(held.name));
+    }
+    std::sort(all.begin(), all.end());
+    table_.held(all, now_);
+  }
   void answer(const action::StopFile&) {}
+  void answer(const action::FreeIds&) {}
+  void answer(const action::Condemn&) {}
   void answer(const action::List&) {}
   void answer(const action::Unlist&) {}
   void answer(const garner::Event&) {}
@@ -293,8 +314,9 @@ class World {
     for (garner::core::Action& task : std::exchange(table_.actions(), {})) {
       std::visit([this](const auto& what) { asked(what); }, task);
       const bool reported =
-          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::List>(task) &&
-          !std::holds_alternative<action::Unlist>(task) && !std::holds_alternative<garner::Event>(task);
+          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::FreeIds>(task) &&
+          !std::holds_alternative<action::List>(task) && !std::holds_alternative<action::Unlist>(task) &&
+          !std::holds_alternative<action::Condemn>(task) && !std::holds_alternative<garner::Event>(task);
       if (reported) pending_.push_back(std::move(task));
     }
   }
@@ -321,6 +343,7 @@ class World {
     for (const auto& [number, other] : held_) moving += other.moving.size();
     REQUIRE(moving <= options_.max_concurrent_files);
   }
+  void asked(const action::FreeIds&) {}
   void asked(const action::StopFile& task) { stopped_.insert(task.transfer); }
   void asked(const action::Publish& task) {
     Held& held = held_.at(task.number);
@@ -349,6 +372,11 @@ class World {
   void asked(const action::Spare& task) { begin_operation(task.generation); }
   void asked(const action::Describe& task) { begin_operation(task.generation); }
   void asked(const action::Verify& task) { begin_operation(task.generation); }
+  void asked(const action::ListHeld&) {
+    REQUIRE_FALSE(closed_);
+    for (const auto& task : pending_) REQUIRE_FALSE(std::holds_alternative<action::ListHeld>(task));
+  }
+  void asked(const action::Condemn& task) { REQUIRE(held_.contains(task.generation.number)); }
   void asked(const action::Remove& task) {
     REQUIRE_FALSE(closed_);
     begin_operation(task.generation);
@@ -357,10 +385,12 @@ class World {
     REQUIRE(held.pins == 0);
     REQUIRE((held.drained || !held.ever_listed));
   }
+  void asked(const action::Quarantine& task) { asked(action::Remove{task.generation}); }
   void asked(const action::List& task) {
     Held& held = held_.at(task.generation.number);
     REQUIRE(held.state == Held::State::published);
     REQUIRE_FALSE(held.listed);
+    REQUIRE_FALSE((held.unchecked || held.corrupt));
     held.listed = held.ever_listed = true;
     held.drained = held.drain_due = false;  // the report is of an older listing
   }
@@ -386,7 +416,8 @@ class World {
     garner::Status status;
     table_.fill(status);
     right =
-        right && status.ready + status.queued + status.downloading + status.waiting + status.parked == desired_.size();
+        right && status.ready + status.queued + status.downloading + status.waiting + status.parked + status.checking ==
+                     desired_.size();
     for (int name = 0; name < names; ++name) {
       const auto known = table_.chunk_status(id_of(name), now_);
       right = right && (known && known->wanted) == desired_.contains(name);
@@ -398,6 +429,9 @@ class World {
 
   void come_to_rest() {
     faults_ = false;
+    options_.scrub_interval = {};
+    table_.set_options(options_, now_);
+    perform();
     for (int round = 0; round < 10000; ++round) {
       if (!pending_.empty()) {
         answer(below(pending_.size()));

@@ -4,6 +4,7 @@
 // the tests of the chunk table.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -44,6 +45,7 @@ class TableBench {
   core::ChunkTable table;
   std::chrono::nanoseconds now{};
   std::vector<Event> events;
+  std::vector<std::uint64_t> condemned;  ///< generations whose pins were told that they are corrupt
 
   /// What was asked for since the last time.
   std::string asked() {
@@ -84,7 +86,17 @@ class TableBench {
     std::vector<ChunkId> ids;
     ids.reserve(names.size());
     for (const std::string& name : names) ids.push_back(ChunkId::from_name(name));
+    std::sort(ids.begin(), ids.end());
     table.verify(ids, now);
+    return asked();
+  }
+  /// What is listed, for a pass that the table has begun by itself.
+  std::string held(const std::vector<std::string>& names) {
+    std::vector<ChunkId> ids;
+    ids.reserve(names.size());
+    for (const std::string& name : names) ids.push_back(ChunkId::from_name(name));
+    std::sort(ids.begin(), ids.end());
+    table.held(ids, now);
     return asked();
   }
   std::string set_options(const Options& options) {
@@ -168,6 +180,11 @@ class TableBench {
     table.recovered(generation(number));
     return asked();
   }
+  /// All of it was told.
+  std::string recovery_done() {
+    table.recovery_done(0);
+    return asked();
+  }
 
   // ---- short cuts
 
@@ -217,14 +234,26 @@ class TableBench {
   std::string note(const core::action::StopFile& todo) { return "stop (" + std::to_string(todo.transfer) + ")"; }
   std::string note(const core::action::Publish& todo) { return "publish " + std::to_string(todo.number); }
   std::string note(const core::action::Discard& todo) { return "discard " + std::to_string(todo.number); }
+  std::string note(const core::action::ListHeld&) { return "list held"; }
+  std::string note(const core::action::FreeIds&) { return ""; }
   std::string note(const core::action::CleanUp&) { return "clean up"; }
   std::string note(const core::action::Doom& todo) { return "doom " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Spare& todo) { return "spare " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Remove& todo) { return "remove " + std::to_string(todo.generation.number); }
+  std::string note(const core::action::Quarantine& todo) {
+    return "quarantine " + std::to_string(todo.generation.number);
+  }
   std::string note(const core::action::Describe& todo) { return "describe " + std::to_string(todo.generation.number); }
-  std::string note(const core::action::Verify& todo) { return "verify " + std::to_string(todo.generation.number); }
+  std::string note(const core::action::Verify& todo) {
+    const std::string number = std::to_string(todo.generation.number);
+    return (todo.depth == VerifyDepth::sizes ? "verify sizes " : "verify ") + number;
+  }
   std::string note(const core::action::List& todo) { return "list " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Unlist& todo) { return "unlist " + std::to_string(todo.generation.number); }
+  std::string note(const core::action::Condemn& todo) {
+    condemned.push_back(todo.generation.number);
+    return "";
+  }
   std::string note(const Event& event) {
     events.push_back(event);
     return "";

@@ -19,15 +19,17 @@
 #include "garner/simulation/sim_machine.hpp"
 #include "garner/simulation/sim_world.hpp"
 #include "simulation/durable.hpp"
+#include "simulation/found.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/model.hpp"
+#include "simulation/troubles.hpp"
 
 namespace simulation {
 
 using Manager = garner::DataManager<garner::SimStorage, garner::SimDownloader, garner::SimExecutor>;
 using Pins = std::vector<Pin<Manager::ChunkRef>>;
 
-class Checks {
+class Checks : public Troubles {
  public:
   /// What is known of the past.
   struct Past {
@@ -38,7 +40,7 @@ class Checks {
 
   /// `fail` takes what is wrong.
   Checks(const garner::SimWorld& world, const garner::SimMachine& machine, std::function<void(std::string)> fail)
-      : durable(fail), world_(world), machine_(machine), fail_(std::move(fail)) {}
+      : Troubles(world, machine), durable(fail), fail_(std::move(fail)) {}
 
   Durable durable;
 
@@ -57,12 +59,6 @@ class Checks {
   [[nodiscard]] bool knows(const Model& model) const {
     return !any_tampered_ && std::all_of(model.wanted.begin(), model.wanted.end(),
                                          [](const auto& entry) { return entry.second != nullptr; });
-  }
-
-  [[nodiscard]] bool met_disk_faults() const {
-    using enum garner::SimFaultKind;
-    return met(disk_full) || met(disk_error) || met(short_write) || met(sync_failure) || met(read_only) ||
-           met(out_of_handles) || any_tampered_;
   }
 
   /// Of the files of chunks that are held or being fetched. What the start found and did not tell of is its clean-up's.
@@ -89,36 +85,26 @@ class Checks {
     any_tampered_ = just_tampered_ = true;
     durable.doubt();
   }
-  /// Since the last step, so that what must be kept is not known.
-  [[nodiscard]] bool just_tampered() const noexcept { return just_tampered_; }
   /// What is served is perhaps unlisted for a moment in the middle of the next call.
   void note_wavering() { unlisted_.insert(listed_.begin(), listed_.end()); }
-  /// Nothing is synced in this life.
-  void expect_no_durability() noexcept { is_relaxed_ = true; }
-  /// Someone else put it there, and the store leaves it alone, or takes it away at its next start.
-  void note_litter(std::string path) { litter_.insert(std::move(path)); }
-  /// Someone else than the store has changed it on the disk, and nobody but a scrub can know.
-  [[nodiscard]] bool tampered(const std::string& path) const {
-    // Once nobody knows its number any more, another may stand there, and be whole.
-    return machine_.disk().tampered(path) || (taken_away_.contains(path) && !machine_.disk().exists(path));
-  }
-  /// A generation is not at its path any more.
-  void note_taken_away(const std::string& path) { taken_away_.insert(path); }
-
   void after_step(const Manager& manager, const Model& model, const Pins& pins) {
     const std::vector<Manager::ChunkRef> listed = served(manager);
+    check_told_corrupt(pins);
     std::uint64_t bytes = 0;
     std::set<Key> now;
     for (const Manager::ChunkRef& ref : listed) {
       if (!model.wanted.contains(ref.id())) fail_("a chunk is found that was deleted: " + ref.id().to_hex());
       check_whole(ref);
+      if (bad_at_start_.contains(fact(ref).path))
+        fail_("a chunk is served that cannot have been checked: " + path(ref));
       bytes += ref.bytes();
       now.emplace(ref.id(), ref.generation());
     }
     if (listed.size() != manager.list_chunks().size()) fail_("list_chunks and find_chunks do not agree");
     const garner::Status status = manager.status();
     if (status.bytes_ready != bytes) fail_("the bytes that are ready are counted wrong");
-    if (status.ready + status.queued + status.downloading + status.waiting + status.parked != model.wanted.size()) {
+    if (status.ready + status.queued + status.downloading + status.waiting + status.parked + status.checking !=
+        model.wanted.size()) {
       // Found wrong together with its description it is dropped: there is nothing left to fetch it from.
       if (!any_tampered_) fail_("what is wanted is counted wrong");
     }
@@ -132,13 +118,23 @@ class Checks {
   }
 
   /// What a start has found is compared with what had to be there, and becomes what is wanted.
-  void after_start(const Manager& manager, Model& model) {
+  void after_start(const Manager& manager, Model& model, const Found& names, garner::StartupCheck check) {
     ++starts_;
     facts_.clear();
     unlisted_.clear();
     listed_.clear();
+    condemned_.clear();
+    bad_at_start_ = names.bad;
     std::map<garner::ChunkId, const Version*> found;
     std::map<garner::ChunkId, std::uint64_t> generations;
+    if (check != garner::StartupCheck::names) {
+      for (const auto& [id, generation] : names.newest) {
+        const std::string path = "chunks/" + garner::store_layout::dataset_name(generation.dataset_id) + '/' +
+                                 garner::store_layout::chunk_name(generation);
+        found[id] = tampered(path) ? nullptr : Lake::get().held(machine_.disk(), id, path);
+        generations[id] = generation.number;
+      }
+    }
     for (const Manager::ChunkRef& ref : served(manager)) {
       const Version* version = held(ref);
       if (version == nullptr && !tampered(path(ref))) fail_("a chunk was recovered that is not whole: " + path(ref));
@@ -173,6 +169,7 @@ class Checks {
 
   /// An observer was told that this generation is corrupt.
   void not_served(const Manager& manager, const garner::Event& event) {
+    condemned_.emplace(event.id, event.generation);
     for (const Manager::ChunkRef& ref : served(manager)) {
       if (ref.id() == event.id && ref.generation() == event.generation)
         fail_("a corrupt chunk is served: " + path(ref));
@@ -236,14 +233,39 @@ class Checks {
     if (status.bytes_reserved != 0) fail_("bytes are reserved for nothing");
     if (status.converged_epoch != status.assigned_epoch) fail_("the last assignment is not told as converged");
     if (machine_.disk().handles() != handles) fail_("a handle is left");
-    // Of what was taken away behind its back the store does not know that its bytes are gone.
-    if (taken_away_.empty() && status.store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
+    if (status.store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
+    if (pins.empty()) check_quarantine();
     check_order(manager, model);
     check_leftovers(held_paths);
   }
 
+  /// What is set aside stays within this, where nothing fails.
+  std::uint64_t quarantine_max_bytes = 0;
+
  private:
-  static constexpr std::size_t handles = 6;  ///< of a store at rest: its root, its lock, and four directories
+  /// Who holds what was found corrupt can see that; and no other is told so.
+  void check_told_corrupt(const Pins& pins) {
+    for (const auto& pin : pins) {
+      const bool was_told = condemned_.contains({pin.ref.id(), pin.ref.generation()});
+      if (was_told && !pin.ref.is_corrupt()) fail_("a pin does not know that its chunk is corrupt: " + pin.path);
+      if (pin.ref.is_corrupt() && !any_tampered_) fail_("a pin says that its chunk is corrupt: " + pin.path);
+    }
+  }
+
+  void check_quarantine() const {
+    const Quarantine kept =
+        Quarantine::of(machine_.disk(), [this](const std::string& path) { return is_litter(path); });
+    // What could not be taken away is the next start's, which takes it for the oldest.
+    const bool may_stay = met_disk_errors() || starts_ > 1;
+    if (kept.bytes > quarantine_max_bytes && !may_stay) fail_("more is set aside than is allowed");
+    if (met_disk_errors() || !taken_away_.empty() || !litter_.empty() || !is_roomy_) return;
+    if (quarantine_max_bytes < garner::Options().quarantine_max_bytes) return;
+    for (const auto& [id, generation] : condemned_) {
+      if (!kept.chunks.contains({id, generation})) fail_("what was found corrupt was not set aside: " + id.to_hex());
+    }
+  }
+
+  static constexpr std::size_t handles = 7;  ///< of a store at rest: its root, its lock, and five directories
 
   using Key = std::pair<garner::ChunkId, std::uint64_t>;
   /// Of one generation; does not change while it is there.
@@ -331,13 +353,7 @@ class Checks {
     }
   }
 
-  [[nodiscard]] bool met(garner::SimFaultKind kind) const { return world_.met()[static_cast<std::size_t>(kind)] > 0; }
-
   // ---- small things
-
-  [[nodiscard]] bool was_unreadable() const {
-    return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
-  }
 
   /// Of two that begin at one block the one is found that was asked for last.
   void check_order(const Manager& manager, const Model& model) {
@@ -370,24 +386,13 @@ class Checks {
     if (!lost && starts_ == 1 && taken_away_.empty() && markers > held.size()) fail_("markers are left over");
   }
 
-  /// Litter, or below it.
-  [[nodiscard]] bool is_litter(const std::string& path) const {
-    return std::any_of(litter_.begin(), litter_.end(),
-                       [&path](const std::string& litter) { return path == litter || path.starts_with(litter + '/'); });
-  }
-
-  const garner::SimWorld& world_;
-  const garner::SimMachine& machine_;
   std::function<void(std::string)> fail_;
   std::map<Key, Fact> facts_;
-  std::set<Key> listed_;    ///< after the last step
-  std::set<Key> unlisted_;  ///< since the start
+  std::set<Key> listed_;     ///< after the last step
+  std::set<Key> unlisted_;   ///< since the start
+  std::set<Key> condemned_;  ///< an observer was told that they are corrupt
+  std::set<std::string> bad_at_start_;
   std::set<std::string> leftovers_;
-  bool any_tampered_ = false;
-  bool just_tampered_ = false;
-  std::set<std::string> litter_;
-  std::set<std::string> taken_away_;
-  bool is_relaxed_ = false;
   std::size_t starts_ = 0;
 };
 

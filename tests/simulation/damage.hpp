@@ -101,17 +101,20 @@ class Damage : public Life {
 
   /// Names that garner does not make, and some that only it makes where it has made none.
   void litter() {
-    const std::array<std::string, 4> places = {"chunks", "staging", "doomed", "trash"};
+    const std::array<std::string, 5> places = {"chunks", "staging", "doomed", "trash", "quarantine"};
     std::string path = places[static_cast<std::size_t>(decisions_.choose(places.size()))];
     const std::vector<Manager::ChunkRef> listed = Checks::served(*manager_);
     switch (decisions_.choose(5)) {
       case 0: path += "/litter"; break;
-      case 1:
-        // Not in one without a chunk: the store may have to make its directory anew, and then could not.
-        if (listed.empty()) return;
-        path = checks_.path(listed.front());
-        path = path.substr(0, path.rfind('/')) + "/litter";
+      case 1: {
+        std::vector<std::string> datasets;
+        for (const auto& [name, bytes] : machine_.disk().tree()) {
+          if (!bytes && name.starts_with("chunks/") && name.size() == 7 + 64) datasets.push_back(name);
+        }
+        if (datasets.empty()) return;
+        path = datasets[static_cast<std::size_t>(decisions_.choose(datasets.size()))] + "/litter";
         break;
+      }
       case 2: path += '/' + Lake::get().id(0).to_hex() + ".litter"; break;
       case 3:
         // Markers of what nobody knows.

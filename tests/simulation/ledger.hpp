@@ -18,17 +18,17 @@
 
 namespace simulation {
 
-inline constexpr std::size_t event_kinds = 7;
+inline constexpr std::size_t event_kinds = 8;
 inline constexpr std::size_t error_classes = 9;
 
 class Ledger {
  public:
-  /// Of one life of a manager, which begins with these chunks served.
+  /// Of one life of a manager, which begins with these chunks served, and these generations held.
   template <class Refs>
-  void begin(const Refs& served) {
+  void begin(const Refs& served, const std::set<std::uint64_t>& held) {
     served_.clear();
     removed_.clear();
-    published_.clear();
+    published_ = held;
     published_bytes_ = 0;
     all_published_known_ = true;
     complete_ = true;
@@ -75,7 +75,8 @@ class Ledger {
         ++classes_[static_cast<std::size_t>(garner::classify(event.error))];
         if (!event.error || event.subject.empty()) problem("a failure without a reason");
         break;
-      case garner::EventKind::converged: break;
+      case garner::EventKind::converged:
+      case garner::EventKind::scrubbed: break;
       case garner::EventKind::events_dropped: complete_ = false; break;
       case garner::EventKind::closed: closed_ = true; break;
     }

@@ -4,6 +4,7 @@
 // What is done with it, step by step, is in scenario.hpp.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -119,9 +120,9 @@ class Life {
     budget_ = options_.max_bytes;
     bytes_before_ = garner::Options().max_bytes;
     network_.take_most_active();
-    checks_.after_start(*manager_, model_);
+    checks_.after_start(*manager_, model_, names_, options_.startup_check);
     partial_.look(machine_.disk());
-    ledger_.begin(Checks::served(*manager_));
+    ledger_.begin(Checks::served(*manager_), names_.numbers);
     subscription_ = manager_->subscribe([this](const garner::Event& event) {
       if (event.kind == garner::EventKind::chunk_ready) {
         ledger_.take_ready(event, Checks::served(*manager_));
@@ -131,14 +132,17 @@ class Life {
       if (event.error == garner::errc::corrupt_chunk) checks_.not_served(*manager_, event);
       if (observer_throws_) throw std::runtime_error("an observer's own");
     });
-    if (decisions_.chance(1, 8)) checks_.starts_again(*manager_);
+    const bool names_alone = options_.startup_check == garner::StartupCheck::names;
+    if (decisions_.chance(1, 8) && names_alone) checks_.starts_again(*manager_);
     if (!machine_.ended()) check();
   }
 
   bool try_open() {
     try {
-      manager_.emplace(machine_.storage(options_.durability), garner::SimDownloader(network_),
-                       garner::SimExecutor(world_), options_);
+      names_ = Found::by_names(machine_.disk(), options_.startup_check);
+      checks_.quarantine_max_bytes = options_.quarantine_max_bytes;
+      manager_.emplace(machine_.storage(options_.durability, {options_.quarantine_max_bytes, 0}),
+                       garner::SimDownloader(network_), garner::SimExecutor(world_), options_);
       if (!machine_.ended()) return true;
       manager_.reset();
     } catch (const garner::Error& error) {
@@ -209,6 +213,7 @@ class Life {
     machine_.disk().set_capacity(plenty);
     options_.max_bytes = budget_ = garner::Options().max_bytes;
     options_.keep_free_bytes = 0;
+    options_.scrub_interval = {};  // hours go by until all is given up
     manager_->set_options(options_);
     const std::uint64_t most =
         network_.bytes_moved() + network_.bytes_in_flight() + checks_.bytes_missing(*manager_, model_);
@@ -230,8 +235,12 @@ class Life {
       const std::string description = checks_.path(ref) + "/chunk.json";
       if (machine_.disk().exists(description) && !checks_.tampered(description)) described.push_back(ref.id());
     }
-    manager_->verify();
-    while (world_.has_ready()) world_.run_one_until(world_.now());
+    if (decisions_.chance(1, 2)) {
+      scrub_at_a_pace();
+    } else {
+      manager_->verify();
+      while (world_.has_ready()) world_.run_one_until(world_.now());
+    }
     if (!converge()) return;
     for (const Manager::ChunkRef& ref : Checks::served(*manager_)) {
       const std::string& path = checks_.path(ref);
@@ -240,6 +249,36 @@ class Life {
       std::erase(described, ref.id());
     }
     for (const garner::ChunkId& id : described) fail("what a scrub took away was not fetched anew: " + id.to_hex());
+  }
+
+  /// By a pass that begins by itself, and takes its time.
+  void scrub_at_a_pace() {
+    options_.scrub_interval = std::chrono::seconds(1);
+    options_.scrub_bytes_per_second = 1 + decisions_.choose(100);
+    manager_->set_options(options_);
+    if (!pass()) return;
+    const garner::Instant before = world_.now();
+    if (!pass()) return;
+    const garner::ScrubStatus scrub = manager_->status().scrub;
+    options_.scrub_interval = {};
+    manager_->set_options(options_);
+    // For the last chunk nobody has waited.
+    std::uint64_t most = 0;
+    for (const Manager::ChunkRef& ref : Checks::served(*manager_)) most = std::max(most, ref.bytes());
+    const std::uint64_t paid = scrub.bytes_done > most ? scrub.bytes_done - most : 0;
+    const std::chrono::milliseconds least(paid * 1000 / options_.scrub_bytes_per_second);
+    if (world_.now() - before < least) fail("a scrub is faster than it was told to be");
+  }
+
+  /// Lets time pass until the next pass has ended.
+  bool pass() {
+    const std::uint64_t passes = manager_->status().scrub.passes;
+    for (int tasks = 0; manager_->status().scrub.passes == passes; ++tasks) {
+      if (tasks < 100'000 && world_.run_one_until(world_.now() + std::chrono::hours(24))) continue;
+      fail("a pass does not come to its end");
+      return false;
+    }
+    return true;
   }
 
   /// For what is wanted: that costs nothing. But what was found wrong together with its own description is fetched only
@@ -340,6 +379,7 @@ class Life {
   std::uint64_t bytes_before_ = garner::Options().max_bytes;
   std::uint64_t allowed_bytes_ = 0;
   PartialFetches partial_;
+  Found names_;
   Ledger ledger_;
   Model model_;
   Checks checks_;

@@ -18,7 +18,7 @@
 
 namespace simulation {
 
-inline constexpr std::size_t chunk_states = 8;
+inline constexpr std::size_t chunk_states = 9;
 
 /// One fault that struck: the how manieth of its step.
 struct Strike {

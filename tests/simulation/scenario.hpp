@@ -54,6 +54,11 @@ class Scenario : public Damage {
     options_.revive = decisions.chance(2, 3);
     options_.checkpoint_bytes = 1 + (calm_ || decisions.chance(3, 4) ? 0 : decisions.choose(20));
     options_.staging_ttl = std::chrono::minutes(calm_ || decisions.chance(1, 2) ? 600 : decisions.choose(3));
+    if (decisions.chance(1, 4)) {
+      options_.startup_check = decisions.chance(1, 4) ? garner::StartupCheck::sizes : garner::StartupCheck::digests;
+      options_.max_concurrent_checks = 1 + decisions.choose(3);
+    }
+    if (decisions.chance(1, 4)) options_.quarantine_max_bytes = decisions.choose(4) * 5000;
     if (decisions.chance(1, 32)) {
       options_.durability = garner::Durability::relaxed;
       enabled_[index(Call::power_cut)] = false;
@@ -300,6 +305,9 @@ class Scenario : public Damage {
     options_.keep_free_bytes = decisions_.chance(1, 8) ? 1 + decisions_.choose(3000) : 0;
     budget_ = std::max(budget_, options_.max_bytes);
     options_.max_files = decisions_.chance(1, 8) ? 2 : garner::Options().max_files;
+    options_.scrub_interval =
+        decisions_.chance(1, 2) ? std::chrono::seconds(1 + decisions_.choose(100)) : std::chrono::seconds(0);
+    options_.scrub_bytes_per_second = decisions_.choose(100);
     most_files_ = std::max(most_files_, options_.max_concurrent_files);
     most_chunks_ = std::max(most_chunks_, options_.max_concurrent_chunks);
     manager_->set_options(options_);

@@ -79,7 +79,8 @@ int in_child(const std::function<int()>& body) {
 TEST_CASE("a data directory is made, with those above it") {
   const TempDir dir;
   const FilesystemStorage store(dir / "a/b/data");
-  CHECK(names_in(dir / "a/b/data") == std::set<std::string>{"FORMAT", "LOCK", "chunks", "doomed", "staging", "trash"});
+  CHECK(names_in(dir / "a/b/data") ==
+        std::set<std::string>{"FORMAT", "LOCK", "chunks", "doomed", "quarantine", "staging", "trash"});
   CHECK(read_file(dir / "a/b/data/FORMAT") == "garner 1\n");
   CHECK((fs::status(dir / "a/b/data/chunks").permissions() & fs::perms::others_write) == fs::perms::none);
 }
@@ -314,7 +315,7 @@ TEST_CASE("a published chunk that was changed behind the store's back is found b
   const Generation generation = steps.published("c", {{"a.bin", "hello"}, {"b.bin", "world"}});
   const fs::path location = steps.store().location(generation);
   const std::string descriptor = read_file(location / "chunk.json");
-  REQUIRE_FALSE(steps.store().verify(generation));
+  REQUIRE_FALSE(steps.verify(generation));
   bool described = true;
   SUBCASE("truncated") { fs::resize_file(location / "a.bin", 4); }
   SUBCASE("longer") { write_file(location / "a.bin", "hello!"); }
@@ -356,7 +357,7 @@ TEST_CASE("a published chunk that was changed behind the store's back is found b
     fs::create_directory_symlink(elsewhere / "chunk", location);
     described = false;
   }
-  CHECK(steps.store().verify(generation) == errc::corrupt_chunk);
+  CHECK(steps.verify(generation) == errc::corrupt_chunk);
   std::error_code ec;
   steps.store().describe(generation, ec);
   CHECK(ec == (described ? std::error_code() : make_error_code(errc::corrupt_chunk)));
@@ -380,7 +381,7 @@ TEST_CASE("a data directory that vanishes while the store runs is an error of ea
   CHECK(ec);
   steps.store().describe(generation, ec);
   CHECK(ec == errc::no_such_generation);
-  CHECK(steps.store().verify(generation) == errc::no_such_generation);
+  CHECK(steps.verify(generation) == errc::no_such_generation);
   CHECK(steps.store().remove(generation) == errc::no_such_generation);
   CHECK(steps.store().doom(generation));
   CHECK_FALSE(fs::exists(dir / "data"));

@@ -180,7 +180,7 @@ TEST_CASE("a sync that fails is never repeated, nothing is published after it, a
     CHECK_FALSE(steps.store().discard(staging));
     const Generation second = steps.published("c", hello);
     CHECK(second.number == 2);
-    CHECK_FALSE(steps.store().verify(second));
+    CHECK_FALSE(steps.verify(second));
   }
   auto again = world.start();
   REQUIRE(again.found().size() == 1);
@@ -267,6 +267,37 @@ TEST_CASE("an empty dataset's directory that a start finds is made anew: its syn
   CHECK(position(entries, "remove_directory " + dataset) + 1 == position(entries, "make_directory " + dataset));
 }
 
+TEST_CASE(
+    "a stranger's file in a dataset's directory whose name did not sync does not keep chunks out of it for ever") {
+  const World world;
+  auto steps = world.start();
+  // Its directory is made, a stranger is quick, and the sync fails.
+  std::error_code ec;
+  auto staging = steps.staged(chunk_of("c", hello), hello);
+  world.journal->refuse = [&](const std::string& entry) {
+    if (entry == "sync_directory chunks/") std::ofstream(world.dir / dataset / "stranger").flush();
+    return entry == "sync_directory chunks/" ? make_error_code(errc::sync_failed) : std::error_code();
+  };
+  steps.store().publish(staging, ec);
+  CHECK(ec == errc::sync_failed);
+  CHECK(fs::exists(world.dir / dataset / "stranger"));
+  // As long as it cannot be synced, nothing is published into it.
+  auto next = steps.staged(chunk_of("e", hello), hello);
+  steps.store().publish(next, ec);
+  CHECK(ec == errc::sync_failed);
+  world.journal->refuse = nullptr;
+  world.journal->take();
+  steps.published("f", hello);
+  const Entries entries = world.journal->take();
+  const auto back = position(entries, "rename " + dataset + ".lost -> " + dataset);
+  CHECK(position(entries, "rename " + dataset + " -> " + dataset + ".lost") + 1 == back);
+  CHECK(position(entries, "sync_directory chunks/") == back + 1);
+  CHECK(fs::exists(world.dir / dataset / "stranger"));
+  // The next one finds it as any other.
+  steps.published("g", hello);
+  CHECK(world.journal->take({"rename chunks/"}).empty());
+}
+
 TEST_CASE("a generation that could be neither published, nor taken away, nor marked is marked when the store ends") {
   const World world;
   {
@@ -307,7 +338,7 @@ TEST_CASE("a full disk keeps a chunk from being published, and does not spoil it
     CHECK(ec == errc::no_space);
   }
   world.journal->refuse = nullptr;
-  CHECK_FALSE(steps.store().verify(steps.publish(staging)));
+  CHECK_FALSE(steps.verify(steps.publish(staging)));
 }
 
 TEST_CASE("room for a file is reserved from a megabyte on, and a full disk shows then") {
@@ -546,9 +577,10 @@ TEST_CASE("a start syncs what an earlier process may not have lived to sync, bef
   { world.start().published("c", hello); }
   world.journal->take();
   auto again = world.start();
-  CHECK(world.journal->take({"sync", "list"}) ==
-        Entries{"sync_directory ", "sync_directory doomed/", "list doomed/", "list staging/", "list trash/",
-                "sync_directory chunks/", "list chunks/", "sync_directory " + dataset + '/', "list " + dataset + '/'});
+  CHECK(world.journal->take({"sync", "list"}) == Entries{"sync_directory ", "sync_directory doomed/", "list doomed/",
+                                                         "list staging/", "list trash/", "list quarantine/",
+                                                         "sync_directory chunks/", "list chunks/",
+                                                         "sync_directory " + dataset + '/', "list " + dataset + '/'});
 }
 
 TEST_CASE("a start that cannot read a directory says which") {
@@ -664,7 +696,7 @@ TEST_CASE("a disk that does not give the bytes is not a corrupt chunk") {
   auto steps = world.start();
   const Generation generation = steps.published("c", hello);
   world.refuse("read " + in_place + "/a.bin", errc::io_error);
-  CHECK(steps.store().verify(generation) == errc::io_error);
+  CHECK(steps.verify(generation) == errc::io_error);
 }
 
 }  // namespace

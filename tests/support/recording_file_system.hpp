@@ -104,6 +104,10 @@ class RecordingFileSystem {
     ec = journal_->add("status " + file.path);
     return ec ? FileStatus() : fs_.status(file.handle, ec);
   }
+  FileStatus status(const Directory& dir, const std::string& name, std::error_code& ec) {
+    ec = journal_->add("status " + dir.path + name);
+    return ec ? FileStatus() : fs_.status(real(dir), name, ec);
+  }
   std::size_t read(const File& file, std::uint64_t at, std::span<std::byte> to, std::error_code& ec) {
     ec = journal_->add("read " + file.path);
     return ec ? 0 : fs_.read(file.handle, at, to, ec);

@@ -46,7 +46,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last three is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -86,9 +86,18 @@ struct Remove {
 struct Describe {
   Generation generation;
 };
+/// As Remove, of one that is corrupt.
+struct Quarantine {
+  Generation generation;
+  std::string reason;
+};
 struct Verify {
   Generation generation;
+  VerifyDepth depth;
 };
+
+/// Tell the ids of all that is listed, for a pass over them.
+struct ListHeld {};
 
 /// Take away what was left half-done.
 struct CleanUp {
@@ -99,6 +108,10 @@ struct CleanUp {
 struct StopFile {
   TransferId transfer;
 };
+/// They are many, and nobody needs them any more.
+struct FreeIds {
+  std::vector<ChunkId> ids;
+};
 /// Serve a generation / serve it no more. Performed before the call that caused it returns.
 struct List {
   Generation generation;
@@ -107,20 +120,26 @@ struct List {
 struct Unlist {
   Generation generation;
 };
+/// Tell all pins on it that it is corrupt. Likewise at once.
+struct Condemn {
+  Generation generation;
+};
 
 }  // namespace action
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp,
-                            action::StopFile, action::List, action::Unlist, Event>;
+                            action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
+                            action::ListHeld, action::CleanUp, action::StopFile, action::FreeIds, action::List,
+                            action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::List> &&
-                              !std::is_same_v<Done, action::Unlist>;
+    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
+                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
+                              !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }

@@ -23,7 +23,7 @@ namespace garner::core {
 
 /// A published generation.
 struct Copy {
-  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify };
+  enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
   /// Whether the next start would find it. After a failed doom or spare that is not known.
   enum class Mark : std::uint8_t { none, unsure, doomed };
@@ -31,10 +31,12 @@ struct Copy {
   explicit Copy(const Generation& published) : generation(published) {}
 
   Generation generation;
-  std::optional<ContentFingerprint> content;  ///< not known before it was described, after a start
-  bool listed = false;                        ///< served
-  bool drained = false;                       ///< nobody has a pin on it
-  bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
+  std::optional<ContentFingerprint> content;   ///< not known before it was described, after a start
+  bool listed = false;                         ///< served
+  bool drained = false;                        ///< nobody has a pin on it
+  bool unfit = false;                          ///< not to be served again: its removal has begun, or it is corrupt
+  bool unchecked = false;                      ///< found by the start, and not to be served before it was checked
+  std::unique_ptr<const std::string> corrupt;  ///< why it is; then it is set aside in the end
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
@@ -80,6 +82,23 @@ struct ChunkEntry {
     return it == copies.end() ? nullptr : &*it;
   }
 
+  /// Of what the start found, the newest that may still be served. None once another is.
+  [[nodiscard]] const Copy* unchecked() const {
+    const Copy* newest = nullptr;
+    for (const Copy& copy : copies) {
+      if (copy.listed) return nullptr;
+      if (!copy.unchecked) continue;
+      if (newest == nullptr || newest->generation.number < copy.generation.number) newest = &copy;
+    }
+    return newest;
+  }
+
+  /// Whether that one is to be checked now.
+  [[nodiscard]] bool can_check() const {
+    const Copy* copy = wanted ? unchecked() : nullptr;
+    return copy != nullptr && copy->operation == Copy::Operation::none && !copy->retry_at;
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
@@ -99,7 +118,8 @@ struct ChunkEntry {
       });
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
-    if (!want) return ChunkState::ready;
+    const bool is_unchecked = unchecked() != nullptr;
+    if (!want) return is_unchecked ? ChunkState::checking : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
@@ -107,6 +127,7 @@ struct ChunkEntry {
       }
       if (fetch->phase == ChunkFetch::Phase::publishing) return ChunkState::publishing;
     }
+    if (is_unchecked) return ChunkState::checking;
     if (parked) return ChunkState::parked;
     return retry_at ? ChunkState::waiting : ChunkState::queued;
   }

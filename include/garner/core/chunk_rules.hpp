@@ -20,6 +20,7 @@
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
 #include "garner/core/schedule.hpp"
+#include "garner/core/scrub.hpp"
 #include "garner/core/tally.hpp"
 #include "garner/status.hpp"
 
@@ -27,7 +28,8 @@ namespace garner::core {
 
 class ChunkRules : protected ActionList {
  protected:
-  ChunkRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+  ChunkRules(const Options& options, std::uint64_t seed)
+      : options_(options), startup_check_(options.startup_check), random_(seed), scrub_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -42,6 +44,11 @@ class ChunkRules : protected ActionList {
     if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), +1);
     if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
     if (!entry.parked) parked_.erase(id);
+    if (entry.can_check()) {
+      checkable_.insert(id);
+    } else {
+      checkable_.erase(id);
+    }
     set_alarm(id, entry);
     if (entry.empty()) entries_.erase(id);
   }
@@ -84,6 +91,7 @@ class ChunkRules : protected ActionList {
       find_or_fetch(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
+    settle_unchecked(entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
     // cut would leave neither.
     const Copy* listed = entry.listed();
@@ -93,16 +101,26 @@ class ChunkRules : protected ActionList {
     }
   }
 
+  /// What is not wanted, or what another one has come for, need not be checked any more, and is not served either.
+  static void settle_unchecked(ChunkEntry& entry) {
+    if (entry.wanted && entry.listed() == nullptr) return;
+    for (Copy& copy : entry.copies) {
+      if (std::exchange(copy.unchecked, false) && copy.operation != Copy::Operation::check) copy.unfit = true;
+    }
+  }
+
   /// Serves the copy that holds what is wanted, where there is one; otherwise sees to it that there will be.
   void find_or_fetch(ChunkEntry& entry) {
     Copy* match = nullptr;
     bool comparing = false;
     const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
     for (Copy& copy : entry.copies) {
-      if (copy.unfit || (!copy.listed && !options_.revive)) continue;
+      if (copy.unfit || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
       if (copy.generation.dataset_id != entry.want->dataset_id) continue;
       if (copy.generation.block_range != entry.want->block_range) continue;
-      if (!copy.content) {
+      if (copy.unchecked) {
+        comparing = true;
+      } else if (!copy.content) {
         comparing = true;
         if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
           begin(copy, Copy::Operation::describe);
@@ -147,7 +165,7 @@ class ChunkRules : protected ActionList {
   /// One operation at a time on each copy, and always the one that is due now: so a doom, the spare that
   /// takes it back and a removal cannot overtake each other.
   void settle_copy(Copy& copy) {
-    if (copy.operation != Copy::Operation::none || copy.retry_at) return;
+    if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
     } else if (copy.drained && !closed_) {
@@ -165,9 +183,11 @@ class ChunkRules : protected ActionList {
       case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
+        if (copy.corrupt) return act(action::Quarantine{copy.generation, *copy.corrupt});
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
-      case Copy::Operation::verify: return act(action::Verify{copy.generation});
+      case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
+      case Copy::Operation::check: return act(action::Verify{copy.generation, startup_depth()});
     }
   }
 
@@ -266,6 +286,10 @@ class ChunkRules : protected ActionList {
     entry.parked = false;
   }
 
+  [[nodiscard]] VerifyDepth startup_depth() const noexcept {
+    return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
+  }
+
   static bool can_start(const ChunkFetch& fetch) {
     return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
@@ -282,6 +306,7 @@ class ChunkRules : protected ActionList {
   }
 
   Options options_;
+  const StartupCheck startup_check_;
   Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
   Tally tally_;
@@ -289,8 +314,9 @@ class ChunkRules : protected ActionList {
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> parked_;
   std::optional<Instant> hold_until_;  // the store is full: nothing starts
-  std::set<ChunkId> to_verify_;
-  bool verifying_ = false;
+  std::set<ChunkId> checkable_;
+  std::size_t checks_ = 0;  // under way
+  Scrub scrub_;
   bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
@@ -306,6 +332,7 @@ class ChunkRules : protected ActionList {
   std::size_t moving_files_ = 0;
   std::uint64_t chunks_published_ = 0;
   std::uint64_t chunks_removed_ = 0;
+  std::uint64_t chunks_quarantined_ = 0;
   std::uint64_t attempts_failed_ = 0;
 };
 

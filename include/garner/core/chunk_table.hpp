@@ -28,7 +28,7 @@ class ChunkTable : private ChunkTurns {
  public:
   ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
 
-  /// What is to be done, in order. Performed in that order, `List` and `Unlist` at once.
+  /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
 
   // ---- before all else: what the store held
@@ -37,6 +37,13 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
+      if (startup_check_ != StartupCheck::names) {
+        entry.wanted = true;
+        entry.asked = asked;
+        entry.copies.emplace_back(generation);
+        entry.copies.back().drained = entry.copies.back().unchecked = true;
+        return;
+      }
       Copy* older = entry.listed();
       if (older != nullptr && older->generation.number > generation.number) {
         entry.copies.emplace_back(generation);
@@ -91,10 +98,11 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, one after another.
-  void verify(const std::vector<ChunkId>& ids, Instant now) {
+  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last. Takes
+  /// them; what is then in `ids` is to be freed.
+  void verify(std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
-    to_verify_.insert(ids.begin(), ids.end());
+    scrub_.begin(ids, false, now);
     pump(now);
   }
 
@@ -108,7 +116,7 @@ class ChunkTable : private ChunkTurns {
   void close(Instant now) {
     if (closed_) return;
     closed_ = true;
-    to_verify_.clear();
+    scrub_.stop();
     std::vector<ChunkId> all;
     all.reserve(entries_.size());
     for (const auto& [id, entry] : entries_) all.push_back(id);
@@ -235,6 +243,7 @@ class ChunkTable : private ChunkTurns {
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
+      if (copy.corrupt) ++chunks_quarantined_;
       entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
@@ -258,29 +267,24 @@ class ChunkTable : private ChunkTurns {
   /// all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
-    verifying_ = false;
+    const Copy& verified = *entries_.at(generation.id).copy(generation);
+    if (verified.operation == Copy::Operation::check) return checked(verified, outcome, chunk, now);
+    scrub_.done(outcome.ok()                       ? Scrub::Result::whole
+                : is_wrong(outcome)                ? Scrub::Result::corrupt
+                : outcome.error == errc::cancelled ? Scrub::Result::cancelled
+                                                   : Scrub::Result::unreadable);
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
-      if (outcome.ok()) return;
+      if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
-      if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
-      copy.unfit = true;
-      // Meanwhile another copy may have taken its place.
-      if (!copy.listed) return;
-      unlist(copy);
-      // Nobody has re-read the others: none of them takes its place.
-      for (Copy& other : entry.copies) other.unfit = true;
-      if (!entry.wanted || entry.want) return;
-      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-      // It comes from the disk, so it is as little trusted as that.
-      const bool fetchable =
-          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-      entry.wanted = fetchable;
-      if (fetchable) {
-        const Wish wish(*chunk);
-        entry.want = wish.chunk;
-        entry.content = wish.content;
-      }
+      if (is_wrong(outcome)) condemn(entry, copy, outcome, chunk);
     });
+  }
+
+  /// The ids of all that is listed, in their order; as `verify` takes them.
+  void held(std::vector<ChunkId>& ids, Instant now) {
+    --unreported_;
+    scrub_.begin(ids, true, now);
+    pump(now);
   }
 
   // ---- questions
@@ -288,7 +292,7 @@ class ChunkTable : private ChunkTurns {
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_)}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -302,8 +306,10 @@ class ChunkTable : private ChunkTurns {
 
   void fill(Status& status) const {
     tally_.fill(status);
+    status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
+    status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
     status.closed = closed_;
@@ -325,6 +331,65 @@ class ChunkTable : private ChunkTurns {
     }
     if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
     return status;
+  }
+
+ private:
+  static bool is_wrong(const Outcome& outcome) {
+    return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
+  }
+
+  [[nodiscard]] bool is_fetchable(const Generation& generation, const std::optional<DataChunk>& chunk) const {
+    return chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
+  }
+
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
+  /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
+  void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
+    constexpr std::uint64_t max_failures = 3;
+    --checks_;
+    const bool is_lost =
+        is_wrong(outcome) || (outcome.error == errc::io_error && is_fetchable(checked.generation, chunk) &&
+                              checked.failures + 1 >= max_failures);
+    const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
+    const Generation generation = checked.generation;
+    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
+      if (is_lost) {
+        notify_failure(generation.id, generation.number, outcome);
+        condemn(entry, copy, outcome, chunk);
+      } else if (!outcome.ok()) {
+        copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
+      } else if (std::exchange(copy.unchecked, false)) {
+        list(copy, entry.asked);
+      }
+    });
+  }
+
+  /// The copy is not to be served again.
+  void condemn(ChunkEntry& entry, Copy& copy, const Outcome& outcome, const std::optional<DataChunk>& chunk) {
+    const bool was_needed = copy.listed || copy.unchecked;
+    copy.unfit = true;
+    copy.unchecked = false;
+    if (outcome.error != errc::no_such_generation)
+      copy.corrupt = std::make_unique<const std::string>(outcome.subject + ": " + outcome.error.message());
+    act(action::Condemn{copy.generation});
+    // Meanwhile another copy may have taken its place.
+    if (!was_needed) return;
+    if (copy.listed) {
+      unlist(copy);
+      // Nobody has re-read the others: none of them takes its place.
+      for (Copy& other : entry.copies) other.unfit = true;
+    }
+    if (!entry.wanted || entry.want) return;
+    // Fetched anew from where it came from; without a description there is nothing to fetch it from.
+    // It comes from the disk, so it is as little trusted as that.
+    const bool fetchable = is_fetchable(copy.generation, chunk);
+    // Of several that the start found an older one may still be whole.
+    entry.wanted = fetchable || entry.unchecked() != nullptr;
+    if (fetchable) {
+      const Wish wish(*chunk);
+      entry.want = wish.chunk;
+      entry.content = wish.content;
+    }
   }
 };
 

@@ -52,16 +52,42 @@ class ChunkTurns : protected ChunkRules {
       cleaning_ = true;
       act(action::CleanUp{partial_});
     }
-    while (!verifying_ && !to_verify_.empty()) {
-      const ChunkId id = to_verify_.extract(to_verify_.begin()).value();
-      if (!entries_.contains(id)) continue;
+    while (checks_ < options_.max_concurrent_checks && !checkable_.empty()) {
+      const ChunkId id = *checkable_.begin();
       touch(id, now, [this](ChunkEntry& entry) {
-        Copy* copy = entry.listed();
-        if (copy == nullptr || copy->operation != Copy::Operation::none) return;
-        verifying_ = true;
-        begin(*copy, Copy::Operation::verify);
+        ++checks_;
+        begin(*entry.copy(entry.unchecked()->generation), Copy::Operation::check);
       });
     }
+    scrub(now);
+  }
+
+  /// Goes on with the pass over what is held, where it is time.
+  void scrub(Instant now) {
+    if (scrub_.is_due(options_, now)) {
+      scrub_.list();
+      act(action::ListHeld{});
+    }
+    // What was deleted since the pass began is passed over, but not a million at once: the next look comes at once.
+    for (int steps = 0; steps < 1000; ++steps) {
+      const std::optional<ChunkId> id = scrub_.turn(options_, now);
+      if (!id) break;
+      const auto at = entries_.find(*id);
+      const Copy* listed = at == entries_.end() ? nullptr : at->second.listed();
+      if (listed == nullptr) {
+        scrub_.skip();
+      } else if (listed->operation != Copy::Operation::none) {
+        scrub_.hold_up();
+        break;
+      } else {
+        scrub_.read(listed->generation.bytes, now);
+        touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
+      }
+    }
+    action::FreeIds spent;
+    if (!scrub_.ends(spent.ids)) return;
+    notify(EventKind::scrubbed, {}, 0);
+    act(std::move(spent));
   }
 
   /// Ends the copy's operation; `finish(entry, copy)` where it succeeded, otherwise it is tried again later.

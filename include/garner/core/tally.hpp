@@ -25,7 +25,7 @@ class Tally {
       budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
-      } else {
+      } else if (!copy.unchecked) {
         add(copy.drained || copy.operation == Copy::Operation::remove ? counts_.removing : counts_.draining, sign);
       }
     }
@@ -43,6 +43,7 @@ class Tally {
     status.downloading = counts_.downloading;
     status.waiting = counts_.waiting;
     status.parked = counts_.parked;
+    status.checking = counts_.checking;
     status.draining = counts_.draining;
     status.removing = counts_.removing;
     status.bytes_ready = bytes_ready_;
@@ -59,6 +60,7 @@ class Tally {
       case ChunkState::publishing: return counts_.downloading;
       case ChunkState::waiting: return counts_.waiting;
       case ChunkState::parked: return counts_.parked;
+      case ChunkState::checking: return counts_.checking;
       case ChunkState::ready:
       case ChunkState::draining:
       case ChunkState::removing: break;
@@ -67,7 +69,8 @@ class Tally {
   }
 
   struct Counts {
-    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, draining = 0, removing = 0;
+    std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, checking = 0, draining = 0,
+                removing = 0;
   };
   Counts counts_;
   std::uint64_t bytes_ready_ = 0;

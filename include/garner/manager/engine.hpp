@@ -105,6 +105,7 @@ class Engine final : public DrainListener {
 
   void close() {
     input([this](Instant now) { table_.close(now); });
+    performer_.stop_reading();
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
     const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };
@@ -124,6 +125,7 @@ class Engine final : public DrainListener {
     const StoreUsage usage = performer_.usage();
     status.store_bytes_used = usage.bytes_used;
     status.store_bytes_free = usage.bytes_free;
+    status.bytes_verified = performer_.bytes_verified();
     const std::scoped_lock lock(mutex_);
     table_.fill(status);
     status.converged = converged_;
@@ -194,6 +196,8 @@ class Engine final : public DrainListener {
         listing_.list(list->generation, list->asked);
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
         listing_.unlist(unlist->generation);
+      } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
+        listing_.condemn(condemn->generation);
       } else if (auto* event = std::get_if<Event>(&action)) {
         tell(*event);
       } else {

@@ -3,6 +3,7 @@
 // What is served: the index of listed generations, and the pins that it hands out.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -42,6 +43,17 @@ class Listing {
     changed_ = true;
   }
 
+  /// It is corrupt: whoever has a pin on it can see that from now on.
+  void condemn(const Generation& generation) {
+    const auto it = records_.find(generation);
+    if (it == records_.end()) return;
+    // It may turn out to be the last one, which must not be dropped here: it reports that.
+    if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
+      pin->condemn();
+      condemned_.push_back(std::const_pointer_cast<Pinned<S>>(std::move(pin)));
+    }
+  }
+
   /// The generation is gone.
   void forget(const Generation& generation) { records_.erase(generation); }
 
@@ -50,6 +62,8 @@ class Listing {
   void publish(std::vector<core::Epochs::Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
+    garbage.insert(garbage.end(), condemned_.begin(), condemned_.end());
+    condemned_.clear();
   }
 
   /// Whether readers are still inside what was replaced.
@@ -81,6 +95,12 @@ class Listing {
     return out;
   }
 
+  [[nodiscard]] std::vector<ChunkId> sorted_ids() const {
+    std::vector<ChunkId> out = ids();
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
  private:
   using Pin = std::shared_ptr<const Pinned<S>>;
   struct Record {
@@ -99,6 +119,7 @@ class Listing {
   };
 
   std::unordered_map<Generation, Record, Hash> records_;
+  std::vector<core::Epochs::Garbage> condemned_;
   bool changed_ = false;
 };
 

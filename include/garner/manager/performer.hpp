@@ -4,12 +4,14 @@
 // reports. What blocks is done by a task of its own; nothing here is decided.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <optional>
 #include <system_error>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
@@ -21,7 +23,7 @@
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`; and, inside of `input`, `table()` and
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()` and
 /// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
 /// any thread.
 template <class Engine, Storage S, Downloader D>
@@ -45,6 +47,11 @@ class Performer {
   void perform(core::Action& action) {
     std::visit([this](auto& what) { this->perform(what); }, action);
   }
+
+  /// What is being re-read is read no further, from now on.
+  void stop_reading() noexcept { stop_reading_ = true; }
+  /// Bytes that were re-read since construction.
+  [[nodiscard]] std::uint64_t bytes_verified() const noexcept { return bytes_verified_; }
 
   [[nodiscard]] Transfers<S, D>& transfers() noexcept { return transfers_; }
   [[nodiscard]] const Transfers<S, D>& transfers() const noexcept { return transfers_; }
@@ -111,13 +118,20 @@ class Performer {
   }
 
   void perform(core::action::Remove& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.remove(generation);
-      refresh_usage();
-      engine_.input([&](core::Instant now) {
-        if (outcome.ok()) engine_.forget(generation);
-        engine_.table().removed(generation, outcome, now);
-      });
+    engine_.spawn([this, generation = action.generation] { removed(generation, store_.remove(generation)); });
+  }
+
+  void perform(core::action::Quarantine& action) {
+    engine_.spawn([this, what = std::move(action)] {
+      removed(what.generation, store_.quarantine(what.generation, what.reason));
+    });
+  }
+
+  void removed(const Generation& generation, const core::Outcome& outcome) {
+    refresh_usage();
+    engine_.input([&](core::Instant now) {
+      if (outcome.ok()) engine_.forget(generation);
+      engine_.table().removed(generation, outcome, now);
     });
   }
 
@@ -130,11 +144,21 @@ class Performer {
   }
 
   void perform(core::action::Verify& action) {
-    engine_.spawn([this, generation = action.generation] {
-      const core::Outcome outcome = store_.verify(generation);
+    engine_.spawn([this, generation = action.generation, depth = action.depth] {
+      const core::Outcome outcome = store_.verify(generation, depth, [this](std::uint64_t bytes) {
+        bytes_verified_ += bytes;
+        return !stop_reading_;
+      });
       std::optional<DataChunk> chunk;
       if (!outcome.ok()) store_.describe(generation, chunk);
       report(&core::ChunkTable::verified, generation, outcome, chunk);
+    });
+  }
+
+  void perform(core::action::ListHeld& /*action*/) {
+    engine_.spawn([this] {
+      std::vector<ChunkId> ids = engine_.listing().sorted_ids();
+      engine_.input([&](core::Instant now) { engine_.table().held(ids, now); });
     });
   }
 
@@ -146,9 +170,12 @@ class Performer {
     });
   }
 
+  void perform(core::action::FreeIds& action) { std::vector<ChunkId>().swap(action.ids); }
+
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
   void perform(const core::action::Unlist&) {}
+  void perform(const core::action::Condemn&) {}
   void perform(const Event&) {}
 
   template <class Report, class... Args>
@@ -159,6 +186,8 @@ class Performer {
   Engine& engine_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
+  std::atomic<bool> stop_reading_{false};
+  std::atomic<std::uint64_t> bytes_verified_{0};
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
 };

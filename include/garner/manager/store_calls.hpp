@@ -32,8 +32,13 @@ class StoreCalls {
     if (error == errc::no_such_generation) error.clear();  // an earlier try went further than it said
     return about(generation, error);
   }
-  core::Outcome verify(const Generation& generation) const {
-    return about(generation, guarded([&] { return storage_.verify(generation); }));
+  core::Outcome quarantine(const Generation& generation, const std::string& reason) {
+    std::error_code error = guarded([&] { return storage_.quarantine(generation, reason); });
+    if (error == errc::no_such_generation) error.clear();  // as above
+    return about(generation, error);
+  }
+  core::Outcome verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
+    return about(generation, guarded([&] { return storage_.verify(generation, depth, progress); }));
   }
 
   /// With an error, `chunk` is nothing.

@@ -96,7 +96,8 @@ class Storage {
   std::error_code doom(const Generation&) { return {}; }
   std::error_code spare(const Generation&) { return {}; }
   std::error_code remove(const Generation& generation) { return held_.erase(generation.number), std::error_code(); }
-  [[nodiscard]] std::error_code verify(const Generation&) const { return {}; }
+  std::error_code quarantine(const Generation& generation, const std::string&) { return remove(generation); }
+  [[nodiscard]] std::error_code verify(const Generation&, VerifyDepth, const VerifyProgress&) const { return {}; }
   [[nodiscard]] StoreUsage usage() const { return {}; }
 
  private:

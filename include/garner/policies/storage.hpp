@@ -39,6 +39,15 @@ struct Recovery {
 /// What `clean_up` does with chunks that an earlier run did not fetch to their end.
 enum class Partial : std::uint8_t { keep, remove };
 
+/// How much of a generation is looked at.
+enum class VerifyDepth : std::uint8_t {
+  sizes,  ///< the description is read, and each file's kind and size compared with it; no file is opened for its bytes
+  digests,  ///< every byte is read
+};
+
+/// Is told of each block that was read; false: no more is to be read.
+using VerifyProgress = std::function<bool(std::uint64_t bytes)>;
+
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
   std::uint64_t bytes_free = 0;  ///< left for more
@@ -77,8 +86,11 @@ struct StoreUsage {
 /// | `s.spare(generation)`        | `std::error_code` | takes a `doom` back, that of one that failed too; durable      |
 /// | `s.remove(generation)`       | `std::error_code` | gone, durably; its location is free. Called again after an     |
 /// |                              |                   | error, and then goes on where it stopped                       |
-/// | `s.verify(generation)`       | `std::error_code` | re-reads it all; `errc::corrupt_chunk` where it disagrees with |
-/// |                              |                   | what was published; const                                      |
+/// | `s.quarantine(generation,    | `std::error_code` | as `remove`, of one that is corrupt: it may be kept for        |
+/// |   reason)`                   |                   | whoever wants to know why, but not for ever                    |
+/// | `s.verify(generation, depth, | `std::error_code` | `errc::corrupt_chunk` where it disagrees with what was         |
+/// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
+/// |                              |                   | called after each block that was read, says false; const       |
 /// | `s.usage()`                  | `StoreUsage`      | const                                                          |
 ///
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
@@ -158,8 +170,12 @@ concept storage_removes = requires(S& s, const Generation& generation) {
   { s.remove(generation) } -> std::same_as<std::error_code>;
 };
 template <class S>
-concept storage_verifies = requires(const S& s, const Generation& generation) {
-  { s.verify(generation) } -> std::same_as<std::error_code>;
+concept storage_quarantines = requires(S& s, const Generation& generation, const std::string& reason) {
+  { s.quarantine(generation, reason) } -> std::same_as<std::error_code>;
+};
+template <class S>
+concept storage_verifies = requires(const S& s, const Generation& generation, const VerifyProgress& progress) {
+  { s.verify(generation, VerifyDepth::digests, progress) } -> std::same_as<std::error_code>;
 };
 template <class S>
 concept storage_tells_usage = requires(const S& s) {
@@ -174,8 +190,8 @@ concept Storage =
     fragments::storage_opens_files<S> && fragments::storage_writes_files<S> && fragments::storage_keeps_checkpoints<S> &&
     fragments::storage_publishes<S> &&
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
-    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_verifies<S> &&
-    fragments::storage_tells_usage<S>;
+    fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_quarantines<S> &&
+    fragments::storage_verifies<S> && fragments::storage_tells_usage<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -216,8 +232,12 @@ constexpr bool diagnose_storage() {
                 "that return a std::error_code.");
   static_assert(fragments::storage_removes<S>,
                 "garner: a Storage must have remove(const garner::Generation&) that returns a std::error_code.");
+  static_assert(fragments::storage_quarantines<S>,
+                "garner: a Storage must have quarantine(const garner::Generation&, const std::string&) that returns a "
+                "std::error_code.");
   static_assert(fragments::storage_verifies<S>,
-                "garner: a Storage must have verify(const garner::Generation&) const that returns a std::error_code.");
+                "garner: a Storage must have verify(const garner::Generation&, garner::VerifyDepth, const "
+                "garner::VerifyProgress&) const that returns a std::error_code.");
   static_assert(fragments::storage_tells_usage<S>,
                 "garner: a Storage must have usage() const that returns a garner::StoreUsage.");
   return Storage<S>;

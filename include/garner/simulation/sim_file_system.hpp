@@ -156,6 +156,14 @@ class SimFileSystem {
     return {inode.contents.size(), inode.linked ? std::uint64_t{1} : std::uint64_t{0}};
   }
 
+  FileStatus status(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = begin(SimOperation::status, directory, name, bad_argument());
+    const Guard guard(*this);
+    const detail::SimNode node = ec ? detail::sim_none : find(directory, name, ec);
+    if (!ec && disk_->nodes_[node].directory) ec = std::make_error_code(std::errc::is_a_directory);
+    return ec ? FileStatus() : FileStatus{disk_->nodes_[node].contents.size(), 1};
+  }
+
   std::size_t read(const File& file, std::uint64_t at, std::span<std::byte> to, std::error_code& ec) const {
     ec = begin(SimOperation::read, file, to.size());
     const Guard guard(*this);

@@ -45,8 +45,9 @@ class SimMachine {
   /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
   [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
   /// As `file_system`. Throws as `BasicStore` does.
-  [[nodiscard]] SimStorage storage(Durability durability = Durability::full) const {
-    return SimStorage(file_system(), durability);
+  [[nodiscard]] SimStorage storage(Durability durability = Durability::full,
+                                   const QuarantineLimits& limits = {}) const {
+    return SimStorage(file_system(), durability, limits);
   }
 
   /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.

@@ -47,6 +47,7 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// |                                 |                    | `std::errc::file_exists` where anything stands there |
 /// | `fs.open_file(dir, n, acc, ec)` | `File`             | a regular file that is there; never waits on a FIFO  |
 /// | `fs.status(file, ec)`           | `FileStatus`       |                                                      |
+/// | `fs.status(dir, n, ec)`         | `FileStatus`       | of a regular file that is there; does not open it    |
 /// | `fs.read(file, at, to, ec)`     | `std::size_t`      | fewer bytes than `to` has only at the file's end     |
 /// | `fs.write(file, at, bytes)`     | `std::error_code`  | all of them; with an error, any part of them         |
 /// | `fs.reserve(file, size)`        | `std::error_code`  | room for `size` bytes, and the file's size stays.    |
@@ -86,6 +87,7 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.create_file(dir, name, ec) } -> std::same_as<typename F::File>;
   { fs.open_file(dir, name, Access::read, ec) } -> std::same_as<typename F::File>;
   { fs.status(file, ec) } -> std::same_as<FileStatus>;
+  { fs.status(dir, name, ec) } -> std::same_as<FileStatus>;
   { fs.read(file, at, to, ec) } -> std::same_as<std::size_t>;
   { fs.write(file, at, bytes) } -> std::same_as<std::error_code>;
   { fs.reserve(file, at) } -> std::same_as<std::error_code>;

@@ -76,12 +76,13 @@ inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
 class FilesystemStorage : public BasicStore<PosixFileSystem> {
  public:
-  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`
-  /// alone. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
+  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`,
+  /// `quarantine_max_bytes` and `keep_free_bytes`. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
   /// `data_dir` or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another
   /// store, of this process or another, has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
-      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability) {}
+      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability,
+                   {options.quarantine_max_bytes, options.keep_free_bytes}) {}
 };
 
 static_assert(Storage<FilesystemStorage>);

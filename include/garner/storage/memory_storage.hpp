@@ -275,7 +275,12 @@ class MemoryStorage {
     return {};
   }
 
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
+  /// Memory is too dear to keep it.
+  std::error_code quarantine(const Generation& generation, const std::string& /*reason*/) { return remove(generation); }
+
+  /// A file is a block.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
     Disk::Held held;
     {
       const std::lock_guard lock(disk_->mutex_);
@@ -284,12 +289,16 @@ class MemoryStorage {
       held = *at;
     }
     const auto& files = held.chunk->files;
-    const bool same =
-        files.size() == held.checksums.size() && std::all_of(files.begin(), files.end(), [&held](const auto& file) {
-          const auto published = held.checksums.find(file.first);
-          return published != held.checksums.end() && published->second == checksum(file.second);
-        });
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+    if (files.size() != held.checksums.size()) return errc::corrupt_chunk;
+    for (const auto& [name, bytes] : files) {
+      const auto published = held.checksums.find(name);
+      if (published == held.checksums.end()) return errc::corrupt_chunk;
+      if (held.described.files.at(name).size != bytes.size()) return errc::corrupt_chunk;
+      if (depth == VerifyDepth::sizes) continue;
+      if (published->second != checksum(bytes)) return errc::corrupt_chunk;
+      if (!progress(bytes.size())) return errc::cancelled;
+    }
+    return {};
   }
 
   [[nodiscard]] StoreUsage usage() const {

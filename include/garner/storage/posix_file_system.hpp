@@ -191,14 +191,22 @@ class PosixFileSystem {
     if (ec) return file;
     struct stat status {};
     ec = detail::errno_result(::fstat(file.get(), &status));
-    if (!ec && S_ISDIR(status.st_mode)) ec = std::make_error_code(std::errc::is_a_directory);
-    if (!ec && !S_ISREG(status.st_mode)) ec = std::make_error_code(std::errc::invalid_argument);
+    if (!ec) ec = check_regular(status);
     return ec ? File() : std::move(file);
   }
 
   FileStatus status(const File& file, std::error_code& ec) const {
     struct stat status {};
     ec = detail::errno_result(::fstat(file.get(), &status));
+    return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
+  }
+
+  /// What is no regular file is as `open_file` says.
+  FileStatus status(const Directory& directory, const std::string& name, std::error_code& ec) const {
+    ec = detail::is_plain_name(name) ? std::error_code() : detail::errno_code(EINVAL);
+    struct stat status {};
+    if (!ec) ec = detail::errno_result(::fstatat(directory.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW));
+    if (!ec) ec = check_regular(status);
     return {static_cast<std::uint64_t>(status.st_size), static_cast<std::uint64_t>(status.st_nlink)};
   }
 
@@ -315,6 +323,13 @@ class PosixFileSystem {
   /// Not called again after an interruption either: the first call may have taken the news of a lost page with it.
   static std::error_code sync(int fd) noexcept {
     return ::fsync(fd) < 0 ? make_error_code(errc::sync_failed) : std::error_code();
+  }
+
+  static std::error_code check_regular(const struct stat& status) noexcept {
+    if (S_ISREG(status.st_mode)) return {};
+    if (S_ISDIR(status.st_mode)) return std::make_error_code(std::errc::is_a_directory);
+    if (S_ISLNK(status.st_mode)) return std::make_error_code(std::errc::too_many_symbolic_link_levels);
+    return std::make_error_code(std::errc::invalid_argument);
   }
 
   static EntryKind kind_of(const Directory& directory, const dirent& entry) noexcept {

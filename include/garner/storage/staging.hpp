@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -41,6 +42,8 @@ struct StagingArea {
   std::uint64_t number = 0;
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
+
+  std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
 
   std::mutex mutex;                        ///< guards the next three; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
@@ -132,6 +135,7 @@ class BasicStagedFile {
       return errc::body_too_long;
     }
     const std::error_code ec = area_->root->fs().write(file_, size_, bytes);
+    if (ec == errc::no_space) area_->met_no_space = true;
     if (ec) return ec;
     digests_->update(bytes);
     size_ += bytes.size();
@@ -250,7 +254,9 @@ class BasicStagedFile {
 
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
-    return size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    const std::error_code ec = size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    if (ec == errc::no_space) area_->met_no_space = true;
+    return ec;
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;

@@ -131,8 +131,18 @@ class StoreDatasets {
     return lost_.contains(name);
   }
 
+  /// A name that was not synced is on the disk for certain only once it was changed anew, and that was synced. So the
+  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and renamed
+  /// back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's then.
   std::error_code remove(const std::string& name) {
-    const std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));
+    const auto ticket = syncs_.join();
+    std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));
+    if (ec == std::errc::directory_not_empty) {
+      const std::string aside = name + store_layout::lost_suffix;
+      ec = root_.fs().rename(root_.chunks(), name, root_.chunks(), aside);
+      if (!ec) ec = root_.fs().rename(root_.chunks(), aside, root_.chunks(), name);
+      if (!ec) ec = syncs_.commit(ticket, [this] { return root_.sync_directory(root_.chunks()); });
+    }
     const std::lock_guard lock(mutex_);
     if (ec) {
       lost_.insert(name);

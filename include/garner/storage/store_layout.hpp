@@ -26,7 +26,9 @@ inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
-inline constexpr const char* boot_file = "boot";  ///< in `doomed/`: in which boot of the machine it was last used
+inline constexpr const char* quarantine_directory = "quarantine";
+inline constexpr const char* lost_suffix = ".lost";  ///< of a dataset's directory, while its name is made durable
+inline constexpr const char* boot_file = "boot";     ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
 
 /// All that `FORMAT` holds.
@@ -127,10 +129,17 @@ inline std::optional<Generation> parse_chunk_name(std::string_view name, const D
   return generation;
 }
 
-/// A generation's name in `doomed/` and `trash/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
+/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
 /// most 213 bytes.
 inline std::string qualified_name(const Generation& generation) {
   return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
+}
+
+/// Beside a generation in `quarantine/`: why it is there.
+inline constexpr std::string_view reason_suffix = ".reason";
+
+inline std::string reason_name(const std::string& qualified_name) {
+  return qualified_name + std::string(reason_suffix);
 }
 
 inline std::optional<Generation> parse_qualified_name(std::string_view name) noexcept {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -31,6 +32,8 @@
 #include "garner/storage/staging.hpp"
 #include "garner/storage/store_datasets.hpp"
 #include "garner/storage/store_layout.hpp"
+#include "garner/storage/store_quarantine.hpp"
+#include "garner/storage/store_reader.hpp"
 #include "garner/storage/store_recovery.hpp"
 #include "garner/storage/store_remover.hpp"
 #include "garner/storage/store_root.hpp"
@@ -52,8 +55,8 @@ class BasicStore {
   using StagedFile = BasicStagedFile<F>;
 
   /// Opens the store in the root of `fs`. Throws `Error` as `StoreRoot` does.
-  explicit BasicStore(F fs, Durability durability = Durability::full)
-      : state_(std::make_unique<State>(std::move(fs), durability)) {}
+  explicit BasicStore(F fs, Durability durability = Durability::full, const QuarantineLimits& limits = {})
+      : state_(std::make_unique<State>(std::move(fs), durability, limits)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
   Recovery recover(const std::function<void(const Generation&)>& found) {
@@ -61,6 +64,7 @@ class BasicStore {
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
+    state_->quarantine.found(std::move(scan.quarantined));
     const std::lock_guard lock(state_->mutex);
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
@@ -88,12 +92,23 @@ class BasicStore {
     return ec;
   }
 
+  /// As `remove`, into `quarantine/`; see `StoreQuarantine` for what becomes of it there.
+  std::error_code quarantine(const Generation& generation, const std::string& reason) {
+    bool left = false;
+    bool kept = false;
+    const std::error_code ec = state_->remover.set_aside(generation, left, kept);
+    if (left) state_->bytes_used -= generation.bytes;
+    if (kept) state_->quarantine.keep(generation, reason);
+    return ec;
+  }
+
   /// With what an earlier run had of this chunk, whatever its description was then: each file is looked at when it is
   /// opened. `errc::chunk_too_large` where the description would not fit into `chunk.json`.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
     if (ec) return {};
+    state_->quarantine.make_room(declared_bytes(chunk).value_or(0));
     auto area = std::make_shared<detail::StagingArea<F>>();
     area->root = state_->root;
     area->chunk = chunk;
@@ -123,6 +138,7 @@ class BasicStore {
     ec = seal(area, generation);
     if (!ec) ec = enter(area, generation);
     if (ec) {
+      if (ec == errc::no_space) area.met_no_space = true;
       const std::lock_guard lock(area.mutex);
       area.sync_failed = area.sync_failed || ec == errc::sync_failed;
       return {};
@@ -135,6 +151,7 @@ class BasicStore {
     if (!staging.area_) return {};
     if (std::exchange(staging.area_->left_staging, true)) return {};
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
+    if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
     if (!ec) return {};
     detail::Leftovers leftovers;
     leftovers.staging.push_back(staging.area_->name);
@@ -150,53 +167,43 @@ class BasicStore {
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
   DataChunk describe(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory directory = open_generation(generation, ec);
-    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
-    return ec ? DataChunk() : descriptor.described();
+    return reader().describe(generation, ec);
   }
 
-  /// Compares sizes and XXH3-128 with what `chunk.json` says, and the directory's entries with its names.
-  /// `errc::io_error` where the disk does not give the bytes.
-  [[nodiscard]] std::error_code verify(const Generation& generation) const {
-    std::error_code ec;
-    const typename F::Directory directory = open_generation(generation, ec);
-    if (ec) return ec;
-    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
-    if (ec) return ec;
-    bool as_published = true;
-    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
-      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
-      as_published = as_published && known && kind == EntryKind::file;
-    });
-    if (!ec && !as_published) ec = errc::corrupt_chunk;
-    for (const auto& [name, found] : descriptor.found) {
-      if (ec) break;
-      ec = verify_file(directory, name, found);
-    }
-    return ec;
+  /// Compares the directory's entries with the names in `chunk.json`, and what it says of each with the size or, with
+  /// `VerifyDepth::digests`, with size and XXH3-128. `errc::io_error` where the disk does not give the bytes.
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
+    return reader().verify(generation, depth, progress);
   }
 
+  /// What is set aside counts as free: it goes when the room is needed.
   [[nodiscard]] StoreUsage usage() const {
     std::error_code ec;
     const std::uint64_t free = fs().free_space(ec);
-    return {state_->bytes_used.load(), ec ? 0 : free};
+    return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
  private:
   struct State {
-    State(F fs, Durability durability)
-        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)), datasets(*root), remover(root, datasets) {}
+    State(F fs, Durability durability, const QuarantineLimits& limits)
+        : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)),
+          datasets(*root),
+          remover(root, datasets),
+          quarantine(root, limits) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
+    detail::StoreQuarantine<F> quarantine;
     std::mutex mutex;  ///< guards the next one
     std::vector<std::string> unrecognised;
   };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
+  [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
 
   /// Renames what an earlier run had of this chunk; false where there is nothing.
   bool adopt_partial(const ChunkId& id, const std::string& name, std::error_code& ec) {
@@ -251,59 +258,6 @@ class BasicStore {
     if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
     state_->remover.leave(leftovers);
     return ec;
-  }
-
-  typename F::Directory open_generation(const Generation& generation, std::error_code& ec) const {
-    const typename F::Directory dataset =
-        fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-    if (!ec) {
-      typename F::Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
-      if (!ec) return directory;
-    }
-    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
-    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
-    return {};
-  }
-
-  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
-  static std::error_code as_corruption(std::error_code ec) {
-    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
-                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
-      if (ec == wrong) return errc::corrupt_chunk;
-    }
-    return ec;
-  }
-
-  ChunkDescriptor read_descriptor(const typename F::Directory& directory, const Generation& generation,
-                                  std::error_code& ec) const {
-    const std::string text =
-        root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
-    ec = as_corruption(ec);
-    if (ec) return {};
-    ChunkDescriptor descriptor = decode_descriptor(text, ec);
-    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
-    return descriptor;
-  }
-
-  std::error_code verify_file(const typename F::Directory& directory, const std::string& name,
-                              const FoundFile& published) const {
-    std::error_code ec;
-    typename F::File file = fs().open_file(directory, name, Access::read, ec);
-    if (ec) return as_corruption(ec);
-    // One byte more than there should be, so that a file that is no longer takes one read.
-    constexpr std::size_t most = std::size_t{256} << 10;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
-    DigestStream digests;
-    std::uint64_t size = 0;
-    for (std::size_t count = buffer.size(); count == buffer.size();) {
-      count = fs().read(file, size, buffer, ec);
-      if (ec) return ec;
-      digests.update(std::span(buffer).first(count));
-      size += count;
-      if (size > published.size) return errc::corrupt_chunk;
-    }
-    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
   }
 
   std::unique_ptr<State> state_;

@@ -51,6 +51,7 @@ struct StoreScan {
   Recovery recovery;
   std::uint64_t bytes = 0;  ///< of all in `chunks/`, doomed or not
   Leftovers leftovers;
+  std::vector<Generation> quarantined;      ///< in `quarantine/`
   std::vector<std::string> empty_datasets;  ///< names in `chunks/`
   std::vector<std::string> unrecognised;    ///< paths below the data directory, control bytes escaped
 };
@@ -61,7 +62,7 @@ class StoreScanner {
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
 
   StoreScan run() {
-    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_chunks();
+    const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
     for (const std::string& name : markers_) {
       if (done) scan_.leftovers.markers.push_back(name);
     }
@@ -120,6 +121,19 @@ class StoreScanner {
     return check(root_.fs().list(root_.trash(), removed), store_layout::trash_directory);
   }
 
+  bool scan_quarantine() {
+    const auto kept = [this](std::string_view name, EntryKind kind) {
+      const bool is_reason = kind == EntryKind::file && name.ends_with(store_layout::reason_suffix);
+      const std::string_view of = is_reason ? name.substr(0, name.size() - store_layout::reason_suffix.size()) : name;
+      const auto generation = store_layout::parse_qualified_name(of);
+      const bool is_known = generation && (is_reason || kind == EntryKind::directory);
+      if (!is_known) return unrecognised(store_layout::quarantine_directory, name);
+      saw(generation->number);
+      if (!is_reason) scan_.quarantined.push_back(*generation);
+    };
+    return check(root_.fs().list(root_.quarantine(), kept), store_layout::quarantine_directory);
+  }
+
   bool scan_chunks() {
     std::vector<std::string> datasets;
     const auto dataset = [&](std::string_view name, EntryKind kind) {
@@ -156,9 +170,9 @@ class StoreScanner {
     const Directory directory = root_.fs().open_directory(root_.chunks(), name, found.error);
     bool goes_on = true;
     const auto chunk = [&](std::string_view entry, EntryKind kind) {
-      found.is_empty = false;
       const auto generation = store_layout::parse_chunk_name(entry, id);
       if (generation && kind == EntryKind::directory) {
+        found.is_empty = false;  // of ours: what was published there made its name durable
         found.generations.push_back(*generation);
       } else {
         found.unrecognised.emplace_back(entry);

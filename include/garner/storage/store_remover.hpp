@@ -108,30 +108,43 @@ class StoreRemover {
   /// Into `trash/` by one rename, then a sync of where it was, then unlinked little by little. Where that sync fails
   /// it stays in `trash/` whole, and is doomed: a power cut may bring it back, and must not bring back half of it, nor
   /// have it served. After any error it can be called again, and goes on where it stopped. `left`: in this call it has
-  /// left `chunks/`.
+  /// left `chunks/`, or was found to have been taken from there by somebody else.
   std::error_code remove(const Generation& generation, bool& left) {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
     left = false;
     auto dataset = datasets_.open(generation.dataset_id, ec);
-    Removal removal = removal_of(name);
-    if (!ec && removal == Removal::none) {
+    if (!ec && removal_of(name) == Removal::none) {
       ec = throw_away(dataset.directory(), store_layout::chunk_name(generation), name);
       left = !ec;
-      if (left) removal = note_removal(name, Removal::lost);
-      if (left && !dataset.sync()) removal = note_removal(name, Removal::durable);
+      if (left) sync_removal(name, dataset);
     }
-    if (ec == std::errc::no_such_file_or_directory) return errc::no_such_generation;
-    if (ec) return ec;
-    if (removal == Removal::lost) {
-      ec = doom(generation);
-    } else {
-      // Its marker goes when it cannot come back any more, or it might come back undoomed.
-      ec = spare(generation);
-      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    if (ec == std::errc::no_such_file_or_directory || ec == errc::not_a_directory) return gone(name, left);
+    return ec ? ec : finish_removal(generation, name);
+  }
+
+  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start must
+  /// find it. `kept`: it stands there, and will not come back.
+  std::error_code set_aside(const Generation& generation, bool& left, bool& kept) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    left = kept = false;
+    auto dataset = datasets_.open(generation.dataset_id, ec);
+    if (ec) return remove(generation, left);
+    if (removal_of(name) == Removal::none) {
+      if (fs().rename(dataset.directory(), store_layout::chunk_name(generation), root().quarantine(), name)) {
+        return remove(generation, left);
+      }
+      left = true;
+      sync_removal(name, dataset);
     }
-    if (!ec) note_removal(name, Removal::none);
-    return ec;
+    bool is_durable = false;
+    ec = finish_removal(generation, name, &is_durable);
+    if (ec || !is_durable) return ec;
+    std::error_code there;
+    fs().open_directory(root().quarantine(), name, there);
+    kept = there != std::errc::no_such_file_or_directory;
+    return {};
   }
 
   /// Renames a generation into `trash/`. What stands there under its name, whose number is its alone, is a leftover.
@@ -156,14 +169,42 @@ class StoreRemover {
     return at == removals_.end() ? Removal::none : at->second;
   }
 
-  Removal note_removal(const std::string& name, Removal removal) {
+  void note_removal(const std::string& name, Removal removal) {
     const std::lock_guard lock(mutex_);
     if (removal == Removal::none) {
       removals_.erase(name);
     } else {
       removals_.insert_or_assign(name, removal);
     }
-    return removal;
+  }
+
+  /// Its bytes are given back once.
+  std::error_code gone(const std::string& name, bool& left) {
+    const std::lock_guard lock(mutex_);
+    left = removals_.erase(name) == 0 && gone_.insert(name).second;
+    return errc::no_such_generation;
+  }
+
+  /// What comes once it has left `chunks/`: until that is durable it counts as lost.
+  void sync_removal(const std::string& name, typename StoreDatasets<F>::Dataset& dataset) {
+    note_removal(name, Removal::lost);
+    if (!dataset.sync()) note_removal(name, Removal::durable);
+  }
+
+  /// What comes then.
+  std::error_code finish_removal(const Generation& generation, const std::string& name, bool* is_durable = nullptr) {
+    const Removal removal = removal_of(name);
+    std::error_code ec;
+    if (removal == Removal::lost) {
+      ec = doom(generation);
+    } else {
+      // Its marker goes when it cannot come back any more, or it might come back undoomed.
+      ec = spare(generation);
+      if (!ec) ec = root().remove_tree(root().trash(), name, generation.bytes);
+    }
+    if (!ec) note_removal(name, Removal::none);
+    if (is_durable != nullptr) *is_durable = removal == Removal::durable;
+    return ec;
   }
 
   /// Syncs each dataset before what was removed from it is unlinked: an earlier process may have been killed between.
@@ -304,6 +345,7 @@ class StoreRemover {
   std::map<std::string, bool> pending_;  ///< markers that are to be there, or not, and failed to be
   Leftovers leftovers_;
   std::map<std::string, Removal> removals_;  ///< that have begun and not ended, by their name in `trash/`
+  std::set<std::string> gone_;               ///< that somebody else has taken away
 };
 
 }  // namespace garner::detail

@@ -44,7 +44,8 @@ class StoreRoot {
     if (!check_format()) write_format();
     for (auto [name, directory] :
          {std::pair{store_layout::chunks_directory, &chunks_}, std::pair{store_layout::staging_directory, &staging_},
-          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_}}) {
+          std::pair{store_layout::doomed_directory, &doomed_}, std::pair{store_layout::trash_directory, &trash_},
+          std::pair{store_layout::quarantine_directory, &quarantine_}}) {
       std::error_code ec = fs_.make_directory(fs_.root(), name);
       if (!ec || ec == std::errc::file_exists) *directory = fs_.open_directory(fs_.root(), name, ec);
       require(ec, name);
@@ -60,6 +61,7 @@ class StoreRoot {
   [[nodiscard]] const Directory& staging() const noexcept { return staging_; }
   [[nodiscard]] const Directory& doomed() const noexcept { return doomed_; }
   [[nodiscard]] const Directory& trash() const noexcept { return trash_; }
+  [[nodiscard]] const Directory& quarantine() const noexcept { return quarantine_; }
   [[nodiscard]] std::filesystem::path path() { return fs_.path(); }
 
   /// As the file system's, and nothing where `Durability::relaxed` was asked for.
@@ -198,7 +200,7 @@ class StoreRoot {
   F fs_;
   Durability durability_;
   File lock_;
-  Directory chunks_, staging_, doomed_, trash_;
+  Directory chunks_, staging_, doomed_, trash_, quarantine_;
 };
 
 }  // namespace garner
