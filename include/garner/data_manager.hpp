@@ -136,7 +136,8 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background.
+  /// Asks for everything that is held to be re-read and compared with what was published, and for every disk of a store
+  /// of several to be looked at, in the background.
   /// What is corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew.
   void verify() {
     const std::vector<ChunkId> all = list_chunks();

@@ -95,6 +95,9 @@ struct CleanUp {
   Partial partial;
 };
 
+/// Find out what each volume can do. `found` comes before the report, for each generation on one that was opened anew.
+struct Examine {};
+
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
   TransferId transfer;
@@ -112,7 +115,7 @@ struct Unlist {
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
                             action::Spare, action::Remove, action::Describe, action::Verify, action::CleanUp,
-                            action::StopFile, action::List, action::Unlist, Event>;
+                            action::Examine, action::StopFile, action::List, action::Unlist, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -138,6 +141,11 @@ class ActionList {
     auto& event = std::get<Event>(actions_.back());
     event.error = outcome.error;
     event.subject = outcome.subject;
+  }
+
+  void notify_volume(EventKind kind, const std::string& path) {
+    notify(kind, {}, 0);
+    std::get<Event>(actions_.back()).subject = path;
   }
 
   std::vector<Action> actions_;

@@ -35,6 +35,9 @@ struct Copy {
   bool listed = false;                        ///< served
   bool drained = false;                       ///< nobody has a pin on it
   bool unfit = false;                         ///< not to be served again: its removal has begun, or it is corrupt
+  bool away = false;                          ///< its volume is: nothing is asked of it but what else tells it
+  bool told = false;                          ///< it has not been seen: some volume that is away may have it
+  bool missed = false;                        ///< it was served when its volume went away, and is wanted since
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
@@ -80,12 +83,19 @@ struct ChunkEntry {
     return it == copies.end() ? nullptr : &*it;
   }
 
+  /// It is wanted, and what it is is known to nobody but a volume that is away.
+  [[nodiscard]] bool lost() const {
+    if (!wanted || want) return false;
+    return std::any_of(copies.begin(), copies.end(), [](const Copy& copy) { return copy.missed; });
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
   [[nodiscard]] bool settled() const {
-    if ((wanted && want) || fetch) return false;
+    if ((wanted && want) || fetch || lost()) return false;
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
+      if (copy.away) return true;
       if (copy.listed && copy.operation == Copy::Operation::verify) return copy.mark == Copy::Mark::none;
       if (copy.operation != Copy::Operation::none) return false;
       return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
@@ -99,7 +109,7 @@ struct ChunkEntry {
       });
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
-    if (!want) return ChunkState::ready;
+    if (!want) return lost() ? ChunkState::waiting : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {

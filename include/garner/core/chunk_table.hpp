@@ -37,17 +37,22 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
-      Copy* older = entry.listed();
-      if (older != nullptr && older->generation.number > generation.number) {
-        entry.copies.emplace_back(generation);
-        entry.copies.back().drained = true;
-        return;
-      }
-      if (older != nullptr) unlist(*older);
+      const bool is_newest = std::all_of(entry.copies.begin(), entry.copies.end(), [&](const Copy& other) {
+        return !(other.listed || other.missed) || other.generation.number <= generation.number;
+      });
+      Copy& copy = add_copy(entry, generation);
+      copy.drained = true;
+      copy.told = copy.away;
+      if (!is_newest) return;
+      forget_missed(entry);
       entry.wanted = true;
       entry.asked = asked;
-      entry.copies.emplace_back(generation);
-      list(entry.copies.back(), asked);
+      if (copy.away) {
+        copy.missed = true;
+        return;
+      }
+      if (Copy* older = entry.listed()) unlist(*older);
+      list(copy, asked);
     });
   }
 
@@ -57,19 +62,25 @@ class ChunkTable : private ChunkTurns {
     constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
     if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
     litter_ = true;
+    watch_volumes(now);
     pump(now);
   }
+
+  /// Before anything is recovered; where there is one, or the store has none, nothing of all that follows happens.
+  void volumes_are(std::vector<VolumeStatus> volumes) { ChunkVolumes::volumes_are(std::move(volumes)); }
 
   // ---- calls
 
   void download(const Wish& wish, Instant now) {
     if (closed_) return;
+    deleted_unseen_.erase(wish.chunk->id);
     want(wish, now);
     pump(now);
   }
 
   void remove(const ChunkId& id, Instant now) {
     if (closed_) return;
+    if (epoch_ == 0 && any_unseen()) deleted_unseen_.insert(id);
     unwant(id, now);
     pump(now);
   }
@@ -78,6 +89,7 @@ class ChunkTable : private ChunkTurns {
   Epoch assign(const std::vector<Wish>& wishes, Instant now) {
     if (closed_) return epoch_;
     ++epoch_;
+    deleted_unseen_.clear();
     for (const Wish& wish : wishes) {
       want(wish, now);
       entries_[wish.chunk->id].assigned = epoch_;
@@ -91,9 +103,10 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, one after another.
+  /// Re-reads these chunks, one after another, and looks at the volumes.
   void verify(const std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
+    examine_soon();
     to_verify_.insert(ids.begin(), ids.end());
     pump(now);
   }
@@ -122,6 +135,7 @@ class ChunkTable : private ChunkTurns {
 
   void woken(Instant now) {
     if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    if (examine_at_ && *examine_at_ <= now) examine_at_.reset();
     if (partial_until_ && *partial_until_ <= now) drop_partial();
     while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
       touch(*id, now, [now](ChunkEntry& entry) {
@@ -139,6 +153,7 @@ class ChunkTable : private ChunkTurns {
 
   void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       entry.fetch->phase = ChunkFetch::Phase::transferring;
       if (!outcome.ok()) {
@@ -150,6 +165,7 @@ class ChunkTable : private ChunkTurns {
 
   void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
     --moving_files_;
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       ChunkFetch& fetch = *entry.fetch;
       if (outcome.ok()) return fetch.file_done(transfer);
@@ -179,6 +195,7 @@ class ChunkTable : private ChunkTurns {
 
   void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       if (!outcome.ok()) {
         entry.fetch->failure = outcome;
@@ -187,18 +204,21 @@ class ChunkTable : private ChunkTurns {
         return;
       }
       ++chunks_published_;
-      entry.copies.emplace_back(generation);
-      Copy& copy = entry.copies.back();
+      // Its volume may have been opened anew meanwhile, and have told of it.
+      Copy* known = entry.copy(generation);
+      Copy& copy = known != nullptr ? *known : add_copy(entry, generation);
       copy.content = entry.fetch->content();
-      copy.drained = true;  // nobody has seen it yet
+      copy.drained = !copy.listed;  // nobody has seen it yet
       drop_fetch(entry);
-      if (entry.want && copy.holds(entry.content, declared_bytes(*entry.want))) serve(entry, copy);
+      if (entry.want && !copy.away && !copy.unfit && copy.holds(entry.content, declared_bytes(*entry.want)))
+        serve(entry, copy);
     });
   }
 
   /// With an error, something is left to be cleaned up.
   void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
   }
 
@@ -208,6 +228,7 @@ class ChunkTable : private ChunkTurns {
     if (outcome.ok()) {
       failed_clean_ups_ = 0;
     } else {
+      doubt(outcome.error);
       litter_ = true;
       clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
     }
@@ -235,7 +256,7 @@ class ChunkTable : private ChunkTurns {
 
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
-      entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+      erase_copy(entry, copy);
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
     });
@@ -248,9 +269,23 @@ class ChunkTable : private ChunkTurns {
                  Instant now) {
     constexpr std::uint64_t max_failures = 3;
     const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
-    const bool again = !outcome.ok() && !is_certain && failures_of(generation) < max_failures;
-    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry&, Copy& copy) {
+    ChunkEntry& of = entries_.at(generation.id);
+    const Copy& asked = *of.copy(generation);
+    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under these
+    // options can be under others.
+    const bool may_yet = of.lost() && (asked.away || any_unseen());
+    const bool is_of_use = outcome.ok() && (!may_yet || is_fit(generation.id, chunk));
+    const bool is_moot = asked.told && !asked.away && !asked.missed;
+    const bool is_open = may_yet || asked.away || (!is_certain && failures_of(generation) < max_failures);
+    const bool again = !is_of_use && is_open && !is_moot;
+    // What is wrong with a description elsewhere is not wrong with the chunk.
+    const bool is_own = !outcome.ok() && !is_certain;
+    const Outcome told = is_own ? outcome : Outcome{errc::io_error, "chunk " + generation.id.to_hex(), std::nullopt};
+    operation_done(generation, again ? told : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
       copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
+      if (!copy.missed || !entry.lost()) return;
+      if (!chunk) notify_failure(generation.id, generation.number, outcome);
+      want_again(entry, chunk);
     });
   }
 
@@ -262,6 +297,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok()) return;
       notify_failure(generation.id, generation.number, outcome);
+      doubt(outcome.error);
       if (outcome.error != errc::corrupt_chunk && outcome.error != errc::no_such_generation) return;
       copy.unfit = true;
       // Meanwhile another copy may have taken its place.
@@ -270,17 +306,47 @@ class ChunkTable : private ChunkTurns {
       // Nobody has re-read the others: none of them takes its place.
       for (Copy& other : entry.copies) other.unfit = true;
       if (!entry.wanted || entry.want) return;
-      // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-      // It comes from the disk, so it is as little trusted as that.
-      const bool fetchable =
-          chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-      entry.wanted = fetchable;
-      if (fetchable) {
-        const Wish wish(*chunk);
-        entry.want = wish.chunk;
-        entry.content = wish.content;
-      }
+      want_again(entry, chunk);
     });
+  }
+
+  // ---- volumes
+
+  /// What the store has told of its volumes by the way.
+  void volumes_told(const std::vector<VolumeStatus>& volumes, Instant now) {
+    note_read_only(volumes, now);
+    pump(now);
+  }
+
+  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by a
+  /// start; but once an assignment has been made, nothing is wanted that it does not name.
+  void found(const Generation& generation, Instant now) {
+    last_generation_ = std::max(last_generation_, generation.number);
+    touch(generation.id, now, [&](ChunkEntry& entry) {
+      if (Copy* copy = known_copy(entry, generation)) return come_back(entry, *copy);
+      const bool is_unknown = entry.empty();
+      if (is_unknown && closed_) return;  // as it is, for the next start
+      Copy* listed = entry.listed();
+      const bool is_newer = adopted_.contains(generation.id) && listed != nullptr && !entry.want &&
+                            listed->generation.number < generation.number;
+      if (is_newer) unlist(*listed);
+      Copy& copy = add_copy(entry, generation);
+      copy.away = false;
+      copy.drained = true;
+      const bool is_adopted = is_unknown && epoch_ == 0 && !deleted_unseen_.contains(generation.id);
+      if (!is_adopted && !is_newer) return;
+      adopted_.insert(generation.id);
+      entry.wanted = true;
+      if (is_unknown) entry.asked = ++asked_;
+      list(copy, entry.asked);
+    });
+    pump(now);
+  }
+
+  void examined(const std::vector<VolumeStatus>& volumes, Instant now) {
+    --unreported_;
+    take_examination(volumes, now);
+    end_parking(now);
   }
 
   // ---- questions
@@ -288,13 +354,13 @@ class ChunkTable : private ChunkTurns {
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, next_look()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
   }
   /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_; }
+  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_ && !in_doubt(); }
   /// Whether every action has been reported on.
   [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }

@@ -56,8 +56,9 @@ class BasicStore {
       : state_(std::make_unique<State>(std::move(fs), durability)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
-  Recovery recover(const std::function<void(const Generation&)>& found) {
-    detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
+  /// `known`: qualified names of generations that are told although they are doomed.
+  Recovery recover(const std::function<void(const Generation&)>& found, const std::set<std::string>& known = {}) {
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, known).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
@@ -144,8 +145,7 @@ class BasicStore {
 
   /// Computed from the name; the disk is not asked.
   [[nodiscard]] Location location(const Generation& generation) const {
-    return root().path() / store_layout::chunks_directory / store_layout::dataset_name(generation.dataset_id) /
-           store_layout::chunk_name(generation);
+    return root().path() / store_layout::chunk_path(generation);
   }
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
@@ -181,6 +181,27 @@ class BasicStore {
     const std::uint64_t free = fs().free_space(ec);
     return {state_->bytes_used.load(), ec ? 0 : free};
   }
+
+  /// Whether `stage` would go on with what an earlier run had of this chunk.
+  [[nodiscard]] bool has_partial(const ChunkId& id) const { return state_->remover.has_partial(id); }
+  void give_up_partial() { state_->remover.give_up_partial(); }
+
+  /// The bytes of `chunk.json`, whatever they are.
+  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
+    const typename F::Directory directory = open_generation(generation, ec);
+    return ec ? std::string()
+              : root().read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+  }
+
+  /// Whether it is in `chunks/`, doomed or not.
+  [[nodiscard]] bool holds(const Generation& generation) const {
+    std::error_code ec;
+    const typename F::Directory directory = open_generation(generation, ec);
+    return !ec;
+  }
+
+  /// What else is kept in this directory, and how well it does.
+  [[nodiscard]] const std::shared_ptr<StoreRoot<F>>& root_handle() const noexcept { return state_->root; }
 
  private:
   struct State {
