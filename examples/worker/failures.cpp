@@ -24,6 +24,9 @@ void Failures::observe(const garner::Event& event) {
     case garner::EventKind::chunk_removed: failing_.erase(event.id); break;
     case garner::EventKind::converged: failing_.clear(); break;
     case garner::EventKind::scrubbed:
+    case garner::EventKind::volume_away:
+    case garner::EventKind::volume_read_only:
+    case garner::EventKind::volume_healthy:
     case garner::EventKind::events_dropped:
     case garner::EventKind::closed: break;
   }

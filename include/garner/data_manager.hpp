@@ -137,9 +137,10 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background and as fast
-  /// as it goes; a pass that is running begins anew. What is corrupt is not served any more, is told as a `chunk_failed`
-  /// event, and is fetched anew; `Status::scrub` tells how far it is.
+  /// Asks for everything that is held to be re-read and compared with what was published, and for every disk of a store
+  /// of several to be looked at, in the background and as fast as it goes; a pass that is running begins anew. What is
+  /// corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew; `Status::scrub` tells how far
+  /// it is.
   void verify() {
     std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });

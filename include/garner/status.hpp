@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -15,9 +16,11 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/error.hpp"
+#include "garner/policies/storage.hpp"
 
 namespace garner {
 
@@ -34,6 +37,17 @@ enum class StartupCheck : std::uint8_t {
   names,    ///< nothing: they are served as soon as their names were read
   sizes,    ///< each is served once its description was read and its files have the sizes that it says
   digests,  ///< each is served once all its bytes were read and are what was published
+};
+
+/// A place of a data directory that is made of several (`Options::locations`): a directory, as a rule of a disk of its
+/// own, which is a complete data directory by itself.
+struct Location {
+  std::filesystem::path path;  ///< a relative one begins at the manager's data_dir; "." is that itself
+  /// Of the files of all chunks that are put there.
+  std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t keep_free_bytes = 0;  ///< on its disk, for others
+  /// While nothing is mounted there it is away, and nothing is written into the directory below the mount.
+  bool must_be_mount_point = false;
 };
 
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
@@ -63,7 +77,8 @@ struct Options {
   // 2^attempt)].
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
   std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
-  std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed
+  std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed; a disk
+                                                                       ///< that is not healthy is looked at that often
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
   /// moves).
@@ -84,6 +99,9 @@ struct Options {
   /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
   /// short. Fixed at construction.
   std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
+  /// Where chunks are kept: each of them on the location with the most free bytes. None: in the data_dir alone, which
+  /// otherwise is no location unless it is among them. Fixed at construction.
+  std::vector<Location> locations = {};
 
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
@@ -155,6 +173,7 @@ struct Status {
   // Generations that are not wanted any more.
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
+  std::size_t away = 0;  ///< wanted or not, on a volume that is set aside
 
   std::uint64_t bytes_ready = 0;         ///< of all generations that are served
   std::uint64_t bytes_received = 0;      ///< over the network, since construction
@@ -170,6 +189,7 @@ struct Status {
   std::uint64_t store_bytes_free = 0;
   std::uint64_t bytes_verified = 0;  ///< re-read, since construction
   ScrubStatus scrub;
+  std::vector<VolumeStatus> volumes;  ///< likewise; none where the storage does not tell
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
@@ -178,14 +198,17 @@ struct Status {
 };
 
 enum class EventKind : std::uint8_t {
-  chunk_ready,     ///< served from now on
-  chunk_unlisted,  ///< not found from now on; `generation` may still be pinned
-  chunk_removed,   ///< a generation is gone from the store
-  chunk_failed,    ///< an attempt failed; it will be tried again
-  converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
-  scrubbed,        ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
-  events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
-  closed,          ///< the last event
+  chunk_ready,       ///< served from now on
+  chunk_unlisted,    ///< not found from now on; `generation` may still be pinned
+  chunk_removed,     ///< a generation is gone from the store
+  chunk_failed,      ///< an attempt failed; it will be tried again
+  converged,         ///< nothing wanted is missing, nothing unwanted is left unpinned
+  scrubbed,          ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
+  volume_away,       ///< a volume failed and is set aside; what it held is fetched again elsewhere
+  volume_read_only,  ///< nothing can be written to a volume; what it holds is served
+  volume_healthy,    ///< a volume is as it should be again
+  events_dropped,    ///< an observer was so slow that events were dropped: look at `status` afresh
+  closed,            ///< the last event
 };
 
 constexpr std::string_view to_string(EventKind kind) noexcept {
@@ -196,6 +219,9 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::chunk_failed: return "failed";
     case EventKind::converged: return "converged";
     case EventKind::scrubbed: return "scrubbed";
+    case EventKind::volume_away: return "volume away";
+    case EventKind::volume_read_only: return "volume read-only";
+    case EventKind::volume_healthy: return "volume healthy";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }
@@ -208,7 +234,8 @@ struct Event {
   ChunkId id;                    ///< of the `chunk_…` kinds
   std::uint64_t generation = 0;  ///< likewise
   std::error_code error;         ///< `chunk_failed`
-  std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path
+  std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path;
+                                 ///< `volume_…`: the volume's path
   Epoch epoch = 0;               ///< `converged`: the assignment converged to
 };
 

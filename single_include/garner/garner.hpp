@@ -995,6 +995,7 @@ struct Generation {
   BlockRange block_range;
   std::uint64_t bytes = 0;   ///< of all its files
   std::uint64_t number = 0;  ///< its own: no other generation in this store has it
+  std::uint32_t volume = 0;  ///< which of the store's volumes holds it; the store's own, opaque to the manager
 
   friend bool operator==(const Generation&, const Generation&) = default;
 };
@@ -1022,6 +1023,33 @@ using VerifyProgress = std::function<bool(std::uint64_t bytes)>;
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
   std::uint64_t bytes_free = 0;  ///< left for more
+};
+
+/// What a volume can do, as it was examined last.
+enum class VolumeState : std::uint8_t {
+  healthy,
+  read_only,  ///< its generations are served; nothing is put there, and nothing there is removed
+  away,       ///< set aside: nothing of it can be read
+};
+
+constexpr std::string_view to_string(VolumeState state) noexcept {
+  switch (state) {
+    case VolumeState::healthy: return "healthy";
+    case VolumeState::read_only: return "read-only";
+    case VolumeState::away: return "away";
+  }
+  return "unknown";
+}
+
+/// One of the places, each with limits of its own, that a store puts generations in.
+struct VolumeStatus {
+  std::string path;  ///< or what else people know it by
+  VolumeState state = VolumeState::healthy;
+  std::uint64_t bytes_used = 0;  ///< by published generations; 0 while it is away
+  std::uint64_t bytes_free = 0;  ///< that may still be put there, within its limits; 0 where it is not healthy
+  /// How often it was opened: a volume that was away and has come back as another opening has told by `found`
+  /// what it holds, and holds nothing else.
+  std::uint64_t openings = 0;
 };
 
 /// Storage
@@ -1063,6 +1091,21 @@ struct StoreUsage {
 /// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
 /// |                              |                   | called after each block that was read, says false; const       |
 /// | `s.usage()`                  | `StoreUsage`      | const                                                          |
+///
+/// A store of several volumes that can fail one by one has these, too (`VolumeStorage`); a store may also have them
+/// and one volume.
+///
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.volumes()`                | `std::vector<     | as examined last; the same ones from construction on, and a    |
+/// |                              | VolumeStatus>`    | generation's `volume` is an index into them; const             |
+/// | `s.examine(found)`           | `std::vector<     | finds out what each volume can do now. Of one that has come    |
+/// |                              | VolumeStatus>`    | back and was opened anew: calls `found(generation)` for each   |
+/// |                              |                   | that it holds, as `recover` does                               |
+///
+/// `recover` may tell of generations on a volume that is away: they are wanted, and `describe` may know them from
+/// elsewhere. Every other operation on a volume that is away fails. The manager calls `examine` after operations have
+/// failed and from time to time while a volume is not healthy, once at a time, and where there is more than one volume.
 ///
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
 /// after another, except that its staged files are opened and written at the same time, each by one thread.
@@ -1152,6 +1195,11 @@ template <class S>
 concept storage_tells_usage = requires(const S& s) {
   { s.usage() } -> std::same_as<StoreUsage>;
 };
+template <class S>
+concept storage_has_volumes = requires(S& s, const S& as_const, const std::function<void(const Generation&)>& found) {
+  { as_const.volumes() } -> std::same_as<std::vector<VolumeStatus>>;
+  { s.examine(found) } -> std::same_as<std::vector<VolumeStatus>>;
+};
 }  // namespace fragments
 
 template <class S>
@@ -1163,6 +1211,9 @@ concept Storage =
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
     fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_quarantines<S> &&
     fragments::storage_verifies<S> && fragments::storage_tells_usage<S>;
+
+template <class S>
+concept VolumeStorage = Storage<S> && fragments::storage_has_volumes<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -1326,6 +1377,17 @@ enum class StartupCheck : std::uint8_t {
   digests,  ///< each is served once all its bytes were read and are what was published
 };
 
+/// A place of a data directory that is made of several (`Options::locations`): a directory, as a rule of a disk of its
+/// own, which is a complete data directory by itself.
+struct Location {
+  std::filesystem::path path;  ///< a relative one begins at the manager's data_dir; "." is that itself
+  /// Of the files of all chunks that are put there.
+  std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t keep_free_bytes = 0;  ///< on its disk, for others
+  /// While nothing is mounted there it is away, and nothing is written into the directory below the mount.
+  bool must_be_mount_point = false;
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -1353,7 +1415,8 @@ struct Options {
   // 2^attempt)].
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
   std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
-  std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed
+  std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed; a disk
+                                                                       ///< that is not healthy is looked at that often
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
   /// moves).
@@ -1374,6 +1437,9 @@ struct Options {
   /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
   /// short. Fixed at construction.
   std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
+  /// Where chunks are kept: each of them on the location with the most free bytes. None: in the data_dir alone, which
+  /// otherwise is no location unless it is among them. Fixed at construction.
+  std::vector<Location> locations = {};
 
   /// Seeds the jitter; fixed at construction. 0: a different one each time.
   std::uint64_t seed = 0;
@@ -1445,6 +1511,7 @@ struct Status {
   // Generations that are not wanted any more.
   std::size_t draining = 0;  ///< still pinned
   std::size_t removing = 0;
+  std::size_t away = 0;  ///< wanted or not, on a volume that is set aside
 
   std::uint64_t bytes_ready = 0;         ///< of all generations that are served
   std::uint64_t bytes_received = 0;      ///< over the network, since construction
@@ -1460,6 +1527,7 @@ struct Status {
   std::uint64_t store_bytes_free = 0;
   std::uint64_t bytes_verified = 0;  ///< re-read, since construction
   ScrubStatus scrub;
+  std::vector<VolumeStatus> volumes;  ///< likewise; none where the storage does not tell
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
@@ -1468,14 +1536,17 @@ struct Status {
 };
 
 enum class EventKind : std::uint8_t {
-  chunk_ready,     ///< served from now on
-  chunk_unlisted,  ///< not found from now on; `generation` may still be pinned
-  chunk_removed,   ///< a generation is gone from the store
-  chunk_failed,    ///< an attempt failed; it will be tried again
-  converged,       ///< nothing wanted is missing, nothing unwanted is left unpinned
-  scrubbed,        ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
-  events_dropped,  ///< an observer was so slow that events were dropped: look at `status` afresh
-  closed,          ///< the last event
+  chunk_ready,       ///< served from now on
+  chunk_unlisted,    ///< not found from now on; `generation` may still be pinned
+  chunk_removed,     ///< a generation is gone from the store
+  chunk_failed,      ///< an attempt failed; it will be tried again
+  converged,         ///< nothing wanted is missing, nothing unwanted is left unpinned
+  scrubbed,          ///< a pass that re-read all that is held has ended; `Status::scrub` tells of it
+  volume_away,       ///< a volume failed and is set aside; what it held is fetched again elsewhere
+  volume_read_only,  ///< nothing can be written to a volume; what it holds is served
+  volume_healthy,    ///< a volume is as it should be again
+  events_dropped,    ///< an observer was so slow that events were dropped: look at `status` afresh
+  closed,            ///< the last event
 };
 
 constexpr std::string_view to_string(EventKind kind) noexcept {
@@ -1486,6 +1557,9 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::chunk_failed: return "failed";
     case EventKind::converged: return "converged";
     case EventKind::scrubbed: return "scrubbed";
+    case EventKind::volume_away: return "volume away";
+    case EventKind::volume_read_only: return "volume read-only";
+    case EventKind::volume_healthy: return "volume healthy";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }
@@ -1498,7 +1572,8 @@ struct Event {
   ChunkId id;                    ///< of the `chunk_…` kinds
   std::uint64_t generation = 0;  ///< likewise
   std::error_code error;         ///< `chunk_failed`
-  std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path
+  std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path;
+                                 ///< `volume_…`: the volume's path
   Epoch epoch = 0;               ///< `converged`: the assignment converged to
 };
 
@@ -2488,6 +2563,9 @@ struct CleanUp {
   Partial partial;
 };
 
+/// Find out what each volume can do. `found` comes before the report, for each generation on one that was opened anew.
+struct Examine {};
+
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
   TransferId transfer;
@@ -2513,8 +2591,8 @@ struct Condemn {
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
                             action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
-                            action::ListHeld, action::CleanUp, action::StopFile, action::FreeIds, action::List,
-                            action::Unlist, action::Condemn, Event>;
+                            action::ListHeld, action::CleanUp, action::Examine, action::StopFile, action::FreeIds,
+                            action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -2541,6 +2619,11 @@ class ActionList {
     auto& event = std::get<Event>(actions_.back());
     event.error = outcome.error;
     event.subject = outcome.subject;
+  }
+
+  void notify_volume(EventKind kind, const std::string& path) {
+    notify(kind, {}, 0);
+    std::get<Event>(actions_.back()).subject = path;
   }
 
   std::vector<Action> actions_;
@@ -2697,6 +2780,9 @@ struct Copy {
   bool drained = false;                        ///< nobody has a pin on it
   bool unfit = false;                          ///< not to be served again: its removal has begun, or it is corrupt
   bool unchecked = false;                      ///< found by the start, and not to be served before it was checked
+  bool away = false;                           ///< its volume is: nothing is asked of it but what else tells it
+  bool told = false;                           ///< it has not been seen: some volume that is away may have it
+  bool missed = false;                         ///< it was served when its volume went away, and is wanted since
   std::unique_ptr<const std::string> corrupt;  ///< why it is; then it is set aside in the end
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
@@ -2748,7 +2834,7 @@ struct ChunkEntry {
     const Copy* newest = nullptr;
     for (const Copy& copy : copies) {
       if (copy.listed) return nullptr;
-      if (!copy.unchecked) continue;
+      if (!copy.unchecked || copy.away) continue;
       if (newest == nullptr || newest->generation.number < copy.generation.number) newest = &copy;
     }
     return newest;
@@ -2760,12 +2846,19 @@ struct ChunkEntry {
     return copy != nullptr && copy->operation == Copy::Operation::none && !copy->retry_at;
   }
 
+  /// It is wanted, and what it is is known to nobody but a volume that is away.
+  [[nodiscard]] bool lost() const {
+    if (!wanted || want) return false;
+    return std::any_of(copies.begin(), copies.end(), [](const Copy& copy) { return copy.missed; });
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
   [[nodiscard]] bool settled() const {
-    if ((wanted && want) || fetch) return false;
+    if ((wanted && want) || fetch || lost()) return false;
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
+      if (copy.away) return true;
       if (copy.listed && copy.operation == Copy::Operation::verify) return copy.mark == Copy::Mark::none;
       if (copy.operation != Copy::Operation::none) return false;
       return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
@@ -2780,7 +2873,7 @@ struct ChunkEntry {
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
     const bool is_unchecked = unchecked() != nullptr;
-    if (!want) return is_unchecked ? ChunkState::checking : ChunkState::ready;
+    if (!want) return is_unchecked ? ChunkState::checking : lost() ? ChunkState::waiting : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {
@@ -2799,6 +2892,10 @@ struct ChunkEntry {
 // garner/core/chunk_turns.hpp -------------------------------------------------------------------------------
 // Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk needs
 // is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
+
+// garner/core/chunk_volumes.hpp -----------------------------------------------------------------------------
+// The volumes that copies are on: which of them is away, what becomes of its copies then and when it is back, and when to
+// look again. Copies are gone through a few at a time. Where there is one volume, nothing of this happens.
 
 // garner/core/chunk_rules.hpp -------------------------------------------------------------------------------
 // The rules of one chunk: `step` compares what is wanted of it with what there is of it, and asks for what is missing.
@@ -2856,6 +2953,10 @@ class Tally {
       if (entry.want) missing_.count_missing(entry.want->dataset_id, sign);
     }
     for (const Copy& copy : entry.copies) {
+      if (copy.away) {
+        add(counts_.away, sign);
+        continue;
+      }
       budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
@@ -2880,6 +2981,7 @@ class Tally {
     status.checking = counts_.checking;
     status.draining = counts_.draining;
     status.removing = counts_.removing;
+    status.away = counts_.away;
     status.bytes_ready = bytes_ready_;
     status.bytes_reserved = budget_.reserved();
   }
@@ -2904,7 +3006,7 @@ class Tally {
 
   struct Counts {
     std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, checking = 0, draining = 0,
-                removing = 0;
+                removing = 0, away = 0;
   };
   Counts counts_;
   std::uint64_t bytes_ready_ = 0;
@@ -2966,10 +3068,30 @@ class ChunkRules : protected ActionList {
     touch(id, now, [this](ChunkEntry& entry) {
       leave_queue(entry);
       forget_failures(entry);
+      forget_missed(entry);
       entry.wanted = false;
       entry.want.reset();
       entry.content.reset();
     });
+  }
+
+  // ---- copies
+
+  Copy& add_copy(ChunkEntry& entry, const Generation& generation) {
+    Copy& copy = entry.copies.emplace_back(generation);
+    if (generation.volume < held_on_.size()) {
+      held_on_[generation.volume].insert(generation.id);
+      copy.away = volumes_[generation.volume].state == VolumeState::away;
+    }
+    return copy;
+  }
+
+  void erase_copy(ChunkEntry& entry, const Copy& copy) {
+    const Generation generation = copy.generation;
+    entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+    const bool is_last = std::none_of(entry.copies.begin(), entry.copies.end(),
+                                      [&](const Copy& other) { return other.generation.volume == generation.volume; });
+    if (is_last && generation.volume < held_on_.size()) held_on_[generation.volume].erase(generation.id);
   }
 
   // ---- what is done about it
@@ -2980,15 +3102,35 @@ class ChunkRules : protected ActionList {
       stop_fetch(entry);
     } else if (entry.want) {
       find_or_fetch(entry);
+    } else {
+      find_missed(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
     settle_unchecked(entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
-    // cut would leave neither.
+    // cut would leave neither. And while it is not known what is wanted, any copy may be that.
     const Copy* listed = entry.listed();
-    const bool is_safe = listed == nullptr || listed->mark == Copy::Mark::none;
+    const bool is_safe = !entry.lost() && (listed == nullptr || listed->mark == Copy::Mark::none);
     for (Copy& copy : entry.copies) {
+      if (copy.away || copy.told) continue;
       if (copy.listed || is_safe) settle_copy(copy);
+    }
+    forget_told(entry);
+  }
+
+  /// What was told of and is not where it might have been, once nobody needs to know any more what it is.
+  void forget_told(ChunkEntry& entry) {
+    for (std::size_t i = entry.copies.size(); i-- > 0 && !entry.lost();) {
+      const Copy& copy = entry.copies[i];
+      if (copy.told && !copy.away && copy.operation == Copy::Operation::none) erase_copy(entry, copy);
+    }
+  }
+
+  /// Asks what it is that is wanted: what is on a volume that is away may be described elsewhere.
+  void find_missed(ChunkEntry& entry) {
+    for (Copy& copy : entry.copies) {
+      const bool can_ask = copy.operation == Copy::Operation::none && !copy.retry_at && !closed_;
+      if (copy.missed && can_ask) begin(copy, Copy::Operation::describe);
     }
   }
 
@@ -3006,7 +3148,7 @@ class ChunkRules : protected ActionList {
     bool comparing = false;
     const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
     for (Copy& copy : entry.copies) {
-      if (copy.unfit || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
+      if (copy.unfit || copy.away || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
       if (copy.generation.dataset_id != entry.want->dataset_id) continue;
       if (copy.generation.block_range != entry.want->block_range) continue;
       if (copy.unchecked) {
@@ -3036,6 +3178,7 @@ class ChunkRules : protected ActionList {
     }
     leave_queue(entry);
     forget_failures(entry);
+    forget_missed(entry);
     entry.want.reset();
     stop_fetch(entry);
   }
@@ -3080,6 +3223,24 @@ class ChunkRules : protected ActionList {
       case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
       case Copy::Operation::check: return act(action::Verify{copy.generation, startup_depth()});
     }
+  }
+
+  /// Fetches anew from where it came from; without a description there is nothing to fetch it from. That comes from a
+  /// disk, so it is as little trusted as that.
+  void want_again(ChunkEntry& entry, const std::optional<DataChunk>& chunk) {
+    if (!is_fit(entry.copies.front().generation.id, chunk)) {
+      forget_missed(entry);
+      // An older copy that is served is better than none.
+      entry.wanted = entry.listed() != nullptr || entry.unchecked() != nullptr;
+      return;
+    }
+    const Wish wish(*chunk);
+    entry.want = wish.chunk;
+    entry.content = wish.content;
+  }
+
+  [[nodiscard]] bool is_fit(const ChunkId& id, const std::optional<DataChunk>& chunk) const {
+    return chunk && chunk->id == id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
   }
 
   // ---- fetching
@@ -3181,6 +3342,10 @@ class ChunkRules : protected ActionList {
     return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
   }
 
+  static void forget_missed(ChunkEntry& entry) {
+    for (Copy& copy : entry.copies) copy.missed = false;
+  }
+
   static bool can_start(const ChunkFetch& fetch) {
     return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
@@ -3200,6 +3365,8 @@ class ChunkRules : protected ActionList {
   const StartupCheck startup_check_;
   Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
+  std::vector<VolumeStatus> volumes_;
+  std::vector<std::set<ChunkId>> held_on_;  // by volume, which chunks have a copy there; none where there is one volume
   Tally tally_;
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
@@ -3231,9 +3398,216 @@ class ChunkRules : protected ActionList {
 
 namespace garner::core {
 
-class ChunkTurns : protected ChunkRules {
+class ChunkVolumes : protected ChunkRules {
  protected:
   using ChunkRules::ChunkRules;
+
+  /// Copies that one input goes through.
+  static constexpr std::size_t slice = 64;
+
+  void volumes_are(std::vector<VolumeStatus> volumes) {
+    volumes_ = std::move(volumes);
+    if (volumes_.size() > 1) held_on_.resize(volumes_.size());
+  }
+
+  // ---- copies
+
+  /// The copy that is found on a volume, if it is known. Who described it knew that some volume holds it, but not which.
+  Copy* known_copy(ChunkEntry& entry, const Generation& generation) {
+    if (Copy* copy = entry.copy(generation)) return copy;
+    const auto told_of = std::find_if(entry.copies.begin(), entry.copies.end(), [&](const Copy& copy) {
+      Generation there = copy.generation;
+      there.volume = generation.volume;
+      return copy.away && copy.told && there == generation;
+    });
+    if (told_of == entry.copies.end()) return nullptr;
+    const bool was_missed = std::exchange(told_of->missed, false);
+    const std::optional<ContentFingerprint> content = told_of->content;
+    if (told_of->operation == Copy::Operation::none) erase_copy(entry, *told_of);
+    Copy& copy = add_copy(entry, generation);
+    copy.content = content;
+    copy.missed = was_missed;
+    copy.drained = copy.away = true;  // for the moment
+    return &copy;
+  }
+
+  /// Its volume is back. What was served and is still wanted is served again: where that is what it holds no byte moves, and
+  /// where another version was asked for since, it is served until that one is there.
+  void come_back(ChunkEntry& entry, Copy& copy) {
+    if (!std::exchange(copy.away, false)) return;
+    copy.told = false;
+    copy.retry_at.reset();
+    if (!copy.missed || copy.unfit) return;
+    if (copy.unchecked) {  // and is to be, now
+      copy.missed = false;
+      return;
+    }
+    if (!entry.want) return serve(entry, copy);
+    forget_missed(entry);
+    if (Copy* older = entry.listed()) unlist(*older);
+    list(copy, entry.asked);
+  }
+
+  // ---- doubt
+
+  /// An operation of the store failed: it may be that a disk did. What says nothing of a disk is not asked about.
+  void doubt(std::error_code error) {
+    if (volumes_.size() < 2 || classify(error) != ErrorClass::local) return;
+    for (const errc other :
+         {errc::corrupt_chunk, errc::no_such_generation, errc::too_many_open_files, errc::policy_failed}) {
+      if (error == other) return;
+    }
+    in_doubt_ = true;
+  }
+
+  void examine_soon() { in_doubt_ = volumes_.size() > 1; }
+
+  /// Whether it is not known yet what the volumes can do, or not all of what follows from it is done.
+  [[nodiscard]] bool in_doubt() const noexcept { return in_doubt_ || examining_doubt_ || !sweeps_.empty(); }
+
+  /// When there is something to be done about volumes.
+  [[nodiscard]] std::optional<Instant> next_look() const {
+    if (!sweeps_.empty()) return Instant{};
+    return examine_at_;
+  }
+
+  /// Whether some volume has not been seen since the start.
+  [[nodiscard]] bool any_unseen() const {
+    return std::any_of(volumes_.begin(), volumes_.end(), [](const auto& volume) { return volume.openings == 0; });
+  }
+
+  /// Goes on with what is to be done; examines where that is due. Not before all is done that the last time showed: what
+  /// comes back then comes to copies that are away.
+  void attend_volumes(Instant now) {
+    sweep(now);
+    const bool is_due = in_doubt_ || (any_unhealthy() && !examine_at_);
+    if (!is_due || examining_ || !sweeps_.empty()) return;
+    examining_ = true;
+    examining_doubt_ = std::exchange(in_doubt_, false);
+    examine_at_.reset();
+    adopted_.clear();
+    act(action::Examine{});
+  }
+
+  void take_examination(const std::vector<VolumeStatus>& volumes, Instant now) {
+    examining_ = examining_doubt_ = false;
+    adopted_.clear();
+    for (std::uint32_t index = 0; index < std::min(volumes.size(), volumes_.size()); ++index) {
+      const VolumeStatus& is = volumes[index];
+      const VolumeStatus was = std::exchange(volumes_[index], is);
+      if (was.state == is.state) continue;
+      looks_ = 0;
+      tell(is);
+      if (is.state == VolumeState::away) {
+        sweeps_.push_back({index, Change::went_away, std::nullopt});
+      } else if (was.state == VolumeState::away) {
+        const Change change = was.openings == is.openings ? Change::came_back : Change::was_opened;
+        sweeps_.push_back({index, change, std::nullopt});
+        litter_ = true;
+      }
+    }
+    if (!any_unseen()) deleted_unseen_.clear();
+    watch_volumes(now);
+  }
+
+  /// Looks again at what is not healthy: soon at first, and then less and less often.
+  void watch_volumes(Instant now) {
+    examine_at_.reset();
+    if (!any_unhealthy()) return;
+    examine_at_ =
+        now + options_.min_backoff + Backoff{options_.min_backoff, options_.no_space_retry}.delay(looks_++, random_);
+  }
+
+  /// The store found out by itself that something cannot be put there.
+  void note_read_only(const std::vector<VolumeStatus>& volumes, Instant now) {
+    for (std::size_t index = 0; index < std::min(volumes.size(), volumes_.size()); ++index) {
+      const bool is_news =
+          volumes_[index].state == VolumeState::healthy && volumes[index].state == VolumeState::read_only;
+      if (!is_news || examining_) continue;
+      volumes_[index].state = VolumeState::read_only;
+      tell(volumes_[index]);
+      watch_volumes(now);
+    }
+  }
+
+  std::optional<Instant> examine_at_;
+  std::set<ChunkId> adopted_;         ///< found by the examination that is under way, and wanted since
+  std::set<ChunkId> deleted_unseen_;  ///< since the start, while some volume has not been seen
+
+ private:
+  enum class Change : std::uint8_t { went_away, came_back, was_opened };
+  struct Sweep {
+    std::uint32_t volume;
+    Change change;
+    std::optional<ChunkId> last;
+  };
+
+  [[nodiscard]] bool any_unhealthy() const {
+    return volumes_.size() > 1 && std::any_of(volumes_.begin(), volumes_.end(), [](const VolumeStatus& volume) {
+             return volume.state != VolumeState::healthy;
+           });
+  }
+
+  void tell(const VolumeStatus& volume) {
+    switch (volume.state) {
+      case VolumeState::healthy: return notify_volume(EventKind::volume_healthy, volume.path);
+      case VolumeState::read_only: return notify_volume(EventKind::volume_read_only, volume.path);
+      case VolumeState::away: return notify_volume(EventKind::volume_away, volume.path);
+    }
+  }
+
+  void sweep(Instant now) {
+    for (std::size_t left = slice; left > 0 && !sweeps_.empty(); --left) {
+      Sweep& sweep = sweeps_.front();
+      const std::set<ChunkId>& ids = held_on_[sweep.volume];
+      const auto at = sweep.last ? ids.upper_bound(*sweep.last) : ids.begin();
+      if (at == ids.end()) {
+        sweeps_.erase(sweeps_.begin());
+        continue;
+      }
+      const ChunkId id = *(sweep.last = *at);
+      touch(id, now, [&, volume = sweep.volume, change = sweep.change](ChunkEntry& entry) {
+        for (std::size_t i = entry.copies.size(); i-- > 0;) {
+          if (entry.copies[i].generation.volume == volume) apply(change, entry, entry.copies[i]);
+        }
+      });
+    }
+  }
+
+  void apply(Change change, ChunkEntry& entry, Copy& copy) {
+    if (change == Change::came_back) return come_back(entry, copy);
+    if (change == Change::went_away) return set_aside(entry, copy);
+    if (!copy.away) return;
+    // It is not on its volume any more: taken for one that is to be removed, which then finds nothing; one that nobody has
+    // seen is forgotten.
+    copy.away = false;
+    copy.unfit = true;
+    copy.retry_at.reset();
+  }
+
+  void set_aside(ChunkEntry& entry, Copy& copy) {
+    if (copy.away) return;
+    copy.away = true;
+    copy.retry_at.reset();
+    if (!copy.listed && !copy.unchecked) return;
+    if (copy.listed) unlist(copy);
+    copy.missed = entry.wanted;
+  }
+
+  std::vector<Sweep> sweeps_;
+  bool in_doubt_ = false;
+  bool examining_ = false;
+  bool examining_doubt_ = false;
+  std::uint64_t looks_ = 0;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+class ChunkTurns : protected ChunkVolumes {
+ protected:
+  using ChunkVolumes::ChunkVolumes;
 
   /// As `touch`, and then hands out what may have become free.
   template <class Change>
@@ -3246,6 +3620,7 @@ class ChunkTurns : protected ChunkRules {
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
     if (closed_) return;
+    attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
     while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
       const std::optional<ChunkId> id = tally_.queue().front();
@@ -3318,6 +3693,8 @@ class ChunkTurns : protected ChunkRules {
         return;
       }
       notify_failure(generation.id, generation.number, outcome);
+      if (!copy.away) doubt(outcome.error);
+      if (copy.away && operation != Copy::Operation::describe) return;
       // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
       if (closed_ && operation == Copy::Operation::remove) return;
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
@@ -3399,24 +3776,27 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
-      if (startup_check_ != StartupCheck::names) {
-        entry.wanted = true;
+      const bool is_newest = std::all_of(entry.copies.begin(), entry.copies.end(), [&](const Copy& other) {
+        return !(other.listed || other.missed) || other.generation.number <= generation.number;
+      });
+      Copy& copy = add_copy(entry, generation);
+      copy.drained = true;
+      copy.told = copy.away;
+      if (startup_check_ != StartupCheck::names && !copy.away) {
+        entry.wanted = copy.unchecked = true;
         entry.asked = asked;
-        entry.copies.emplace_back(generation);
-        entry.copies.back().drained = entry.copies.back().unchecked = true;
         return;
       }
-      Copy* older = entry.listed();
-      if (older != nullptr && older->generation.number > generation.number) {
-        entry.copies.emplace_back(generation);
-        entry.copies.back().drained = true;
-        return;
-      }
-      if (older != nullptr) unlist(*older);
+      if (!is_newest) return;
+      forget_missed(entry);
       entry.wanted = true;
       entry.asked = asked;
-      entry.copies.emplace_back(generation);
-      list(entry.copies.back(), asked);
+      if (copy.away) {
+        copy.missed = true;
+        return;
+      }
+      if (Copy* older = entry.listed()) unlist(*older);
+      list(copy, asked);
     });
   }
 
@@ -3425,20 +3805,27 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, recovery.last_generation);
     constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
     if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
+    if (options_.staging_ttl <= std::chrono::nanoseconds::zero()) drop_partial();
     litter_ = true;
+    watch_volumes(now);
     pump(now);
   }
+
+  /// Before anything is recovered; where there is one, or the store has none, nothing of all that follows happens.
+  void volumes_are(std::vector<VolumeStatus> volumes) { ChunkVolumes::volumes_are(std::move(volumes)); }
 
   // ---- calls
 
   void download(const Wish& wish, Instant now) {
     if (closed_) return;
+    deleted_unseen_.erase(wish.chunk->id);
     want(wish, now);
     pump(now);
   }
 
   void remove(const ChunkId& id, Instant now) {
     if (closed_) return;
+    if (epoch_ == 0 && any_unseen()) deleted_unseen_.insert(id);
     unwant(id, now);
     pump(now);
   }
@@ -3447,6 +3834,7 @@ class ChunkTable : private ChunkTurns {
   Epoch assign(const std::vector<Wish>& wishes, Instant now) {
     if (closed_) return epoch_;
     ++epoch_;
+    deleted_unseen_.clear();
     for (const Wish& wish : wishes) {
       want(wish, now);
       entries_[wish.chunk->id].assigned = epoch_;
@@ -3460,10 +3848,12 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last. Takes
+  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last, and
+  /// looks at the volumes. Takes
   /// them; what is then in `ids` is to be freed.
   void verify(std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
+    examine_soon();
     scrub_.begin(ids, false, now);
     pump(now);
   }
@@ -3492,6 +3882,7 @@ class ChunkTable : private ChunkTurns {
 
   void woken(Instant now) {
     if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    if (examine_at_ && *examine_at_ <= now) examine_at_.reset();
     if (partial_until_ && *partial_until_ <= now) drop_partial();
     while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
       touch(*id, now, [now](ChunkEntry& entry) {
@@ -3509,6 +3900,7 @@ class ChunkTable : private ChunkTurns {
 
   void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       entry.fetch->phase = ChunkFetch::Phase::transferring;
       if (!outcome.ok()) {
@@ -3520,6 +3912,7 @@ class ChunkTable : private ChunkTurns {
 
   void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
     --moving_files_;
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       ChunkFetch& fetch = *entry.fetch;
       if (outcome.ok()) return fetch.file_done(transfer);
@@ -3549,6 +3942,7 @@ class ChunkTable : private ChunkTurns {
 
   void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       if (!outcome.ok()) {
         entry.fetch->failure = outcome;
@@ -3557,18 +3951,21 @@ class ChunkTable : private ChunkTurns {
         return;
       }
       ++chunks_published_;
-      entry.copies.emplace_back(generation);
-      Copy& copy = entry.copies.back();
+      // Its volume may have been opened anew meanwhile, and have told of it.
+      Copy* known = entry.copy(generation);
+      Copy& copy = known != nullptr ? *known : add_copy(entry, generation);
       copy.content = entry.fetch->content();
-      copy.drained = true;  // nobody has seen it yet
+      copy.drained = !copy.listed;  // nobody has seen it yet
       drop_fetch(entry);
-      if (entry.want && copy.holds(entry.content, declared_bytes(*entry.want))) serve(entry, copy);
+      if (entry.want && !copy.away && !copy.unfit && copy.holds(entry.content, declared_bytes(*entry.want)))
+        serve(entry, copy);
     });
   }
 
   /// With an error, something is left to be cleaned up.
   void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
   }
 
@@ -3578,6 +3975,7 @@ class ChunkTable : private ChunkTurns {
     if (outcome.ok()) {
       failed_clean_ups_ = 0;
     } else {
+      doubt(outcome.error);
       litter_ = true;
       clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
     }
@@ -3606,7 +4004,7 @@ class ChunkTable : private ChunkTurns {
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
       if (copy.corrupt) ++chunks_quarantined_;
-      entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+      erase_copy(entry, copy);
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
     });
@@ -3619,9 +4017,23 @@ class ChunkTable : private ChunkTurns {
                  Instant now) {
     constexpr std::uint64_t max_failures = 3;
     const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
-    const bool again = !outcome.ok() && !is_certain && failures_of(generation) < max_failures;
-    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry&, Copy& copy) {
+    ChunkEntry& of = entries_.at(generation.id);
+    const Copy& asked = *of.copy(generation);
+    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under these
+    // options can be under others.
+    const bool may_yet = of.lost() && (asked.away || any_unseen());
+    const bool is_of_use = outcome.ok() && (!may_yet || is_fit(generation.id, chunk));
+    const bool is_moot = asked.told && !asked.away && !asked.missed;
+    const bool is_open = may_yet || asked.away || (!is_certain && failures_of(generation) < max_failures);
+    const bool again = !is_of_use && is_open && !is_moot;
+    // What is wrong with a description elsewhere is not wrong with the chunk.
+    const bool is_own = !outcome.ok() && !is_certain;
+    const Outcome told = is_own ? outcome : Outcome{errc::io_error, "chunk " + generation.id.to_hex(), std::nullopt};
+    operation_done(generation, again ? told : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
       copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
+      if (!copy.missed || !entry.lost()) return;
+      if (!chunk) notify_failure(generation.id, generation.number, outcome);
+      want_again(entry, chunk);
     });
   }
 
@@ -3638,6 +4050,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
+      doubt(outcome.error);
       if (is_wrong(outcome)) condemn(entry, copy, outcome, chunk);
     });
   }
@@ -3649,18 +4062,58 @@ class ChunkTable : private ChunkTurns {
     pump(now);
   }
 
+  // ---- volumes
+
+  /// What the store has told of its volumes by the way.
+  void volumes_told(const std::vector<VolumeStatus>& volumes, Instant now) {
+    note_read_only(volumes, now);
+    pump(now);
+  }
+
+  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by a
+  /// start; but once an assignment has been made, nothing is wanted that it does not name.
+  void found(const Generation& generation, Instant now) {
+    last_generation_ = std::max(last_generation_, generation.number);
+    touch(generation.id, now, [&](ChunkEntry& entry) {
+      if (Copy* copy = known_copy(entry, generation)) return come_back(entry, *copy);
+      const bool is_unknown = entry.empty();
+      if (is_unknown && closed_) return;  // as it is, for the next start
+      Copy* listed = entry.listed();
+      const bool is_newer = adopted_.contains(generation.id) && listed != nullptr && !entry.want &&
+                            listed->generation.number < generation.number;
+      if (is_newer) unlist(*listed);
+      Copy& copy = add_copy(entry, generation);
+      copy.away = false;
+      copy.drained = true;
+      const bool is_adopted = is_unknown && epoch_ == 0 && !deleted_unseen_.contains(generation.id);
+      if (!is_adopted && !is_newer) return;
+      adopted_.insert(generation.id);
+      entry.wanted = true;
+      if (is_unknown) entry.asked = ++asked_;
+      list(copy, entry.asked);
+    });
+    pump(now);
+  }
+
+  void examined(const std::vector<VolumeStatus>& volumes, Instant now) {
+    --unreported_;
+    take_examination(volumes, now);
+    end_parking(now);
+  }
+
   // ---- questions
 
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_)}) {
+    for (const std::optional<Instant>& at :
+         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
   }
   /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_; }
+  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_ && !in_doubt(); }
   /// Whether every action has been reported on.
   [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }
@@ -3700,17 +4153,13 @@ class ChunkTable : private ChunkTurns {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
-  [[nodiscard]] bool is_fetchable(const Generation& generation, const std::optional<DataChunk>& chunk) const {
-    return chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-  }
-
   /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
   /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;
     const bool is_lost =
-        is_wrong(outcome) || (outcome.error == errc::io_error && is_fetchable(checked.generation, chunk) &&
+        is_wrong(outcome) || (outcome.error == errc::io_error && is_fit(checked.generation.id, chunk) &&
                               checked.failures + 1 >= max_failures);
     const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
     const Generation generation = checked.generation;
@@ -3718,6 +4167,8 @@ class ChunkTable : private ChunkTurns {
       if (is_lost) {
         notify_failure(generation.id, generation.number, outcome);
         condemn(entry, copy, outcome, chunk);
+      } else if (copy.away) {
+        // When its volume is back it is checked again.
       } else if (!outcome.ok()) {
         copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
       } else if (std::exchange(copy.unchecked, false)) {
@@ -3742,16 +4193,9 @@ class ChunkTable : private ChunkTurns {
       for (Copy& other : entry.copies) other.unfit = true;
     }
     if (!entry.wanted || entry.want) return;
-    // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-    // It comes from the disk, so it is as little trusted as that.
-    const bool fetchable = is_fetchable(copy.generation, chunk);
-    // Of several that the start found an older one may still be whole.
-    entry.wanted = fetchable || entry.unchecked() != nullptr;
-    if (fetchable) {
-      const Wish wish(*chunk);
-      entry.want = wish.chunk;
-      entry.content = wish.content;
-    }
+    if (is_fit(copy.generation.id, chunk)) return want_again(entry, chunk);
+    // Of several that the start found an older one may still be whole, or one that is away.
+    entry.wanted = entry.unchecked() != nullptr || entry.lost();
   }
 };
 
@@ -4088,6 +4532,18 @@ class StoreCalls {
     std::optional<StoreUsage> usage;
     guarded([&] { usage = storage_.usage(); });
     return usage;
+  }
+
+  /// None where the storage has none.
+  std::vector<VolumeStatus> volumes() const {
+    std::vector<VolumeStatus> volumes;
+    if constexpr (VolumeStorage<S>) guarded([&] { volumes = storage_.volumes(); });
+    return volumes;
+  }
+  std::vector<VolumeStatus> examine(const std::function<void(const Generation&)>& found) {
+    std::vector<VolumeStatus> volumes;
+    if constexpr (VolumeStorage<S>) guarded([&] { volumes = storage_.examine(found); });
+    return volumes;
   }
 
   core::Outcome clean_up(Partial partial) {
@@ -4585,15 +5041,23 @@ class Performer {
     return usage_;
   }
 
+  [[nodiscard]] std::vector<VolumeStatus> volumes() const {
+    const std::scoped_lock lock(usage_mutex_);
+    return volumes_;
+  }
+
   /// Blocks.
   void refresh_usage() {
     // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
     const std::uint64_t staged = transfers_.staged();
     const std::optional<StoreUsage> usage = store_.usage();
     if (!usage) return;
+    std::vector<VolumeStatus> volumes = store_.volumes();
+    if (volumes.size() > 1) report(&core::ChunkTable::volumes_told, volumes);
     {
       const std::scoped_lock lock(usage_mutex_);
       usage_ = *usage;
+      volumes_.swap(volumes);
     }
     report(&core::ChunkTable::measured, *usage, staged);
   }
@@ -4694,6 +5158,14 @@ class Performer {
   }
 
   void perform(core::action::FreeIds& action) { std::vector<ChunkId>().swap(action.ids); }
+  void perform(core::action::Examine& /*action*/) {
+    engine_.spawn([this] {
+      const std::vector<VolumeStatus> volumes =
+          store_.examine([this](const Generation& generation) { report(&core::ChunkTable::found, generation); });
+      refresh_usage();
+      report(&core::ChunkTable::examined, volumes);
+    });
+  }
 
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
@@ -4713,6 +5185,7 @@ class Performer {
   std::atomic<std::uint64_t> bytes_verified_{0};
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
+  std::vector<VolumeStatus> volumes_;
 };
 
 }  // namespace garner::detail
@@ -4893,9 +5366,9 @@ class Engine final : public DrainListener {
     status.bytes_resumed = transfers.resumed();
     status.bytes_wasted = transfers.wasted();
     const StoreUsage usage = performer_.usage();
-    status.store_bytes_used = usage.bytes_used;
-    status.store_bytes_free = usage.bytes_free;
+    std::tie(status.store_bytes_used, status.store_bytes_free) = std::pair(usage.bytes_used, usage.bytes_free);
     status.bytes_verified = performer_.bytes_verified();
+    status.volumes = performer_.volumes();
     const std::scoped_lock lock(mutex_);
     table_.fill(status);
     status.converged = converged_;
@@ -4942,11 +5415,21 @@ class Engine final : public DrainListener {
 
   void recover() {
     Recovery recovery;
+    const auto take = [this](const Generation& generation) {
+      table_.recovered(generation);
+      take_actions();
+    };
     const std::error_code thrown = guarded([&] {
-      recovery = host_->storage.recover([this](const Generation& generation) {
-        table_.recovered(generation);
-        take_actions();
-      });
+      if constexpr (VolumeStorage<S>) {
+        if (host_->storage.volumes().size() > 1) {
+          std::vector<Generation> all;  // which volumes are away is known when all have been read
+          recovery = host_->storage.recover([&all](const Generation& generation) { all.push_back(generation); });
+          table_.volumes_are(host_->storage.volumes());
+          std::for_each(all.begin(), all.end(), take);
+          return;
+        }
+      }
+      recovery = host_->storage.recover(take);
     });
     if (thrown) recovery.error = thrown;
     if (recovery.error) {
@@ -5280,9 +5763,10 @@ class DataManager<S, D, E> {
   /// Changes the limits while it runs. Options that are fixed at construction are ignored.
   void set_options(Options options) { engine_.set_options(options); }
 
-  /// Asks for everything that is held to be re-read and compared with what was published, in the background and as fast
-  /// as it goes; a pass that is running begins anew. What is corrupt is not served any more, is told as a `chunk_failed`
-  /// event, and is fetched anew; `Status::scrub` tells how far it is.
+  /// Asks for everything that is held to be re-read and compared with what was published, and for every disk of a store
+  /// of several to be looked at, in the background and as fast as it goes; a pass that is running begins anew. What is
+  /// corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew; `Status::scrub` tells how far
+  /// it is.
   void verify() {
     std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
@@ -5332,8 +5816,8 @@ DataManager(S, D, E, Options) -> DataManager<S, D, E>;
 // The policies.
 
 // garner/storage/filesystem_storage.hpp ---------------------------------------------------------------------
-// FilesystemStorage, the default Storage: one directory of a real file system. What it does there is in
-// store_protocol.hpp; here is how it comes to the directory.
+// FilesystemStorage, the default Storage: a directory of a real file system, or several of them. What it does there is in
+// store_protocol.hpp, how it chooses in store_volumes.hpp; here is how it comes to the directories.
 
 // garner/storage/posix_file_system.hpp ----------------------------------------------------------------------
 // A directory of a Linux file system as a `FileSystem`: everything is opened relative to the root's descriptor, one
@@ -5764,11 +6248,14 @@ namespace garner::store_layout {
 inline constexpr const char* lock_file = "LOCK";
 inline constexpr const char* format_file = "FORMAT";
 inline constexpr const char* new_format_file = "FORMAT.new";  ///< renamed to `FORMAT` when it is whole
+inline constexpr const char* probe_file = "PROBE";            ///< written to find out whether that is possible
+inline constexpr std::string_view stride_prefix = "STRIDE.";  ///< then a number: see `BasicVolumes::recover`
 inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
 inline constexpr const char* quarantine_directory = "quarantine";
+inline constexpr const char* descriptions_directory = "descriptions";  ///< of what is on other volumes
 inline constexpr const char* lost_suffix = ".lost";  ///< of a dataset's directory, while its name is made durable
 inline constexpr const char* boot_file = "boot";     ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
@@ -5871,6 +6358,11 @@ inline std::optional<Generation> parse_chunk_name(std::string_view name, const D
   return generation;
 }
 
+/// A generation's directory, below a data directory.
+inline std::filesystem::path chunk_path(const Generation& generation) {
+  return std::filesystem::path(chunks_directory) / dataset_name(generation.dataset_id) / chunk_name(generation);
+}
+
 /// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
 /// most 213 bytes.
 inline std::string qualified_name(const Generation& generation) {
@@ -5912,13 +6404,17 @@ inline std::optional<StagingName> parse_staging_name(std::string_view name) noex
 
 }  // namespace garner::store_layout
 
-// garner/storage/store_protocol.hpp -------------------------------------------------------------------------
-// The store's protocol: in which order things are written, synced and renamed so that a power cut at any moment leaves
-// whole generations or none. It is a Storage over any FileSystem; `FilesystemStorage` is it on a real one.
+// garner/storage/store_volumes.hpp --------------------------------------------------------------------------
+// A store of several volumes, each of them a complete data directory by itself: which of them takes what comes in. A
+// store of one is that one, and nothing else. One volume is in store_volume.hpp.
 
-// garner/storage/chunk_descriptor.hpp -----------------------------------------------------------------------
-// `chunk.json`, which lies beside a chunk's files: the description, and the size and digests found in each file.
-// Written once, before the chunk is published; read when someone asks, and then not trusted. No file is touched here.
+// garner/storage/staging.hpp --------------------------------------------------------------------------------
+// A generation while it is being fetched: its directory in `staging/`, and its files, each of which is checked and
+// synced through the descriptor that wrote it. What becomes of it, the store decides (store_protocol.hpp).
+
+// garner/storage/checkpoint.hpp -----------------------------------------------------------------------------
+// The note beside a staged file that lets another run go on with it: how many of its bytes are right, their digest, and
+// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a disk.
 
 // garner/storage/digest_stream.hpp --------------------------------------------------------------------------
 // Digests of a file while its bytes go by: XXH3-128 always, which finds bad disks at the speed of memory, and the one
@@ -6016,6 +6512,67 @@ class DigestStream {
 };
 
 }  // namespace garner
+
+namespace garner::detail {
+
+/// Nobody has synced the bytes, and after a power cut some of them may be zeros, or there may be fewer: what counts is
+/// what has the digest.
+struct Checkpoint {
+  static constexpr std::size_t max_size = std::size_t{16} << 10;  ///< bytes of a note
+
+  std::uint64_t size = 0;  ///< bytes
+  Xxh3 xxh3{};             ///< of so many bytes
+  std::string asked;       ///< of the file: `asked_of`
+  std::string origin;      ///< the user's own text
+};
+
+/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn: the
+/// next one is written before the last one is taken away.
+inline std::string checkpoint_name(std::string_view file, bool second) {
+  DigestStream digest;
+  digest.update(std::as_bytes(std::span(file)));
+  const Xxh3 hash = digest.xxh3();
+  return (second ? ".checkpoint-2-" : ".checkpoint-1-") + format_hex(hash.data(), hash.size());
+}
+
+/// What a description asks of a file, in one line.
+inline std::string asked_of(const FileSource& source) {
+  return (source.size ? std::to_string(*source.size) : std::string("any")) + ' ' +
+         (source.digest ? source.digest->to_string() : std::string("any"));
+}
+
+inline std::string encode_checkpoint(const Checkpoint& checkpoint) {
+  return std::to_string(checkpoint.size) + '\n' + format_hex(checkpoint.xxh3.data(), checkpoint.xxh3.size()) + '\n' +
+         checkpoint.asked + '\n' + checkpoint.origin + "\nend\n";
+}
+
+/// Nothing where `note` is not a whole one.
+inline std::optional<Checkpoint> decode_checkpoint(std::string_view note) {
+  constexpr std::string_view end = "\nend\n";
+  if (note.size() > Checkpoint::max_size || !note.ends_with(end)) return std::nullopt;
+  note.remove_suffix(end.size());
+  std::array<std::string_view, 3> lines;
+  for (std::string_view& line : lines) {
+    const std::size_t stop = note.find('\n');
+    if (stop == std::string_view::npos) return std::nullopt;
+    line = note.substr(0, stop);
+    note.remove_prefix(stop + 1);
+  }
+  Checkpoint checkpoint;
+  const char* const last = lines[0].data() + lines[0].size();
+  const auto [stop, error] = std::from_chars(lines[0].data(), last, checkpoint.size);
+  if (error != std::errc() || stop != last) return std::nullopt;
+  if (!parse_hex(lines[1], checkpoint.xxh3.data(), checkpoint.xxh3.size())) return std::nullopt;
+  checkpoint.asked = lines[2];
+  checkpoint.origin = note;
+  return checkpoint;
+}
+
+}  // namespace garner::detail
+
+// garner/storage/chunk_descriptor.hpp -----------------------------------------------------------------------
+// `chunk.json`, which lies beside a chunk's files: the description, and the size and digests found in each file.
+// Written once, before the chunk is published; read when someone asks, and then not trusted. No file is touched here.
 
 namespace garner {
 
@@ -6240,71 +6797,6 @@ inline bool agrees(const ChunkDescriptor& descriptor, const Generation& generati
 
 }  // namespace garner
 
-// garner/storage/staging.hpp --------------------------------------------------------------------------------
-// A generation while it is being fetched: its directory in `staging/`, and its files, each of which is checked and
-// synced through the descriptor that wrote it. What becomes of it, the store decides (store_protocol.hpp).
-
-// garner/storage/checkpoint.hpp -----------------------------------------------------------------------------
-// The note beside a staged file that lets another run go on with it: how many of its bytes are right, their digest, and
-// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a disk.
-
-namespace garner::detail {
-
-/// Nobody has synced the bytes, and after a power cut some of them may be zeros, or there may be fewer: what counts is
-/// what has the digest.
-struct Checkpoint {
-  static constexpr std::size_t max_size = std::size_t{16} << 10;  ///< bytes of a note
-
-  std::uint64_t size = 0;  ///< bytes
-  Xxh3 xxh3{};             ///< of so many bytes
-  std::string asked;       ///< of the file: `asked_of`
-  std::string origin;      ///< the user's own text
-};
-
-/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn: the
-/// next one is written before the last one is taken away.
-inline std::string checkpoint_name(std::string_view file, bool second) {
-  DigestStream digest;
-  digest.update(std::as_bytes(std::span(file)));
-  const Xxh3 hash = digest.xxh3();
-  return (second ? ".checkpoint-2-" : ".checkpoint-1-") + format_hex(hash.data(), hash.size());
-}
-
-/// What a description asks of a file, in one line.
-inline std::string asked_of(const FileSource& source) {
-  return (source.size ? std::to_string(*source.size) : std::string("any")) + ' ' +
-         (source.digest ? source.digest->to_string() : std::string("any"));
-}
-
-inline std::string encode_checkpoint(const Checkpoint& checkpoint) {
-  return std::to_string(checkpoint.size) + '\n' + format_hex(checkpoint.xxh3.data(), checkpoint.xxh3.size()) + '\n' +
-         checkpoint.asked + '\n' + checkpoint.origin + "\nend\n";
-}
-
-/// Nothing where `note` is not a whole one.
-inline std::optional<Checkpoint> decode_checkpoint(std::string_view note) {
-  constexpr std::string_view end = "\nend\n";
-  if (note.size() > Checkpoint::max_size || !note.ends_with(end)) return std::nullopt;
-  note.remove_suffix(end.size());
-  std::array<std::string_view, 3> lines;
-  for (std::string_view& line : lines) {
-    const std::size_t stop = note.find('\n');
-    if (stop == std::string_view::npos) return std::nullopt;
-    line = note.substr(0, stop);
-    note.remove_prefix(stop + 1);
-  }
-  Checkpoint checkpoint;
-  const char* const last = lines[0].data() + lines[0].size();
-  const auto [stop, error] = std::from_chars(lines[0].data(), last, checkpoint.size);
-  if (error != std::errc() || stop != last) return std::nullopt;
-  if (!parse_hex(lines[1], checkpoint.xxh3.data(), checkpoint.xxh3.size())) return std::nullopt;
-  checkpoint.asked = lines[2];
-  checkpoint.origin = note;
-  return checkpoint;
-}
-
-}  // namespace garner::detail
-
 // garner/storage/store_root.hpp -----------------------------------------------------------------------------
 // A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
 // of the store's protocol is made of: a small file written or read, a tree removed little by little.
@@ -6386,6 +6878,48 @@ class StoreRoot {
   /// files, where known.
   std::error_code remove_tree(const Directory& parent, const std::string& name, std::uint64_t bytes = UINT64_MAX) {
     return remove_tree(parent, name, bytes, max_depth);
+  }
+
+  /// The greatest stride that was written down here; 0 where none was.
+  std::uint64_t read_stride() {
+    std::uint64_t greatest = 0;
+    fs_.list(fs_.root(), [&greatest](std::string_view name, EntryKind /*kind*/) {
+      if (!name.starts_with(store_layout::stride_prefix)) return;
+      name.remove_prefix(store_layout::stride_prefix.size());
+      greatest = std::max(greatest, detail::parse_generation(name).value_or(0));
+    });
+    return greatest;
+  }
+
+  /// Durably, in the place of `before`.
+  std::error_code write_stride(std::uint64_t stride, std::uint64_t before) {
+    const auto name = [](std::uint64_t number) {
+      return std::string(store_layout::stride_prefix) + std::to_string(number);
+    };
+    std::error_code ec;
+    File file = fs_.create_file(fs_.root(), name(stride), ec);
+    if (!ec) ec = fs_.close(file);
+    if (!ec) ec = sync_directory(fs_.root());
+    if (!ec && before != 0) ec = fs_.remove_file(fs_.root(), name(before));
+    return ec;
+  }
+
+  /// Whether what is here can still be found and read. What the kernel remembers it gives without asking the disk.
+  std::error_code probe_reading() {
+    std::error_code ec = fs_.list(fs_.root(), [](std::string_view, EntryKind) {});
+    const std::string text =
+        ec ? std::string()
+           : read_small_file(fs_.root(), store_layout::format_file, store_layout::format_text.size(), ec);
+    return !ec && text != store_layout::format_text ? make_error_code(errc::unknown_format) : ec;
+  }
+
+  /// Whether something can still be written here and made durable. A full disk can.
+  std::error_code probe_writing() {
+    std::error_code ec = unless_missing(fs_.remove_file(fs_.root(), store_layout::probe_file));
+    if (!ec) ec = write_small_file(fs_.root(), store_layout::probe_file, store_layout::format_text);
+    const std::error_code removed = unless_missing(fs_.remove_file(fs_.root(), store_layout::probe_file));
+    if (!ec || classify(ec) == ErrorClass::no_space) ec = removed;
+    return ec;
   }
 
   /// `ec`, but none where it says that there was nothing.
@@ -6507,6 +7041,7 @@ struct StagingArea {
   typename F::Directory directory;
 
   std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
+  std::atomic<std::uint64_t> taken{0};    ///< bytes that its files have taken of what is free
 
   std::mutex mutex;                        ///< guards the next three; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
@@ -6602,6 +7137,7 @@ class BasicStagedFile {
     if (ec) return ec;
     digests_->update(bytes);
     size_ += bytes.size();
+    note_taken();
     return {};
   }
 
@@ -6717,9 +7253,17 @@ class BasicStagedFile {
 
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
-    const std::error_code ec = size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    const bool is_large = size >= reserve_from;
+    const std::error_code ec = is_large ? area_->root->fs().reserve(file_, size) : std::error_code();
     if (ec == errc::no_space) area_->met_no_space = true;
+    reserved_ = is_large && !ec ? size : 0;
+    note_taken();
     return ec;
+  }
+
+  void note_taken() {
+    const std::uint64_t taken = std::max(size_, reserved_);
+    area_->taken += taken - std::exchange(taken_, taken);
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;
@@ -6727,6 +7271,8 @@ class BasicStagedFile {
   FileSource asked_;
   typename F::File file_;
   std::uint64_t size_ = 0;
+  std::uint64_t reserved_ = 0;
+  std::uint64_t taken_ = 0;
   std::string origin_;
   bool second_ = false;  ///< of the two names of its checkpoint, the one in use
   std::optional<DigestStream> digests_;
@@ -6768,6 +7314,8 @@ class BasicStaging {
  private:
   template <FileSystem>
   friend class BasicStore;
+  template <FileSystem>
+  friend class BasicVolumes;
 
   explicit BasicStaging(std::shared_ptr<detail::StagingArea<F>> area) : area_(std::move(area)) {}
 
@@ -6794,6 +7342,10 @@ class BasicStaging {
 };
 
 }  // namespace garner
+
+// garner/storage/store_protocol.hpp -------------------------------------------------------------------------
+// The store's protocol: in which order things are written, synced and renamed so that a power cut at any moment leaves
+// whole generations or none. It is a Storage over any FileSystem; `FilesystemStorage` is it on a real one.
 
 // garner/storage/store_datasets.hpp -------------------------------------------------------------------------
 // The directories of `chunks/`, one for each dataset, while they are used: how one is made durable before anything is
@@ -7172,6 +7724,20 @@ class StoreReader {
     return ec ? DataChunk() : descriptor.described();
   }
 
+  /// The bytes of `chunk.json`, whatever they are.
+  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(generation, ec);
+    return ec ? std::string()
+              : root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+  }
+
+  /// Whether it is in `chunks/`, doomed or not.
+  [[nodiscard]] bool holds(const Generation& generation) const {
+    std::error_code ec;
+    const Directory directory = open(generation, ec);
+    return !ec;
+  }
+
   /// As `BasicStore` says.
   std::error_code verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
     std::error_code ec;
@@ -7417,7 +7983,10 @@ struct StoreScan {
 template <FileSystem F>
 class StoreScanner {
  public:
-  StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
+  /// `known`: names in `doomed/` that are no leftovers, and are found like all others.
+  StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
+               const std::set<std::string>& known = {})
+      : root_(root), found_(found), known_(known) {}
 
   StoreScan run() {
     const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
@@ -7453,7 +8022,7 @@ class StoreScanner {
       const auto generation = store_layout::parse_qualified_name(name);
       if (generation) saw(generation->number);
       if (kind != EntryKind::file || !generation) return unrecognised(store_layout::doomed_directory, name);
-      markers_.emplace(name);
+      if (!known_.contains(std::string(name))) markers_.emplace(name);
     };
     return scan(root_.doomed(), store_layout::doomed_directory, marker);
   }
@@ -7594,6 +8163,7 @@ class StoreScanner {
 
   StoreRoot<F>& root_;
   const std::function<void(const Generation&)>& found_;
+  std::set<std::string> known_;
   std::unordered_set<std::string> markers_;
   StoreScan scan_;
 };
@@ -7623,6 +8193,21 @@ class StoreRemover {
   void leave(const Leftovers& leftovers) {
     const std::lock_guard lock(mutex_);
     leftovers_.append(leftovers);
+  }
+
+  /// Whether an earlier run had something of this chunk.
+  [[nodiscard]] bool has_partial(const ChunkId& id) const {
+    const std::lock_guard lock(mutex_);
+    return std::any_of(leftovers_.partial.begin(), leftovers_.partial.end(),
+                       [&id](const std::string& name) { return store_layout::parse_staging_name(name)->id == id; });
+  }
+
+  /// Nothing of an earlier run is gone on with: all of it is for the next `clean_up`.
+  void give_up_partial() {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string>& partial = leftovers_.partial;
+    leftovers_.staging.insert(leftovers_.staging.end(), partial.begin(), partial.end());
+    partial.clear();
   }
 
   /// The name in `staging/` of what an earlier run had of this chunk, the newest, which is the caller's now; or empty.
@@ -7950,8 +8535,9 @@ class BasicStore {
       : state_(std::make_unique<State>(std::move(fs), durability, limits)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
-  Recovery recover(const std::function<void(const Generation&)>& found) {
-    detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
+  /// `known`: qualified names of generations that are told although they are doomed.
+  Recovery recover(const std::function<void(const Generation&)>& found, const std::set<std::string>& known = {}) {
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, known).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
@@ -7971,7 +8557,7 @@ class BasicStore {
   std::error_code clean_up(Partial partial) {
     std::uint64_t freed = 0;
     const std::error_code ec = state_->remover.clean_up(partial, freed);
-    state_->bytes_used -= freed;
+    give_back(freed);
     return ec;
   }
   std::error_code doom(const Generation& generation) { return state_->remover.doom(generation); }
@@ -7979,7 +8565,7 @@ class BasicStore {
   std::error_code remove(const Generation& generation) {
     bool left = false;
     const std::error_code ec = state_->remover.remove(generation, left);
-    if (left) state_->bytes_used -= generation.bytes;
+    if (left) give_back(generation.bytes);
     return ec;
   }
 
@@ -7988,7 +8574,7 @@ class BasicStore {
     bool left = false;
     bool kept = false;
     const std::error_code ec = state_->remover.set_aside(generation, left, kept);
-    if (left) state_->bytes_used -= generation.bytes;
+    if (left) give_back(generation.bytes);
     if (kept) state_->quarantine.keep(generation, reason);
     return ec;
   }
@@ -8052,8 +8638,7 @@ class BasicStore {
 
   /// Computed from the name; the disk is not asked.
   [[nodiscard]] Location location(const Generation& generation) const {
-    return root().path() / store_layout::chunks_directory / store_layout::dataset_name(generation.dataset_id) /
-           store_layout::chunk_name(generation);
+    return root().path() / store_layout::chunk_path(generation);
   }
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
@@ -8075,6 +8660,21 @@ class BasicStore {
     return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
+  /// Whether `stage` would go on with what an earlier run had of this chunk.
+  [[nodiscard]] bool has_partial(const ChunkId& id) const { return state_->remover.has_partial(id); }
+  void give_up_partial() { state_->remover.give_up_partial(); }
+
+  /// The bytes of `chunk.json`, whatever they are.
+  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
+    return reader().descriptor_text(generation, ec);
+  }
+
+  /// Whether it is in `chunks/`, doomed or not.
+  [[nodiscard]] bool holds(const Generation& generation) const { return reader().holds(generation); }
+
+  /// What else is kept in this directory, and how well it does.
+  [[nodiscard]] const std::shared_ptr<StoreRoot<F>>& root_handle() const noexcept { return state_->root; }
+
  private:
   struct State {
     State(F fs, Durability durability, const QuarantineLimits& limits)
@@ -8095,6 +8695,13 @@ class BasicStore {
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
   [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
+
+  /// Of what has left `chunks/`. What somebody put there in the place of a chunk was never counted.
+  void give_back(std::uint64_t bytes) noexcept {
+    std::uint64_t used = state_->bytes_used.load();
+    while (!state_->bytes_used.compare_exchange_weak(used, used - std::min(used, bytes))) {
+    }
+  }
 
   /// Renames what an earlier run had of this chunk; false where there is nothing.
   bool adopt_partial(const ChunkId& id, const std::string& name, std::error_code& ec) {
@@ -8156,6 +8763,735 @@ class BasicStore {
 
 }  // namespace garner
 
+// garner/storage/store_volume.hpp ---------------------------------------------------------------------------
+// One of the volumes of a store: where it is, what may be put there, and the store in it. Which of several is taken is
+// decided in store_volumes.hpp.
+
+namespace garner {
+
+/// Where a volume is, and its limits.
+template <FileSystem F>
+struct VolumePlace {
+  std::filesystem::path path;  ///< absolute; what `F::path` will say
+  std::function<F()> open;     ///< throws `Error`
+  std::uint64_t max_bytes = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t keep_free_bytes = 0;
+};
+
+namespace detail {
+
+/// Thread-safe, but for `open`, which is called by one thread at a time. Calls of the store are made outside of its lock.
+template <FileSystem F>
+class Volume {
+ public:
+  using Store = BasicStore<F>;
+  using Area = StagingArea<F>;
+
+  Volume(VolumePlace<F> place, Durability durability, const QuarantineLimits& quarantine)
+      : place_(std::move(place)), durability_(durability), quarantine_(quarantine) {}
+  Volume(const Volume&) = delete;
+  Volume& operator=(const Volume&) = delete;
+  ~Volume() = default;
+
+  /// Throws as `BasicStore` does. What staging areas there are of an earlier opening stay that one's.
+  void open() { take(std::make_shared<Store>(place_.open(), durability_, quarantine_)); }
+  void take(std::shared_ptr<Store> store) {
+    const std::lock_guard lock(mutex_);
+    store_ = std::move(store);
+    state_ = VolumeState::healthy;
+    areas_.clear();
+    ++openings_;
+  }
+
+  /// What is open cannot be used, and is to be opened anew.
+  void forget() {
+    const std::lock_guard lock(mutex_);
+    store_.reset();
+    state_ = VolumeState::away;
+    openings_ = 0;  // it was not seen, as far as anyone was told
+  }
+
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return place_.path; }
+
+  /// Null where it is away.
+  [[nodiscard]] std::shared_ptr<Store> store() const {
+    const std::lock_guard lock(mutex_);
+    return state_ == VolumeState::away ? nullptr : store_;
+  }
+
+  /// Also while it is away, where it was open before.
+  [[nodiscard]] std::shared_ptr<Store> opened() const {
+    const std::lock_guard lock(mutex_);
+    return store_;
+  }
+
+  [[nodiscard]] VolumeState state() const {
+    const std::lock_guard lock(mutex_);
+    return state_;
+  }
+  void set_state(VolumeState state) {
+    const std::lock_guard lock(mutex_);
+    state_ = state;
+  }
+
+  /// Finds out what it can do now. Where it was away and could be opened anew only, `found` is called for each generation
+  /// that it holds, and last for none; nothing that was staged on it before counts. Blocks; one thread at a time.
+  void examine(const std::function<void(const Generation&)>& found) {
+    std::shared_ptr<Store> store = opened();
+    std::error_code ec = store ? store->root_handle()->probe_reading() : make_error_code(errc::io_error);
+    if (ec == errc::too_many_open_files) return;  // says nothing of the disk
+    if (ec) {
+      // First it is told to be away: only what is away can come back.
+      const bool was_away = state() == VolumeState::away;
+      set_state(VolumeState::away);
+      if (!was_away) return;
+      std::vector<Generation> held;
+      store = open_anew(held);
+      if (!store) return;
+      take(store);
+      for (const Generation& generation : held) found(generation);
+    }
+    ec = store->root_handle()->probe_writing();
+    if (ec == errc::too_many_open_files) return;
+    set_state(ec ? VolumeState::read_only : VolumeState::healthy);
+  }
+
+  /// May block.
+  [[nodiscard]] VolumeStatus status() const {
+    Limits limits;
+    return status(limits);
+  }
+
+  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it is not healthy. May block.
+  [[nodiscard]] std::optional<std::uint64_t> room_for(std::uint64_t bytes) const {
+    Limits limits;
+    const VolumeStatus now = status(limits);
+    const std::uint64_t room = std::min(less(limits.on_disk, limits.to_come), less(limits.allowed, limits.declared));
+    if (now.state != VolumeState::healthy || room < std::max<std::uint64_t>(bytes, 1)) return std::nullopt;
+    return room;
+  }
+
+  /// Remembers which generations this process has doomed and not removed yet: they may be pinned, and are no leftovers to
+  /// another opening.
+  void note_doomed(const Generation& generation, bool is_doomed) {
+    const std::lock_guard lock(mutex_);
+    if (is_doomed) {
+      doomed_.insert(store_layout::qualified_name(generation));
+    } else if (!doomed_.empty()) {
+      doomed_.erase(store_layout::qualified_name(generation));
+    }
+  }
+
+  /// What is staged on it counts until it is dropped, or gone.
+  void add(const std::shared_ptr<Area>& area) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(areas_, [](const std::weak_ptr<Area>& weak) { return weak.expired(); });
+    areas_.push_back(area);
+  }
+  void drop(const std::shared_ptr<Area>& area) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(areas_, [&](const std::weak_ptr<Area>& weak) { return weak.lock() == area; });
+  }
+
+ private:
+  struct Limits {
+    std::uint64_t on_disk = 0;   ///< bytes that may still be written
+    std::uint64_t allowed = 0;   ///< bytes that may still be published
+    std::uint64_t declared = 0;  ///< of what is being staged
+    std::uint64_t to_come = 0;   ///< of that, not written yet
+  };
+
+  [[nodiscard]] std::set<std::string> doomed() const {
+    const std::lock_guard lock(mutex_);
+    return doomed_;
+  }
+
+  /// Null where that fails, with whatever error.
+  std::shared_ptr<Store> open_anew(std::vector<Generation>& held) const {
+    if (!place_.open) return nullptr;
+    try {
+      auto store = std::make_shared<Store>(place_.open(), durability_, quarantine_);
+      const auto take = [&held](const Generation& generation) { held.push_back(generation); };
+      const Recovery recovery = store->recover(take, doomed());
+      store->give_up_partial();  // this run began anew elsewhere
+      return recovery.error ? nullptr : store;
+    } catch (const std::system_error&) {
+      return nullptr;
+    }
+  }
+
+  static std::uint64_t less(std::uint64_t bytes, std::uint64_t by) noexcept { return bytes - std::min(bytes, by); }
+
+  VolumeStatus status(Limits& limits) const {
+    VolumeStatus status;
+    status.path = place_.path.string();
+    std::shared_ptr<Store> store;
+    {
+      const std::lock_guard lock(mutex_);
+      status.state = state_;
+      status.openings = openings_;
+      if (state_ != VolumeState::away) store = store_;
+      for (const std::weak_ptr<Area>& weak : areas_) {
+        const auto area = weak.lock();
+        const std::uint64_t bytes = area ? declared_bytes(area->chunk).value_or(0) : 0;
+        limits.declared += bytes;
+        limits.to_come += area ? less(bytes, area->taken) : 0;
+      }
+    }
+    if (!store) return status;
+    const StoreUsage usage = store->usage();
+    limits.on_disk = less(usage.bytes_free, place_.keep_free_bytes);
+    limits.allowed = less(place_.max_bytes, usage.bytes_used);
+    status.bytes_used = usage.bytes_used;
+    if (status.state == VolumeState::healthy) status.bytes_free = std::min(limits.on_disk, limits.allowed);
+    return status;
+  }
+
+  VolumePlace<F> place_;
+  Durability durability_;
+  QuarantineLimits quarantine_;
+  mutable std::mutex mutex_;  ///< guards the rest; held across no operation
+  std::shared_ptr<Store> store_;
+  VolumeState state_ = VolumeState::away;
+  std::uint64_t openings_ = 0;
+  std::vector<std::weak_ptr<Area>> areas_;
+  std::set<std::string> doomed_;  ///< qualified names
+};
+
+}  // namespace detail
+}  // namespace garner
+
+// garner/storage/volume_descriptions.hpp --------------------------------------------------------------------
+// Which volume of a store describes what is on which other one: kept, found and dropped with what they describe, and
+// compared with that by each start. The files themselves are in store_descriptions.hpp.
+
+// garner/storage/store_descriptions.hpp ---------------------------------------------------------------------
+// Descriptions of what is on the other volumes of a store: copies of their `chunk.json`, so that a chunk whose volume is
+// away can be fetched again. Nothing depends on them but that: they are written unsynced, and compared when read.
+
+namespace garner::detail {
+
+/// Those that one volume keeps: `descriptions/{dataset id}-{chunk name}`, made when there is something to be kept.
+template <FileSystem F>
+class StoreDescriptions {
+ public:
+  explicit StoreDescriptions(StoreRoot<F>& root) : root_(root) {}
+
+  /// As far as that is possible.
+  std::error_code write(const Generation& generation, std::string_view text) {
+    std::error_code ec = fs().make_directory(fs().root(), store_layout::descriptions_directory);
+    if (ec == std::errc::file_exists) ec.clear();
+    if (ec) return ec;
+    const Directory directory = open(ec);
+    const std::string name = store_layout::qualified_name(generation);
+    if (!ec) ec = root_.unless_missing(fs().remove_file(directory, name));
+    if (ec) return ec;
+    typename F::File file = fs().create_file(directory, name, ec);
+    if (!ec) ec = fs().write(file, 0, std::as_bytes(std::span(text)));
+    if (!ec) ec = fs().close(file);
+    return ec;
+  }
+
+  /// `errc::no_such_generation` where there is none, `errc::corrupt_chunk` where it is another's or not whole.
+  DataChunk read(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(ec);
+    std::string text;
+    if (!ec) {
+      text = root_.read_small_file(directory, store_layout::qualified_name(generation), ChunkDescriptor::max_size, ec);
+    }
+    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
+    if (ec) return {};
+    const ChunkDescriptor descriptor = decode_descriptor(text, ec);
+    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
+    return ec ? DataChunk() : descriptor.described();
+  }
+
+  /// Gone, durably. No error where there is none.
+  std::error_code remove(const Generation& generation) {
+    std::error_code ec;
+    const Directory directory = open(ec);
+    if (!ec) ec = fs().remove_file(directory, store_layout::qualified_name(generation));
+    if (ec == std::errc::no_such_file_or_directory) return {};
+    return ec ? ec : root_.sync_directory(directory);
+  }
+
+  /// Calls `found(generation)` for each; what does not read as one is left alone.
+  std::error_code list(const std::function<void(const Generation&)>& found) const {
+    std::error_code ec;
+    const Directory directory = open(ec);
+    if (ec) return root_.unless_missing(ec);
+    return fs().list(directory, [&found](std::string_view name, EntryKind kind) {
+      const auto generation = store_layout::parse_qualified_name(name);
+      if (kind == EntryKind::file && generation) found(*generation);
+    });
+  }
+
+ private:
+  using Directory = typename F::Directory;
+
+  [[nodiscard]] F& fs() const noexcept { return root_.fs(); }
+
+  Directory open(std::error_code& ec) const {
+    return fs().open_directory(fs().root(), store_layout::descriptions_directory, ec);
+  }
+
+  StoreRoot<F>& root_;
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Does nothing where there is one volume. Thread-safe, if one generation's calls come one after another.
+template <FileSystem F>
+class VolumeDescriptions {
+ public:
+  using Volumes = std::vector<std::unique_ptr<Volume<F>>>;
+
+  explicit VolumeDescriptions(const Volumes& volumes) : volumes_(volumes) {}
+
+  /// Has what is on a volume described by the next one that takes it. Where none does, it is not described.
+  void keep(const Generation& generation) const {
+    const auto home = volumes_.size() > 1 ? volumes_[generation.volume]->store() : nullptr;
+    std::error_code ec;
+    const std::string text = home ? home->descriptor_text(generation, ec) : std::string();
+    if (!home || ec) return;
+    for (std::size_t step = 1; step < volumes_.size(); ++step) {
+      const Volume<F>& volume = *volumes_[(generation.volume + step) % volumes_.size()];
+      const auto store = volume.store();
+      if (!store || volume.state() != VolumeState::healthy) continue;
+      if (!StoreDescriptions<F>(*store->root_handle()).write(generation, text)) return;
+    }
+  }
+
+  /// Before what it describes goes: a start without that one's volume would want it back. Where a volume is away or
+  /// refuses changes, its description stays until a start at which all are there.
+  std::error_code drop(const Generation& generation) const {
+    std::error_code first;
+    for (std::size_t index = 0; volumes_.size() > 1 && index < volumes_.size(); ++index) {
+      const auto store = volumes_[index]->store();
+      if (!store || index == generation.volume || volumes_[index]->state() != VolumeState::healthy) continue;
+      const std::error_code ec = StoreDescriptions<F>(*store->root_handle()).remove(generation);
+      if (!first) first = ec;
+    }
+    return first;
+  }
+
+  /// With `errc::no_such_generation` where nobody describes it.
+  DataChunk find(const Generation& generation, std::error_code& ec) const {
+    ec = errc::no_such_generation;
+    for (std::size_t index = 0; volumes_.size() > 1 && index < volumes_.size(); ++index) {
+      const auto store = volumes_[index]->store();
+      if (!store) continue;
+      std::error_code one;
+      DataChunk chunk = StoreDescriptions<F>(*store->root_handle()).read(generation, one);
+      if (!one) {
+        ec.clear();
+        return chunk;
+      }
+      if (one != errc::no_such_generation) ec = one;
+    }
+    return {};
+  }
+
+  /// A start has found `held`. Where volumes are away: calls `found` for what is described and not on any of the others.
+  /// Where none is: what is described and not there, and what is there and not described, is for `clean_up`.
+  void compare(const std::vector<Generation>& held, const std::function<void(const Generation&)>& found) {
+    if (volumes_.size() < 2) return;
+    const std::unordered_set<Generation, Hash> all = without_volumes(held);
+    std::unordered_set<Generation, Hash> described;
+    for (const auto& volume : volumes_) {
+      const auto store = volume->store();
+      if (!store) continue;
+      StoreDescriptions<F>(*store->root_handle()).list([&](const Generation& generation) {
+        described.insert(generation);
+      });
+    }
+    const std::optional<std::uint32_t> away = first_away();
+    for (Generation generation : described) {
+      if (all.contains(generation)) continue;
+      if (!away) {
+        orphans_.push_back(generation);
+      } else if (!is_on_any(generation)) {
+        generation.volume = *away;
+        found(generation);
+      }
+    }
+    for (const Generation& generation : held) {
+      Generation anywhere = generation;
+      anywhere.volume = 0;
+      if (!away && !described.contains(anywhere)) undescribed_.push_back(generation);
+    }
+  }
+
+  /// What `compare` has left, as far as that is possible.
+  void clean_up() {
+    std::vector<Generation> orphans;
+    std::vector<Generation> undescribed;
+    {
+      const std::lock_guard lock(mutex_);
+      orphans.swap(orphans_);
+      undescribed.swap(undescribed_);
+    }
+    for (const Generation& generation : orphans) {
+      for (const auto& volume : volumes_) {
+        if (const auto store = volume->store()) StoreDescriptions<F>(*store->root_handle()).remove(generation);
+      }
+    }
+    for (const Generation& generation : undescribed) keep(generation);
+  }
+
+ private:
+  struct Hash {
+    std::size_t operator()(const Generation& generation) const noexcept {
+      return std::hash<ChunkId>()(generation.id) ^ static_cast<std::size_t>(generation.number);
+    }
+  };
+
+  static std::unordered_set<Generation, Hash> without_volumes(const std::vector<Generation>& held) {
+    std::unordered_set<Generation, Hash> out;
+    out.reserve(held.size());
+    for (Generation generation : held) {
+      generation.volume = 0;
+      out.insert(generation);
+    }
+    return out;
+  }
+
+  [[nodiscard]] std::optional<std::uint32_t> first_away() const {
+    for (std::uint32_t index = 0; index < volumes_.size(); ++index) {
+      if (!volumes_[index]->store()) return index;
+    }
+    return std::nullopt;
+  }
+
+  /// Though doomed, and so not found.
+  [[nodiscard]] bool is_on_any(const Generation& generation) const {
+    for (const auto& volume : volumes_) {
+      const auto store = volume->store();
+      if (store && store->holds(generation)) return true;
+    }
+    return false;
+  }
+
+  const Volumes& volumes_;
+  std::mutex mutex_;  ///< guards the next two
+  std::vector<Generation> orphans_;
+  std::vector<Generation> undescribed_;
+};
+
+}  // namespace garner::detail
+
+namespace garner {
+
+/// A Storage over one or more `BasicStore`s, on each of which the protocol of store_protocol.hpp holds by itself: no
+/// generation is on two volumes, and none of them needs another to be read. What is staged goes to the volume that has
+/// the most free bytes, within its limits and less what is staged there already.
+///
+/// Thread-safety, lifetime and exceptions: as `BasicStore`.
+template <FileSystem F>
+class BasicVolumes {
+ public:
+  using Location = std::filesystem::path;  ///< absolute, of the generation's directory
+  using Staging = BasicStaging<F>;
+  using StagedFile = BasicStagedFile<F>;
+
+  /// One volume, without limits. Throws as `BasicStore` does.
+  explicit BasicVolumes(F fs, Durability durability = Durability::full, const QuarantineLimits& quarantine = {})
+      : state_(std::make_unique<State>()) {
+    VolumePlace<F> place{fs.path(), nullptr, no_limit, 0};
+    state_->volumes.push_back(std::make_unique<Volume>(std::move(place), durability, quarantine));
+    state_->volumes.front()->take(std::make_shared<BasicStore<F>>(std::move(fs), durability, quarantine));
+  }
+
+  /// As `places` says: there is at least one. Throws as `BasicStore` does where none can be opened; one of several is away
+  /// then, unless what is wrong with it is no failure: it is in use, or of another format, or no directory.
+  explicit BasicVolumes(std::vector<VolumePlace<F>> places, Durability durability = Durability::full,
+                        const QuarantineLimits& quarantine = {})
+      : state_(std::make_unique<State>()) {
+    for (VolumePlace<F>& place : places) {
+      state_->is_limited = state_->is_limited || place.max_bytes != no_limit || place.keep_free_bytes != 0;
+      state_->volumes.push_back(std::make_unique<Volume>(std::move(place), durability, quarantine));
+    }
+    std::optional<Error> failed;
+    std::uint32_t open = 0;
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      try {
+        volume(index).open();
+        ++open;
+      } catch (const Error& error) {
+        for (const errc refusal : {errc::directory_in_use, errc::unknown_format, errc::not_a_directory}) {
+          if (error.code() == refusal) throw;
+        }
+        if (!failed) failed = error;
+      }
+    }
+    if (open == 0 && failed) throw Error(*failed);
+  }
+
+  /// Of several volumes, one that cannot be read is away; what the others describe of it is found there. New generations are numbered from above all that any volume has;
+  /// while one is away what it has is not known, and a number that no store has come to by counting is above it, too.
+  Recovery recover(const std::function<void(const Generation&)>& found) {
+    if (count() == 1) return volume(0).store()->recover(found);
+    Recovery out;
+    bool any_away = false;
+    std::optional<std::uint32_t> first;
+    std::vector<Generation> all;
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      Recovery one;
+      std::vector<Generation> held;
+      if (const auto store = volume(index).store()) {
+        one = store->recover([&held](const Generation& generation) { held.push_back(generation); });
+        if (one.error) volume(index).forget();
+      } else {
+        any_away = true;
+        continue;
+      }
+      out.last_generation = std::max(out.last_generation, one.last_generation);
+      out.has_partial = out.has_partial || one.has_partial;
+      if (one.error) {
+        any_away = true;
+        if (!out.error) std::tie(out.error, out.subject) = std::pair(one.error, one.subject);
+        continue;
+      }
+      if (!first) first = index;
+      for (Generation& generation : held) {
+        generation.volume = index;
+        found(generation);
+      }
+      all.insert(all.end(), held.begin(), held.end());
+    }
+    if (first) out.error.clear();
+    state_->descriptions.compare(all, [&](const Generation& generation) {
+      out.last_generation = std::max(out.last_generation, generation.number);
+      found(generation);
+    });
+    if (any_away && first) out.last_generation = begin_stride(out.last_generation, *first);
+    return out;
+  }
+
+  /// What `recover` found that garner did not make, on all volumes.
+  [[nodiscard]] std::vector<std::string> unrecognised() const {
+    std::vector<std::string> out;
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      if (const auto store = volume(index).store()) {
+        for (std::string& path : store->unrecognised()) out.push_back(std::move(path));
+      }
+    }
+    return out;
+  }
+
+  /// As `BasicStore`, of all volumes; the first error.
+  std::error_code clean_up(Partial partial) {
+    std::error_code first;
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      const auto store = volume(index).store();
+      const std::error_code ec = store ? store->clean_up(partial) : std::error_code();
+      if (!first) first = ec;
+    }
+    state_->descriptions.clean_up();
+    return first;
+  }
+
+  /// Where an earlier run had something of the chunk, or else on the volume with the most free bytes; `errc::no_space` where none has room for all that is declared.
+  Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
+    ec = any_healthy() ? errc::no_space : errc::read_only;
+    for (const Candidate& candidate : candidates_for(chunk)) {
+      Volume& volume = this->volume(candidate.index);
+      const auto store = volume.store();
+      if (!store) continue;
+      Staging staging = store->stage(chunk, number, ec);
+      if (ec == errc::read_only && count() > 1) {
+        volume.set_state(VolumeState::read_only);
+        continue;
+      }
+      if (!ec) volume.add(staging.area_);
+      return staging;
+    }
+    return {};
+  }
+
+  /// `errc::io_error` where its volume is away, or was opened anew since.
+  Generation publish(Staging& staging, std::error_code& ec) {
+    const std::optional<std::uint32_t> index = index_of(staging);
+    const auto store = index ? volume(*index).store() : nullptr;
+    if (!store) {
+      ec = staging.area_ ? make_error_code(errc::io_error) : std::make_error_code(std::errc::bad_file_descriptor);
+      return {};
+    }
+    Generation generation = store->publish(staging, ec);
+    generation.volume = *index;
+    if (ec) return generation;
+    volume(*index).drop(staging.area_);
+    state_->descriptions.keep(generation);
+    return generation;
+  }
+
+  std::error_code discard(Staging& staging) {
+    const std::optional<std::uint32_t> index = index_of(staging);
+    if (!index) return {};  // found by the opening since
+    volume(*index).drop(staging.area_);
+    return volume(*index).opened()->discard(staging);
+  }
+
+  [[nodiscard]] Location location(const Generation& generation) const {
+    return volume(generation.volume).path() / store_layout::chunk_path(generation);
+  }
+
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const auto store = volume(generation.volume).store();
+    ec = store ? std::error_code() : make_error_code(errc::io_error);
+    DataChunk chunk = store ? store->describe(generation, ec) : DataChunk();
+    if (!ec || count() == 1) return chunk;
+    std::error_code elsewhere;
+    chunk = state_->descriptions.find(generation, elsewhere);
+    if (!elsewhere) ec.clear();
+    return chunk;
+  }
+
+  std::error_code doom(const Generation& generation) {
+    return with(generation, [&](BasicStore<F>& store) {
+      const std::error_code ec = state_->descriptions.drop(generation);
+      if (count() > 1) volume(generation.volume).note_doomed(generation, true);
+      return ec ? ec : store.doom(generation);
+    });
+  }
+  std::error_code spare(const Generation& generation) {
+    return with(generation, [&](BasicStore<F>& store) {
+      const std::error_code ec = store.spare(generation);
+      if (ec) return ec;
+      volume(generation.volume).note_doomed(generation, false);
+      state_->descriptions.keep(generation);
+      return ec;
+    });
+  }
+  std::error_code remove(const Generation& generation) {
+    return with(generation, [&](BasicStore<F>& store) {
+      std::error_code ec = state_->descriptions.drop(generation);
+      if (!ec) ec = store.remove(generation);
+      if (!ec) volume(generation.volume).note_doomed(generation, false);
+      return ec;
+    });
+  }
+  std::error_code quarantine(const Generation& generation, const std::string& reason) {
+    return with(generation, [&](BasicStore<F>& store) {
+      std::error_code ec = state_->descriptions.drop(generation);
+      if (!ec) ec = store.quarantine(generation, reason);
+      if (!ec) volume(generation.volume).note_doomed(generation, false);
+      return ec;
+    });
+  }
+  [[nodiscard]] std::error_code verify(const Generation& generation, VerifyDepth depth,
+                                       const VerifyProgress& progress) const {
+    return with(generation, [&](const BasicStore<F>& store) { return store.verify(generation, depth, progress); });
+  }
+
+  /// The sums of all volumes: free is what may still be put there, within their limits.
+  [[nodiscard]] StoreUsage usage() const {
+    StoreUsage usage;
+    for (const VolumeStatus& volume : volumes()) {
+      usage.bytes_used += volume.bytes_used;
+      usage.bytes_free += volume.bytes_free;
+    }
+    return usage;
+  }
+
+  /// With one volume there is nothing to be found out: what fails is told by what fails.
+  std::vector<VolumeStatus> examine(const std::function<void(const Generation&)>& found) {
+    for (std::uint32_t index = 0; count() > 1 && index < count(); ++index) {
+      volume(index).examine([index, &found](Generation generation) {
+        generation.volume = index;
+        found(generation);
+      });
+    }
+    return volumes();
+  }
+
+  [[nodiscard]] std::vector<VolumeStatus> volumes() const {
+    std::vector<VolumeStatus> out;
+    for (const auto& volume : state_->volumes) out.push_back(volume->status());
+    return out;
+  }
+
+ private:
+  using Volume = detail::Volume<F>;
+
+  static constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
+
+  struct State {
+    std::vector<std::unique_ptr<Volume>> volumes;
+    bool is_limited = false;  ///< any of them
+    detail::VolumeDescriptions<F> descriptions{volumes};
+  };
+
+  struct Candidate {
+    std::uint64_t room;
+    std::uint32_t index;
+  };
+
+  [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(state_->volumes.size()); }
+  [[nodiscard]] Volume& volume(std::uint32_t index) const { return *state_->volumes.at(index); }
+
+  [[nodiscard]] bool any_healthy() const {
+    return std::any_of(state_->volumes.begin(), state_->volumes.end(),
+                       [](const auto& volume) { return volume->state() == VolumeState::healthy; });
+  }
+
+  /// Those that have room for the chunk; the one that has a part of it first, and then the one with the most room.
+  [[nodiscard]] std::vector<Candidate> candidates_for(const DataChunk& chunk) const {
+    if (count() == 1 && !state_->is_limited) return {{0, 0}};
+    const std::uint64_t bytes = declared_bytes(chunk).value_or(0);
+    std::vector<Candidate> out;
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      if (const auto room = volume(index).room_for(bytes)) out.push_back({*room, index});
+    }
+    std::stable_sort(out.begin(), out.end(), [](const Candidate& a, const Candidate& b) { return a.room > b.room; });
+    std::stable_partition(out.begin(), out.end(), [&](const Candidate& candidate) {
+      const auto store = volume(candidate.index).store();
+      return store && store->has_partial(chunk.id);
+    });
+    return out;
+  }
+
+  /// Of the volume that it is on; nothing where that was opened anew since.
+  std::optional<std::uint32_t> index_of(const Staging& staging) const {
+    for (std::uint32_t index = 0; staging.area_ && index < count(); ++index) {
+      const auto store = volume(index).opened();
+      if (store && store->root_handle() == staging.area_->root) return index;
+    }
+    return std::nullopt;
+  }
+
+  template <class Call>
+  std::error_code with(const Generation& generation, const Call& call) const {
+    const auto store = volume(generation.volume).store();
+    return store ? call(*store) : make_error_code(errc::io_error);
+  }
+
+  /// While a volume is away its numbers are not known. So each start without one begins a stride of numbers of its own,
+  /// and writes that down on all that are there. `first` of these: starts that have none in common do not come to the same.
+  [[nodiscard]] std::uint64_t begin_stride(std::uint64_t number, std::uint64_t first) const {
+    constexpr std::uint64_t stride = std::uint64_t{1} << 32;
+    std::uint64_t last = number / stride;
+    std::vector<std::uint64_t> written(count(), 0);
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      if (const auto store = volume(index).store()) written[index] = store->root_handle()->read_stride();
+      last = std::max(last, written[index]);
+    }
+    if (last > UINT64_MAX / stride - 1 - count()) return number;
+    do ++last;
+    while (last % count() != first);
+    for (std::uint32_t index = 0; index < count(); ++index) {
+      if (const auto store = volume(index).store()) store->root_handle()->write_stride(last, written[index]);
+    }
+    return last * stride;
+  }
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace garner
+
 namespace garner {
 
 namespace detail {
@@ -8205,24 +9541,58 @@ inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir
   return fs;
 }
 
+/// Nothing where something is mounted at `path`, which is the root of that.
+inline std::error_code require_mount_point(const std::filesystem::path& path) {
+  struct stat inner {};
+  struct stat outer {};
+  if (::lstat(path.c_str(), &inner) < 0 || ::stat(path.parent_path().c_str(), &outer) < 0) return errno_code(errno);
+  const bool is_root = inner.st_ino == outer.st_ino && path == path.root_path();
+  return inner.st_dev != outer.st_dev || is_root ? std::error_code() : std::make_error_code(std::errc::no_such_device);
+}
+
+inline PosixFileSystem open_location(const std::filesystem::path& path, bool must_be_mount_point,
+                                     Durability durability) {
+  if (must_be_mount_point) {
+    if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
+  }
+  return open_data_directory(path, durability);
+}
+
+inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
+                                                           const Options& options) {
+  std::vector<Location> locations = options.locations;
+  if (locations.empty()) locations.push_back({"."});
+  std::vector<VolumePlace<PosixFileSystem>> places;
+  for (const Location& location : locations) {
+    std::filesystem::path path = absolute_directory(data_dir / location.path);
+    const auto open = [path, must_be = location.must_be_mount_point, durability = options.durability] {
+      return open_location(path, must_be, durability);
+    };
+    places.push_back({std::move(path), open, location.max_bytes, location.keep_free_bytes});
+  }
+  return places;
+}
+
 }  // namespace detail
 
-/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp.
+/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp; or in several, each of which is
+/// one by itself (`Options::locations`).
 ///
 /// Location: the absolute path of the generation's directory. Thread-safety and exceptions: as `Storage` says.
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
-class FilesystemStorage : public BasicStore<PosixFileSystem> {
+class FilesystemStorage : public BasicVolumes<PosixFileSystem> {
  public:
-  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`,
-  /// `quarantine_max_bytes` and `keep_free_bytes`. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
-  /// `data_dir` or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another
-  /// store, of this process or another, has it; what the file system reports.
+  /// Opens the store in `data_dir`, or those of `options.locations`; creates a directory, and those above it, where
+  /// missing. Of the options uses `durability`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
+  /// names the path, and changes nothing then that was there: `errc::not_a_directory` where a directory or a part of it is
+  /// a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another store, of this process or another,
+  /// has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
-      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability,
-                   {options.quarantine_max_bytes, options.keep_free_bytes}) {}
+      : BasicVolumes(detail::places_of(data_dir, options), options.durability,
+                     {options.quarantine_max_bytes, options.keep_free_bytes}) {}
 };
 
-static_assert(Storage<FilesystemStorage>);
+static_assert(VolumeStorage<FilesystemStorage>);
 
 }  // namespace garner
 
@@ -11269,7 +12639,24 @@ struct SimDiskOptions {
   CrashMode mode = CrashMode::adversarial;
   std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
   std::uint64_t sector = 8;                         ///< bytes of a write that a crash keeps or loses together
+  std::string name = {};                            ///< stands before its paths in a trace
 };
+
+/// Whether a disk does what it is asked to do at all.
+enum class SimHealth : std::uint8_t {
+  sound,
+  read_only,  ///< every change is refused
+  failing,    ///< every operation fails
+};
+
+constexpr std::string_view to_string(SimHealth health) noexcept {
+  switch (health) {
+    case SimHealth::sound: return "sound";
+    case SimHealth::read_only: return "read-only";
+    case SimHealth::failing: return "failing";
+  }
+  return "unknown";
+}
 
 namespace detail {
 
@@ -11416,7 +12803,7 @@ class SimStateWriter;
 
 /// Paths are relative to the root, with `/` between names; the root's is empty.
 ///
-/// A copy is a disk of its own in the same state, but that nothing of it is open or locked.
+/// A copy is a disk of its own in the same state, but that nothing of it is open or locked, and that it is sound.
 ///
 /// Thread-safety: `SimFileSystem`'s operations on one disk and its copies may run at the same time; everything
 /// else only while none does. Replays only where one thread uses it.
@@ -11453,6 +12840,14 @@ class SimDisk : private detail::SimVolume {
     dead_ = true;
     SimDisk out(*this);
     out.log_.forgive();
+    out.health_ = health_;
+    return out;
+  }
+
+  /// Takes the disk out of a machine that goes on: as `crash`, but for the machine.
+  SimDisk unplug(Decisions& decisions) {
+    SimDisk out = crash(decisions);
+    out.boots_ = boots_;
     return out;
   }
 
@@ -11528,6 +12923,9 @@ class SimDisk : private detail::SimVolume {
   }
 
   // What happens to it.
+
+  void set_health(SimHealth health) noexcept { health_ = health; }
+  [[nodiscard]] SimHealth health() const noexcept { return health_; }
 
   /// May be less than what is used.
   void set_capacity(std::uint64_t bytes) noexcept { options_.capacity = bytes; }
@@ -11731,6 +13129,7 @@ class SimDisk : private detail::SimVolume {
   std::uint64_t boots_ = 0;
   std::uint64_t last_handle_ = 0;
   bool dead_ = false;
+  SimHealth health_ = SimHealth::sound;
 };
 
 }  // namespace garner
@@ -12134,8 +13533,29 @@ class SimFileSystem {
   SimFault ask(SimOperation operation, detail::SimNode node, std::string_view name, std::uint64_t bytes = 0,
                detail::SimNode new_node = detail::sim_none, std::string_view new_name = {}) const {
     SimFault fault;
-    if (hooks_ == nullptr || node == detail::sim_none || disk_->dead()) return fault;
-    return hooks_->before({operation, bytes, !SimMutex::any_held(), *disk_, node, name, new_node, new_name});
+    if (node == detail::sim_none || disk_->dead()) return fault;
+    if (hooks_ != nullptr) {
+      fault = hooks_->before({operation, bytes, !SimMutex::any_held(), *disk_, node, name, new_node, new_name});
+    }
+    const std::error_code refused = refusal(operation);
+    if (refused) fault = {refused};
+    return fault;
+  }
+
+  [[nodiscard]] std::error_code refusal(SimOperation operation) const {
+    if (disk_->health() == SimHealth::sound) return {};
+    if (disk_->health() == SimHealth::failing) return errc::io_error;
+    switch (operation) {
+      case SimOperation::make_directory:
+      case SimOperation::create_file:
+      case SimOperation::write:
+      case SimOperation::reserve:
+      case SimOperation::truncate:
+      case SimOperation::rename:
+      case SimOperation::remove_file:
+      case SimOperation::remove_directory: return errc::read_only;
+      default: return {};
+    }
   }
 
   /// `error`, unless there is one that comes first.
@@ -12217,10 +13637,10 @@ class SimFileSystem {
 
 static_assert(FileSystem<SimFileSystem>);
 
-/// The real protocol on a simulated disk.
-using SimStorage = BasicStore<SimFileSystem>;
+/// The real protocol on a simulated disk, or on several.
+using SimStorage = BasicVolumes<SimFileSystem>;
 
-static_assert(Storage<SimStorage>);
+static_assert(VolumeStorage<SimStorage>);
 
 }  // namespace garner
 
@@ -12363,7 +13783,8 @@ class SimWorld final : public SimHooks {
     ++operations_;
     if (trace) {
       const std::string new_path = call.new_path();
-      note("  disk ", to_string(call.operation), " ", call.path(), new_path.empty() ? "" : " -> ", new_path);
+      note("  disk ", to_string(call.operation), " ", call.disk.options().name, call.path(),
+           new_path.empty() ? "" : " -> ", new_path);
     }
     if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
     if (on_operation) on_operation();
@@ -12484,7 +13905,7 @@ static_assert(diagnose_executor<SimExecutor>() && DrivenExecutor<SimExecutor>);
 }  // namespace garner
 
 // garner/simulation/sim_machine.hpp -------------------------------------------------------------------------
-// A computer of a simulated world: its disk, and how it ends in the middle of anything. What runs on it is made by its
+// A computer of a simulated world: its disks, and how it ends in the middle of anything. What runs on it is made by its
 // user, from the store that it hands out, and thrown away by its user when it has ended.
 
 namespace garner {
@@ -12499,61 +13920,103 @@ constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd
 /// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`; destroy it
 /// and its pins.
 ///
-/// Thread-safety: none, one thread. Lifetime: the world outlives it; it sets the world's `on_operation`.
+/// Of several disks the first is at `/sim`, the next at `/sim/@1`, and so on; they end together.
+///
+/// Thread-safety: none, one thread. Lifetime: the world outlives it, and it outlives its stores; it sets the world's
+/// `on_operation`.
 class SimMachine {
  public:
   explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(options)) {}
   /// With a disk that something was done to before.
-  SimMachine(SimWorld& world, SimDisk disk) : world_(world), disk_(std::make_shared<SimDisk>(std::move(disk))) {
+  SimMachine(SimWorld& world, SimDisk disk) : SimMachine(world, one(std::move(disk))) {}
+  SimMachine(SimWorld& world, std::vector<SimDisk> disks) : world_(world) {
+    take(std::move(disks));
     world_.on_operation = [this] {
       if (left_ != 0 && --left_ == 0) end_now(end_);
-      if (on_operation && !disk_->dead()) on_operation();
+      if (on_operation && !ended()) on_operation();
     };
   }
   SimMachine(const SimMachine&) = delete;
   SimMachine& operator=(const SimMachine&) = delete;
   ~SimMachine() { world_.on_operation = nullptr; }
 
-  /// On the disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
-  [[nodiscard]] SimFileSystem file_system() const { return SimFileSystem(disk_, &world_); }
-  /// As `file_system`. Throws as `BasicStore` does.
+  /// On a disk as it is now. Once the machine has ended every operation of it fails, and changes nothing.
+  [[nodiscard]] SimFileSystem file_system(std::size_t disk = 0) const {
+    return SimFileSystem(disks_[disk], &world_, path(disk));
+  }
+  /// On all disks. As `file_system`. Throws as `BasicVolumes` does.
   [[nodiscard]] SimStorage storage(Durability durability = Durability::full,
                                    const QuarantineLimits& limits = {}) const {
-    return SimStorage(file_system(), durability, limits);
+    if (disks_.size() == 1) return SimStorage(file_system(), durability, limits);
+    std::vector<VolumePlace<SimFileSystem>> places;
+    for (std::size_t disk = 0; disk < disks_.size(); ++disk) {
+      places.push_back({path(disk), [this, disk] { return file_system(disk); }});
+    }
+    return SimStorage(std::move(places), durability, limits);
   }
 
-  /// Before the `operations`-th operation of the disk from now, counted from 1. 0: not at all.
+  /// Before the `operations`-th operation of any disk from now, counted from 1. 0: not at all.
   void end_after(std::uint64_t operations, SimEnd end = SimEnd::power_cut) noexcept {
     left_ = operations;
     end_ = end;
   }
 
   void end_now(SimEnd end = SimEnd::power_cut) {
-    if (disk_->dead()) return;
+    if (ended()) return;
     world_.note("*** ", to_string(end));
-    next_.emplace(end == SimEnd::power_cut ? disk_->crash(world_.decisions()) : disk_->kill());
+    std::vector<SimDisk>& next = next_.emplace();
+    for (const auto& disk : disks_) {
+      next.push_back(end == SimEnd::power_cut ? disk->crash(world_.decisions()) : disk->kill());
+      next.back().set_health(disk->health());
+    }
   }
 
   [[nodiscard]] bool ended() const noexcept { return next_.has_value(); }
 
-  /// The next start: with the disk as the end left it, where there was an end. One that has not come is called off.
+  /// The next start: with the disks as the end left them, where there was an end. One that has not come is called off.
   void start() {
     left_ = 0;
-    if (next_) disk_ = std::make_shared<SimDisk>(*std::exchange(next_, std::nullopt));
+    if (next_) take(*std::exchange(next_, std::nullopt));
   }
 
-  /// Called before each operation of the disk that still comes, where set: the place to look at what an end would leave.
+  /// Takes a disk out, and puts it in again, failing: what is open of it fails for good, and what is opened anew as long as
+  /// it is not sound.
+  void unplug(std::size_t disk) {
+    if (ended()) return;
+    disks_[disk] = std::make_shared<SimDisk>(disks_[disk]->unplug(world_.decisions()));
+    disks_[disk]->set_health(SimHealth::failing);
+  }
+
+  /// Called before each operation of a disk that still comes, where set: the place to look at what an end would leave.
   std::function<void()> on_operation;
 
-  [[nodiscard]] SimDisk& disk() noexcept { return *disk_; }
-  [[nodiscard]] const SimDisk& disk() const noexcept { return *disk_; }
+  [[nodiscard]] std::size_t disks() const noexcept { return disks_.size(); }
+  [[nodiscard]] SimDisk& disk(std::size_t disk = 0) noexcept { return *disks_[disk]; }
+  [[nodiscard]] const SimDisk& disk(std::size_t disk = 0) const noexcept { return *disks_[disk]; }
 
  private:
+  static std::vector<SimDisk> one(SimDisk disk) {
+    std::vector<SimDisk> disks;
+    disks.push_back(std::move(disk));
+    return disks;
+  }
+
+  static std::filesystem::path path(std::size_t disk) { return disk == 0 ? "/sim" : "/sim/@" + std::to_string(disk); }
+
+  void take(std::vector<SimDisk> disks) {
+    disks_.clear();
+    for (SimDisk& disk : disks) {
+      const SimHealth health = disk.health();
+      disks_.push_back(std::make_shared<SimDisk>(std::move(disk)));
+      disks_.back()->set_health(health);
+    }
+  }
+
   SimWorld& world_;
-  std::shared_ptr<SimDisk> disk_;
+  std::vector<std::shared_ptr<SimDisk>> disks_;
   std::uint64_t left_ = 0;
   SimEnd end_ = SimEnd::power_cut;
-  std::optional<SimDisk> next_;
+  std::optional<std::vector<SimDisk>> next_;
 };
 
 }  // namespace garner

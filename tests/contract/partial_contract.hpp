@@ -75,7 +75,7 @@ void partial_contract() {
     const Generation generation = again.publish(staging);
     CHECK(fixture.read(again.store(), generation, "a.bin") == "hello");
     CHECK(fixture.read(again.store(), generation, "b.bin") == "world!");
-    CHECK_FALSE(again.store().verify(generation));
+    CHECK_FALSE(again.verify(generation));
   }
   SUBCASE("a third run goes on where the second one stopped") {
     leave_partial(fixture);
@@ -114,7 +114,7 @@ void partial_contract() {
     const Generation generation = again.publish(staging);
     CHECK(generation.bytes == 5);
     CHECK_FALSE(fixture.read(again.store(), generation, "b.bin"));
-    CHECK_FALSE(again.store().verify(generation));
+    CHECK_FALSE(again.verify(generation));
   }
   SUBCASE("a file that was whole is whole, and one that was started over has no checkpoint") {
     {

@@ -250,6 +250,7 @@ class World {
     held_.erase(task.number);
     table_.discarded(task.id, fault(), now_);
   }
+  void answer(const action::Examine&) { REQUIRE(false); }
   void answer(const action::CleanUp&) { table_.cleaned_up(fault(), now_); }
   void answer(const action::Doom& task) {
     Held& held = end_operation(task.generation);
@@ -358,6 +359,7 @@ class World {
     REQUIRE(held.moving.empty());
     held.state = Held::State::discarding;
   }
+  void asked(const action::Examine&) { REQUIRE(false); }  // there is one volume
   void asked(const action::CleanUp&) {
     REQUIRE_FALSE(closed_);
     for (const auto& task : pending_) REQUIRE_FALSE(std::holds_alternative<action::CleanUp>(task));

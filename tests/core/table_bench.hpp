@@ -182,7 +182,24 @@ class TableBench {
   }
   /// All of it was told.
   std::string recovery_done() {
-    table.recovery_done(0);
+    table.recovery_done({}, {});
+    return asked();
+  }
+
+  /// Two volumes; generations of a number from 1000 to 4999 are on the second.
+  void two_volumes(VolumeState second = VolumeState::healthy, std::uint64_t openings = 1) {
+    table.volumes_are(volumes(second, openings));
+  }
+  static std::vector<VolumeStatus> volumes(VolumeState second, std::uint64_t openings = 1) {
+    return {{"/one", VolumeState::healthy, 0, 0, 1}, {"/two", second, 0, 0, openings}};
+  }
+  std::string examined(VolumeState second, std::uint64_t openings = 1) {
+    table.examined(volumes(second, openings), now);
+    return asked();
+  }
+  std::string found(const DataChunk& chunk, std::uint64_t number) {
+    chunks_[number] = std::make_shared<const DataChunk>(chunk);
+    table.found(generation(number), now);
     return asked();
   }
 
@@ -199,7 +216,7 @@ class TableBench {
 
   [[nodiscard]] Generation generation(std::uint64_t number) const {
     const DataChunk& chunk = *chunks_.at(number);
-    return {chunk.id, chunk.dataset_id, chunk.block_range, 100, number};
+    return {chunk.id, chunk.dataset_id, chunk.block_range, 100, number, number >= 1000 && number < 5000 ? 1U : 0U};
   }
   [[nodiscard]] ChunkStatus status_of(const std::string& name) const {
     return table.chunk_status(ChunkId::from_name(name), now).value();
@@ -237,6 +254,7 @@ class TableBench {
   std::string note(const core::action::ListHeld&) { return "list held"; }
   std::string note(const core::action::FreeIds&) { return ""; }
   std::string note(const core::action::CleanUp&) { return "clean up"; }
+  std::string note(const core::action::Examine&) { return "examine"; }
   std::string note(const core::action::Doom& todo) { return "doom " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Spare& todo) { return "spare " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Remove& todo) { return "remove " + std::to_string(todo.generation.number); }

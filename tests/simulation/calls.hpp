@@ -30,14 +30,16 @@ enum class Call : std::uint8_t {
   reject,     ///< descriptions that are invalid
   converge,   ///< waits for it, not for long
   litter,     ///< something that is not garner's appears in the data directory
-  odd_start   ///< of another process: while this one runs, or on a copy of the disk
+  odd_start,  ///< of another process: while this one runs, or on a copy of the disk
+  disk        ///< one of several fails, or is mended
 };
-inline constexpr std::size_t calls = 20;
+inline constexpr std::size_t calls = 21;
 
 constexpr const char* to_string(Call call) {
   constexpr std::array<const char*, calls> names = {
-      "download", "delete",    "assign", "pin",     "unpin", "read", "work",   "wait",     "verify", "options",
-      "bit rot",  "power cut", "kill",   "restart", "close", "lie",  "reject", "converge", "litter", "odd start"};
+      "download", "delete", "assign",  "pin",      "unpin",     "read",      "work",
+      "wait",     "verify", "options", "bit rot",  "power cut", "kill",      "restart",
+      "close",    "lie",    "reject",  "converge", "litter",    "odd start", "disk"};
   return names[static_cast<std::size_t>(call)];
 }
 

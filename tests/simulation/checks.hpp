@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "garner/simulation/sim_downloader.hpp"
 #include "garner/simulation/sim_machine.hpp"
 #include "garner/simulation/sim_world.hpp"
+#include "simulation/disks.hpp"
 #include "simulation/durable.hpp"
 #include "simulation/found.hpp"
 #include "simulation/lake.hpp"
@@ -64,11 +66,12 @@ class Checks : public Troubles {
   /// Of the files of chunks that are held or being fetched. What the start found and did not tell of is its clean-up's.
   [[nodiscard]] std::uint64_t bytes_on_disk() const {
     std::uint64_t total = 0;
-    for (const auto& [path, bytes] : machine_.disk().tree()) {
+    for (const auto& [path, bytes] : disks().tree()) {
       const std::size_t slash = path.rfind('/');
       if (!bytes || path.ends_with("/chunk.json") || path.substr(slash + 1).starts_with('.')) continue;
       if (is_litter(path) || leftovers_.contains(path.substr(0, slash))) continue;
-      if (path.starts_with("chunks/") || path.starts_with("staging/")) total += bytes->size();
+      const std::string_view below = below_disk(path);
+      if (below.starts_with("chunks/") || below.starts_with("staging/")) total += bytes->size();
     }
     return total;
   }
@@ -110,11 +113,45 @@ class Checks : public Troubles {
     }
     for (const auto& pin : pins) {
       if (tampered(pin.path)) continue;
-      if (!Lake::holds(machine_.disk(), pin.path, *pin.holds)) fail_("a pinned chunk changed: " + pin.path);
+      if (!Lake::holds(disks(), pin.path, *pin.holds)) fail_("a pinned chunk changed: " + pin.path);
     }
     just_tampered_ = false;
     note_unlisted(std::move(now));
     note_durable(manager, model, listed, status.converged);
+  }
+
+  /// What a volume has brought that was not there at the start, and that nobody had said anything about since.
+  static void take_in(const Manager& manager, Model& model) {
+    std::erase_if(model.may_return, [&](const garner::ChunkId& id) {
+      const auto status = manager.chunk_status(id);
+      if (!status || !status->wanted) return false;
+      return model.wanted.try_emplace(id, nullptr).second;
+    });
+    std::erase_if(model.told_of, [&](const garner::ChunkId& id) {
+      const auto status = manager.chunk_status(id);
+      if (!status || !status->wanted) return model.wanted.erase(id) == 1;
+      return status->state == garner::ChunkState::ready;
+    });
+  }
+
+  /// Whether all that is there can be seen.
+  [[nodiscard]] bool all_there(const Manager& manager) const {
+    const garner::Status status = manager.status();
+    // What is found on a disk that was not there at the start, after the end, is left as it is.
+    return disks().all_sound() && status.away == 0 && !(status.closed && began_without_some_) &&
+           std::all_of(status.volumes.begin(), status.volumes.end(),
+                       [](const auto& volume) { return volume.state == garner::VolumeState::healthy; });
+  }
+
+  /// Whether a copy of it, or a description, is on some disk and may come back with it.
+  [[nodiscard]] bool may_come_back(const Manager& manager, const garner::ChunkId& id) const {
+    if (machine_.disks() == 1) return false;
+    const auto tree = disks().tree();
+    return std::any_of(tree.begin(), tree.end(), [&, is_there = all_there(manager)](const auto& entry) {
+      const std::string_view below = below_disk(entry.first);
+      const bool is_copy = !is_there && below.starts_with("chunks/");
+      return (is_copy || below.starts_with("descriptions/")) && below.find(id.to_hex()) != std::string_view::npos;
+    });
   }
 
   /// What a start has found is compared with what had to be there, and becomes what is wanted.
@@ -131,7 +168,7 @@ class Checks : public Troubles {
       for (const auto& [id, generation] : names.newest) {
         const std::string path = "chunks/" + garner::store_layout::dataset_name(generation.dataset_id) + '/' +
                                  garner::store_layout::chunk_name(generation);
-        found[id] = tampered(path) ? nullptr : Lake::get().held(machine_.disk(), id, path);
+        found[id] = tampered(path) ? nullptr : Lake::get().held(disks(), id, path);
         generations[id] = generation.number;
       }
     }
@@ -142,23 +179,38 @@ class Checks : public Troubles {
       generations[ref.id()] = ref.generation();
     }
     leftovers_.clear();
-    for (const auto& [path, bytes] : machine_.disk().tree()) {
+    for (const auto& [path, bytes] : disks().tree()) {
       if (!bytes) leftovers_.insert(path);
     }
     for (const Manager::ChunkRef& ref : served(manager)) leftovers_.erase(path(ref));
-    durable.started(generations);
+    std::set<garner::ChunkId> unknown;
+    began_without_some_ = !disks().all_sound();
+    model.may_return.clear();
+    model.told_of.clear();
+    for (std::size_t chunk = 0; chunk < Lake::chunks && !disks().all_sound(); ++chunk) {
+      const garner::ChunkId& id = Lake::get().id(chunk);
+      unknown.insert(id);
+      const auto status = manager.chunk_status(id);
+      // Known by its description alone, or a newer one of it is.
+      const bool is_told_of = status && status->wanted && status->state != garner::ChunkState::ready;
+      if (is_told_of) found[id] = nullptr;
+      if (is_told_of) model.told_of.insert(id);
+      if (!status || !status->wanted) model.may_return.insert(id);
+    }
+    durable.started(generations, unknown);
     model.wanted = std::move(found);
     model.asked.clear();
   }
 
   /// A start tells the same however often it comes, and whether or not it has cleaned up.
   void starts_again(const Manager& manager) {
-    const auto disk = std::make_shared<garner::SimDisk>(machine_.disk());
+    if (!all_there(manager)) return;
+    const StoppedDisks stopped(disks());
     std::set<Key> listed;
     for (const Manager::ChunkRef& ref : served(manager)) listed.emplace(ref.id(), ref.generation());
     for (int start = 0; start < 2; ++start) {
       std::map<garner::ChunkId, std::uint64_t> found;
-      garner::SimStorage store{garner::SimFileSystem(disk)};
+      garner::SimStorage store = stopped.storage();
       store.recover([&found](const garner::Generation& generation) {
         found[generation.id] = std::max(found[generation.id], generation.number);
       });
@@ -195,14 +247,15 @@ class Checks : public Troubles {
     }
     // A file in the place of a chunk keeps the next of its number out, which is then fetched once more.
     for (const std::string& path : taken_away_) {
-      if (is_litter(path) && machine_.disk().exists(path)) {
+      if (is_litter(path) && disks().exists(path)) {
         bytes += biggest(garner::ChunkId::from_hex(path.substr(path.rfind('-') + 1, 64)));
       }
     }
     // What is staged may be in vain already, and end only when some more of it has come.
-    for (const auto& [path, contents] : machine_.disk().tree()) {
-      if (path.starts_with("staging/") && !contents && !is_litter(path))
-        bytes += biggest(garner::ChunkId::from_hex(path.substr(8, 64)));
+    for (const auto& [path, contents] : disks().tree()) {
+      const std::string below(below_disk(path));
+      if (below.starts_with("staging/") && !contents && !is_litter(path))
+        bytes += biggest(garner::ChunkId::from_hex(below.substr(8, 64)));
     }
     return bytes;
   }
@@ -229,12 +282,15 @@ class Checks : public Troubles {
       if (held_paths.insert(pin.path).second) bytes += pin.ref.bytes();
     }
     const garner::Status status = manager.status();
-    if (status.ready != model.wanted.size() || status.removing != 0) fail_("chunks are counted wrong");
+    if (status.ready != model.wanted.size() || status.removing != 0 || status.away != 0)
+      fail_("chunks are counted wrong");
     if (status.bytes_reserved != 0) fail_("bytes are reserved for nothing");
     if (status.converged_epoch != status.assigned_epoch) fail_("the last assignment is not told as converged");
-    if (machine_.disk().handles() != handles) fail_("a handle is left");
-    if (status.store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
-    if (pins.empty()) check_quarantine();
+    if (disks().handles() != handles * machine_.disks()) fail_("a handle is left");
+    // What was taken away while its disk was out nobody knows of.
+    const bool is_known = taken_away_.empty() || machine_.disks() == 1;
+    if (is_known && status.store_bytes_used != bytes) fail_("the bytes of the store are counted wrong");
+    if (pins.empty() && machine_.disks() == 1) check_quarantine();
     check_order(manager, model);
     check_leftovers(held_paths);
   }
@@ -280,7 +336,7 @@ class Checks : public Troubles {
     Fact& fact = at->second;
     if (is_new) {
       fact.path = ref.path().lexically_relative("/sim").generic_string();
-      fact.holds = Lake::get().held(machine_.disk(), ref.id(), fact.path);
+      fact.holds = Lake::get().held(disks(), ref.id(), fact.path);
     }
     return fact;
   }
@@ -306,7 +362,7 @@ class Checks : public Troubles {
     if (known.is_durable || tampered(known.path)) return;
     if (known.holds == nullptr) return fail_("a chunk is served that is not whole: " + known.path);
     for (const auto& [name, bytes] : known.holds->files) {
-      if (is_relaxed_ || machine_.disk().always_durable(known.path + '/' + name, bytes)) continue;
+      if (is_relaxed_ || disks().always_durable(known.path + '/' + name, bytes)) continue;
       return fail_("a file is served that is not durable: " + known.path + '/' + name);
     }
     known.is_durable = true;
@@ -348,8 +404,9 @@ class Checks : public Troubles {
     const bool lost = met(garner::SimFaultKind::sync_failure);
     for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
       const garner::ChunkId& id = Lake::get().id(chunk);
-      if (model.wanted.contains(id)) continue;
-      if (converged || (!lost && !manager.chunk_status(id))) durable.forget(id);
+      if (model.wanted.contains(id) || model.may_return.contains(id)) continue;
+      if (!converged && (lost || manager.chunk_status(id))) continue;
+      if (!may_come_back(manager, id)) durable.forget(id);
     }
   }
 
@@ -373,13 +430,14 @@ class Checks : public Troubles {
     // What a failed sync may have lost stays, whole and marked, until the next start.
     const bool lost = met(garner::SimFaultKind::sync_failure);
     std::size_t markers = 0;
-    for (const auto& [path, bytes] : machine_.disk().tree()) {
+    for (const auto& [path, bytes] : disks().tree()) {
       if (is_litter(path)) continue;
-      if (path.starts_with("staging/")) fail_("left over: " + path);
-      if (path.starts_with("trash/") && !lost) fail_("left over: " + path);
-      if (path.starts_with("doomed/") && path != "doomed/boot") ++markers;
-      if (!path.starts_with("chunks/") || bytes) continue;
-      const std::size_t dataset = path.find('/', 7);
+      const std::string_view below = below_disk(path);
+      if (below.starts_with("staging/")) fail_("left over: " + path);
+      if (below.starts_with("trash/") && !lost) fail_("left over: " + path);
+      if (below.starts_with("doomed/") && below != "doomed/boot") ++markers;
+      if (!below.starts_with("chunks/") || bytes) continue;
+      const std::size_t dataset = below.find('/', 7);
       if (dataset != std::string::npos && !held.contains(path)) fail_("left over: " + path);
     }
     // Those that a start has found stay until the machine was started anew, and known to be.
@@ -393,6 +451,7 @@ class Checks : public Troubles {
   std::set<Key> condemned_;  ///< an observer was told that they are corrupt
   std::set<std::string> bad_at_start_;
   std::set<std::string> leftovers_;
+  bool began_without_some_ = false;
   std::size_t starts_ = 0;
 };
 

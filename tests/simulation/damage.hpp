@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "garner/storage/store_layout.hpp"
+#include "simulation/disks.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/life.hpp"
 #include "simulation/odd_starts.hpp"
@@ -27,14 +29,15 @@ class Damage : public Life {
 
   void rot() {
     std::vector<std::string> files;
-    for (const auto& [path, bytes] : machine_.disk().tree()) {
-      const bool is_of_chunk = path.starts_with("chunks/") && path.find('-') != std::string::npos &&
-                               std::count(path.begin(), path.end(), '/') == 3;
+    const Disks disk(machine_);
+    for (const auto& [path, bytes] : disk.tree()) {
+      const std::string_view below = below_disk(path);
+      const bool is_of_chunk = below.starts_with("chunks/") && below.find('-') != std::string::npos &&
+                               std::count(below.begin(), below.end(), '/') == 3;
       if (bytes && !bytes->empty() && is_of_chunk) files.push_back(path);
     }
     if (files.empty()) return;
     const std::string& path = files[static_cast<std::size_t>(decisions_.choose(files.size()))];
-    garner::SimDisk& disk = machine_.disk();
     if (has_another_rotten_copy(files, path)) return;
     const std::string bytes = *disk.contents(path);
     world_.note("  ", path);
@@ -64,6 +67,39 @@ class Damage : public Life {
     disk.corrupt(path, decisions_.choose(bytes.size()), bit);
   }
 
+  /// A disk fails, refuses changes or is taken out; or one that does is mended.
+  void change_disk() {
+    const auto index = static_cast<std::size_t>(decisions_.choose(machine_.disks()));
+    garner::SimDisk& disk = machine_.disk(index);
+    checks_.note_disk_failure();
+    if (disk.health() != garner::SimHealth::sound) {
+      disk.set_health(garner::SimHealth::sound);
+    } else if (options_.durability == garner::Durability::full && decisions_.chance(1, 4)) {
+      machine_.unplug(index);
+    } else {
+      disk.set_health(decisions_.chance(1, 3) ? garner::SimHealth::read_only : garner::SimHealth::failing);
+    }
+    world_.note("  disk ", std::to_string(index), " is ", to_string(machine_.disk(index).health()));
+    if (decisions_.chance(1, 4)) misdescribe();
+  }
+
+  /// What one disk says of another's chunk is changed, or is another's.
+  void misdescribe() {
+    const Disks disk(machine_);
+    std::vector<std::string> descriptions;
+    for (const auto& [path, bytes] : disk.tree()) {
+      if (bytes && !bytes->empty() && below_disk(path).starts_with("descriptions/")) descriptions.push_back(path);
+    }
+    if (descriptions.empty()) return;
+    const std::string& path = descriptions[static_cast<std::size_t>(decisions_.choose(descriptions.size()))];
+    const std::string& other = descriptions[static_cast<std::size_t>(decisions_.choose(descriptions.size()))];
+    const std::string bytes = *disk.contents(path);
+    world_.note("  ", path);
+    if (path != other) return replace(path, *disk.contents(other));
+    const auto bit = static_cast<unsigned>(decisions_.choose(8));
+    disk.corrupt(path, decisions_.choose(bytes.size()), bit);
+  }
+
   /// A scrub re-reads what is served. Where that is wrong and a pinned copy takes its place, that one is not re-read.
   [[nodiscard]] bool has_another_rotten_copy(const std::vector<std::string>& files, const std::string& path) const {
     const std::string chunk = path.substr(path.rfind('-') + 1, 64);
@@ -76,7 +112,7 @@ class Damage : public Life {
 
   /// A chunk; or puts a file in its place.
   void take_away(const std::string& path) {
-    garner::SimDisk& disk = machine_.disk();
+    const Disks disk(machine_);
     std::vector<std::string> below;
     for (const auto& [name, bytes] : disk.tree()) {
       if (name == path || name.starts_with(path + '/')) below.insert(below.begin(), name);
@@ -91,12 +127,13 @@ class Damage : public Life {
 
   /// Where a chunk goes when it is removed.
   static std::string trash_of(std::string path) {
-    path.replace(0, 7, "trash/");
+    path.replace(path.size() - below_disk(path).size(), 7, "trash/");
     return path.replace(path.rfind('/'), 1, "-");
   }
 
   void replace(const std::string& path, const std::optional<std::string>& bytes) {
-    if (machine_.disk().uproot(path) && bytes) machine_.disk().plant(path, bytes);
+    const Disks disk(machine_);
+    if (disk.uproot(path) && bytes) disk.plant(path, bytes);
   }
 
   /// Names that garner does not make, and some that only it makes where it has made none.
@@ -129,18 +166,18 @@ class Damage : public Life {
     }
     world_.note("  ", path);
     if (decisions_.chance(1, 2)) return plant_file(path);
-    if (!machine_.disk().plant(path, {})) return;
+    if (!Disks(machine_).plant(path, {})) return;
     checks_.note_litter(path);
-    machine_.disk().plant(path + "/inner", {});
-    machine_.disk().plant(path + "/inner/most", "x");
+    Disks(machine_).plant(path + "/inner", {});
+    Disks(machine_).plant(path + "/inner/most", "x");
   }
 
   void plant_file(const std::string& path) {
-    if (machine_.disk().plant(path, "")) checks_.note_litter(path);
+    if (Disks(machine_).plant(path, "")) checks_.note_litter(path);
   }
 
   void odd_start() {
-    if (machine_.ended() || !decisions_.chance(1, 32)) return;
+    if (machine_.ended() || machine_.disks() > 1 || !decisions_.chance(1, 32)) return;
     OddStarts starts(machine_.disk(), decisions_, [this](std::string what) { fail(std::move(what)); });
     starts.while_in_use(machine_.file_system().disk());
     starts.of_another_format();

@@ -18,6 +18,7 @@
 
 #include "garner/simulation/sim_disk.hpp"
 #include "garner/simulation/sim_file_system.hpp"
+#include "simulation/disks.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/model.hpp"
 
@@ -63,20 +64,22 @@ class Durable {
     std::erase_if(facts_.gone, [&](const garner::ChunkId& id) { return model.wanted.contains(id); });
   }
 
-  /// What a start has found. Everything begins anew with it.
-  void started(const std::map<garner::ChunkId, std::uint64_t>& found) {
+  /// What a start has found. Everything begins anew with it. `unknown`: those of which a copy is where nobody can look.
+  void started(const std::map<garner::ChunkId, std::uint64_t>& found, const std::set<garner::ChunkId>& unknown) {
+    for (const garner::ChunkId& id : unknown) facts_.kept.erase(id);
     compare(found, "");
     facts_.kept.clear();
     facts_.gone.clear();
   }
 
-  /// Takes `disk`, as a power cut now would leave it, for a start's.
-  void would_start(const garner::SimDisk& left, const Model& model) {
+  /// Takes the disks, as a power cut now would leave them, for a start's.
+  void would_start(std::vector<garner::SimDisk> left, const Model& model) {
     follow(model);
-    const auto disk = std::make_shared<garner::SimDisk>(left);
+    StoppedDisks stopped(std::move(left));
+    const ConstDisks disks = stopped.view();
     std::optional<garner::SimStorage> opened;
     try {
-      opened.emplace(garner::SimFileSystem(disk));
+      opened.emplace(stopped.storage());
     } catch (const garner::Error& error) {
       return fail_(std::string("a power cut would leave a store that does not open: ") + error.what());
     }
@@ -90,10 +93,10 @@ class Durable {
     if (recovery.error) fail_("a power cut would leave a store that does not start: " + recovery.subject);
     for (const garner::Generation& generation : generations) {
       const std::string path = store.location(generation).lexically_relative("/sim").generic_string();
-      if (!disk->tampered(path) && Lake::get().held(*disk, generation.id, path) == nullptr) {
+      if (!disks.tampered(path) && Lake::get().held(disks, generation.id, path) == nullptr) {
         fail_("a power cut would leave a chunk that is not whole: " + path);
       }
-      if (disk->tampered(path)) found[generation.id] = UINT64_MAX;
+      if (disks.tampered(path)) found[generation.id] = UINT64_MAX;
     }
     compare(found, " by a power cut");
   }

@@ -16,25 +16,27 @@
 #include "garner/simulation/sim_file_system.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_quarantine.hpp"
+#include "simulation/disks.hpp"
 
 namespace simulation {
 
 /// What a start will find, and which of it cannot pass the check that it is to make.
 struct Found {
   std::map<garner::ChunkId, garner::Generation> newest;
-  std::set<std::uint64_t> numbers;  ///< of all
-  std::set<std::string> bad;        ///< paths
+  std::set<std::pair<garner::ChunkId, std::uint64_t>> generations;  ///< all
+  std::set<std::string> bad;                                        ///< paths
 
-  static Found by_names(const garner::SimDisk& disk, garner::StartupCheck check) {
+  static Found by_names(const ConstDisks& disks, garner::StartupCheck check) {
     Found out;
-    garner::SimStorage store{garner::SimFileSystem(std::make_shared<garner::SimDisk>(disk))};
+    const StoppedDisks stopped(disks);
+    garner::SimStorage store = stopped.storage();
     std::vector<garner::Generation> found;
     store.recover([&found](const garner::Generation& generation) { found.push_back(generation); });
     const auto depth = check == garner::StartupCheck::sizes ? garner::VerifyDepth::sizes : garner::VerifyDepth::digests;
     for (const garner::Generation& generation : found) {
       garner::Generation& newest = out.newest.try_emplace(generation.id, generation).first->second;
       if (newest.number < generation.number) newest = generation;
-      out.numbers.insert(generation.number);
+      out.generations.emplace(generation.id, generation.number);
       if (check == garner::StartupCheck::names) continue;
       if (store.verify(generation, depth, [](std::uint64_t) { return true; }) == garner::errc::corrupt_chunk) {
         out.bad.insert(store.location(generation).lexically_relative("/sim").generic_string());

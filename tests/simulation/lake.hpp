@@ -81,15 +81,16 @@ class Lake {
   }
 
   /// Which version of the chunk the directory holds, whole; null where none.
-  [[nodiscard]] const Version* held(const garner::SimDisk& disk, const garner::ChunkId& id,
-                                    const std::string& path) const {
+  template <class Disk>
+  [[nodiscard]] const Version* held(const Disk& disk, const garner::ChunkId& id, const std::string& path) const {
     for (const Version& version : versions_) {
       if (version.chunk.id == id && holds(disk, path, version)) return &version;
     }
     return nullptr;
   }
 
-  static bool holds(const garner::SimDisk& disk, const std::string& path, const Version& version) {
+  template <class Disk>
+  static bool holds(const Disk& disk, const std::string& path, const Version& version) {
     for (const auto& [name, bytes] : version.files) {
       std::string file = path;
       file += '/';

@@ -18,14 +18,14 @@
 
 namespace simulation {
 
-inline constexpr std::size_t event_kinds = 8;
+inline constexpr std::size_t event_kinds = 11;
 inline constexpr std::size_t error_classes = 9;
 
 class Ledger {
  public:
   /// Of one life of a manager, which begins with these chunks served, and these generations held.
   template <class Refs>
-  void begin(const Refs& served, const std::set<std::uint64_t>& held) {
+  void begin(const Refs& served, const std::set<std::pair<garner::ChunkId, std::uint64_t>>& held) {
     served_.clear();
     removed_.clear();
     published_ = held;
@@ -35,7 +35,7 @@ class Ledger {
     closed_ = false;
     for (const auto& ref : served) {
       served_[ref.id()] = ref.generation();
-      published_.insert(ref.generation());
+      published_.emplace(ref.id(), ref.generation());
     }
   }
 
@@ -43,13 +43,13 @@ class Ledger {
   template <class Refs>
   void take_ready(const garner::Event& event, const Refs& served) {
     take(event);
-    if (published_.contains(event.generation)) return;
+    if (published_.contains({event.id, event.generation})) return;
     const auto ref = std::find_if(served.begin(), served.end(), [&event](const auto& other) {
       return other.id() == event.id && other.generation() == event.generation;
     });
     all_published_known_ = all_published_known_ && ref != served.end();
     if (ref == served.end()) return;
-    published_.insert(event.generation);
+    published_.emplace(event.id, event.generation);
     published_bytes_ += ref->bytes();
   }
 
@@ -59,7 +59,7 @@ class Ledger {
     switch (event.kind) {
       case garner::EventKind::chunk_ready:
         if (!served_.emplace(event.id, event.generation).second) problem("ready twice");
-        if (removed_.contains(event.generation)) problem("ready after it was removed");
+        if (removed_.contains({event.id, event.generation})) problem("ready after it was removed");
         break;
       case garner::EventKind::chunk_unlisted:
         if (!served_.contains(event.id) || served_[event.id] != event.generation)
@@ -67,16 +67,19 @@ class Ledger {
         served_.erase(event.id);
         break;
       case garner::EventKind::chunk_removed:
-        if (!removed_.insert(event.generation).second) problem("removed twice");
+        if (!removed_.emplace(event.id, event.generation).second) problem("removed twice");
         if (served_.contains(event.id) && served_[event.id] == event.generation) problem("removed while it was served");
-        all_published_known_ = all_published_known_ && published_.contains(event.generation);
+        all_published_known_ = all_published_known_ && published_.contains({event.id, event.generation});
         break;
       case garner::EventKind::chunk_failed:
         ++classes_[static_cast<std::size_t>(garner::classify(event.error))];
         if (!event.error || event.subject.empty()) problem("a failure without a reason");
         break;
       case garner::EventKind::converged:
-      case garner::EventKind::scrubbed: break;
+      case garner::EventKind::scrubbed:
+      case garner::EventKind::volume_away:
+      case garner::EventKind::volume_read_only:
+      case garner::EventKind::volume_healthy: break;
       case garner::EventKind::events_dropped: complete_ = false; break;
       case garner::EventKind::closed: closed_ = true; break;
     }
@@ -103,8 +106,9 @@ class Ledger {
   }
 
   std::map<garner::ChunkId, std::uint64_t> served_;
-  std::set<std::uint64_t> removed_;
-  std::set<std::uint64_t> published_;  ///< and found by the start
+  /// By number too: disks that were never there together may have come to the same one.
+  std::set<std::pair<garner::ChunkId, std::uint64_t>> removed_;
+  std::set<std::pair<garner::ChunkId, std::uint64_t>> published_;  ///< and found by the start
   std::uint64_t published_bytes_ = 0;
   bool all_published_known_ = true;
   bool complete_ = true;

@@ -12,12 +12,14 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "simulation/checks.hpp"
+#include "simulation/disks.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/ledger.hpp"
 #include "simulation/model.hpp"
@@ -42,12 +44,12 @@ class Life {
  protected:
   static constexpr std::uint64_t plenty = std::uint64_t{1} << 30;  ///< bytes
 
-  Life(garner::Decisions& decisions, Plan plan, garner::SimDisk disk)
+  Life(garner::Decisions& decisions, Plan plan, std::vector<garner::SimDisk> disks)
       : decisions_(decisions),
         plan_(std::move(plan)),
         world_(decisions),
         network_(world_),
-        machine_(world_, std::move(disk)),
+        machine_(world_, std::move(disks)),
         checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }) {
     world_.trace = plan_.trace;
     world_.allows = [this](garner::SimFaultKind kind) { return allows(kind); };
@@ -74,10 +76,16 @@ class Life {
     manager_->close();
     if (machine_.ended()) return;
     if (world_.now() - before > std::chrono::seconds(20)) fail("close waited for the network");
+    std::set<garner::ChunkId> may_come_back;
+    for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
+      const garner::ChunkId& id = Lake::get().id(chunk);
+      if (model_.may_return.contains(id) || checks_.may_come_back(*manager_, id)) may_come_back.insert(id);
+    }
     throw_away();
     if (machine_.ended()) return;
     for (std::size_t chunk = 0; chunk < Lake::chunks; ++chunk) {
-      if (!model_.wanted.contains(Lake::get().id(chunk))) checks_.durable.forget(Lake::get().id(chunk));
+      const garner::ChunkId& id = Lake::get().id(chunk);
+      if (!model_.wanted.contains(id) && !may_come_back.contains(id)) checks_.durable.forget(id);
     }
     open();
   }
@@ -112,6 +120,12 @@ class Life {
   void open() {
     world_.faults = {};
     options_.seed = 1 + decisions_.choose(1000);
+    const Disks disks(machine_);
+    bool any_sound = false;
+    for (std::size_t disk = 0; disk < disks.size(); ++disk) {
+      any_sound = any_sound || disks[disk].health() == garner::SimHealth::sound;
+    }
+    if (!any_sound) disks[0].set_health(garner::SimHealth::sound);
     while (!failure_ && !try_open()) {
     }
     if (failure_) return;
@@ -121,8 +135,8 @@ class Life {
     bytes_before_ = garner::Options().max_bytes;
     network_.take_most_active();
     checks_.after_start(*manager_, model_, names_, options_.startup_check);
-    partial_.look(machine_.disk());
-    ledger_.begin(Checks::served(*manager_), names_.numbers);
+    if (machine_.disks() == 1) partial_.look(machine_.disk());
+    ledger_.begin(Checks::served(*manager_), names_.generations);
     subscription_ = manager_->subscribe([this](const garner::Event& event) {
       if (event.kind == garner::EventKind::chunk_ready) {
         ledger_.take_ready(event, Checks::served(*manager_));
@@ -139,7 +153,7 @@ class Life {
 
   bool try_open() {
     try {
-      names_ = Found::by_names(machine_.disk(), options_.startup_check);
+      names_ = Found::by_names(ConstDisks(machine_), options_.startup_check);
       checks_.quarantine_max_bytes = options_.quarantine_max_bytes;
       manager_.emplace(machine_.storage(options_.durability, {options_.quarantine_max_bytes, 0}),
                        garner::SimDownloader(network_), garner::SimExecutor(world_), options_);
@@ -161,10 +175,15 @@ class Life {
     if (power_cuts_.next() % (loses ? 8 : 128) != 0 || failure_ || checks_.just_tampered()) return;
     if (options_.durability == garner::Durability::relaxed) return;
     garner::SeededDecisions decisions(power_cuts_.next());
-    checks_.durable.would_start(machine_.disk().after_crash(decisions), model_);
+    std::vector<garner::SimDisk> left;
+    for (std::size_t disk = 0; disk < machine_.disks(); ++disk) {
+      left.push_back(machine_.disk(disk).after_crash(decisions));
+    }
+    checks_.durable.would_start(std::move(left), model_);
   }
 
   void check() {
+    checks_.take_in(*manager_, model_);
     checks_.after_step(*manager_, model_, pins_);
     if (ledger_.wrong()) fail(*ledger_.wrong());
     if (network_.most_per_url() > 1) fail("a file was fetched twice at the same time");
@@ -210,21 +229,42 @@ class Life {
     world_.note("no more faults");
     world_.faults = {};
     machine_.end_after(0);
-    machine_.disk().set_capacity(plenty);
+    Disks(machine_).set_capacity(plenty);
     options_.max_bytes = budget_ = garner::Options().max_bytes;
     options_.keep_free_bytes = 0;
     options_.scrub_interval = {};  // hours go by until all is given up
     manager_->set_options(options_);
+    if (!mend_all()) return;
     const std::uint64_t most =
         network_.bytes_moved() + network_.bytes_in_flight() + checks_.bytes_missing(*manager_, model_);
     if (!converge()) return;
     if (network_.bytes_moved() > most) fail("more bytes were moved than were missing");
     check();
-    if (machine_.disk().tampered("")) scrub();
+    if (Disks(machine_).any_tampered()) scrub();
     if (!checks_.knows(model_)) ask_again();
     if (failure_ || !converge()) return;
     outwait_partial();
     if (converge()) at_rest();
+  }
+
+  /// All disks are sound, and taken in.
+  bool mend_all() {
+    for (std::size_t disk = 0; disk < machine_.disks(); ++disk) {
+      machine_.disk(disk).set_health(garner::SimHealth::sound);
+    }
+    if (machine_.disks() == 1) return true;
+    // One that was taken out and put in again nobody has missed, as long as nothing is asked of it.
+    manager_->verify();
+    while (world_.has_ready()) world_.run_one_until(world_.now());
+    const garner::Instant until = world_.now() + std::chrono::minutes(20);
+    while (!checks_.all_there(*manager_)) {
+      if (!world_.run_one_until(until)) {
+        fail("a disk that is back is not taken in");
+        return false;
+      }
+    }
+    checks_.take_in(*manager_, model_);
+    return true;
   }
 
   /// Finds what was changed behind the store's back.
@@ -233,7 +273,7 @@ class Life {
     std::vector<garner::ChunkId> described;
     for (const Manager::ChunkRef& ref : Checks::served(*manager_)) {
       const std::string description = checks_.path(ref) + "/chunk.json";
-      if (machine_.disk().exists(description) && !checks_.tampered(description)) described.push_back(ref.id());
+      if (Disks(machine_).exists(description) && !checks_.tampered(description)) described.push_back(ref.id());
     }
     if (decisions_.chance(1, 2)) {
       scrub_at_a_pace();
@@ -244,7 +284,7 @@ class Life {
     if (!converge()) return;
     for (const Manager::ChunkRef& ref : Checks::served(*manager_)) {
       const std::string& path = checks_.path(ref);
-      const Version* whole = Lake::get().held(machine_.disk(), ref.id(), path);
+      const Version* whole = Lake::get().held(Disks(machine_), ref.id(), path);
       if (whole == nullptr) fail("a scrub did not find what is wrong: " + path);
       std::erase(described, ref.id());
     }
@@ -319,7 +359,7 @@ class Life {
     // An alarm that was put away after its time had come is still to be run, and does nothing.
     while (world_.has_ready()) world_.run_one_until(world_.now());
     if (world_.timers() != 0) fail("a timer is left");
-    if (machine_.disk().handles() != 0) fail("a handle is left");
+    if (Disks(machine_).handles() != 0) fail("a handle is left");
   }
 
   /// What came and was not thrown away is what was published.

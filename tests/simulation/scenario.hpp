@@ -24,7 +24,7 @@ namespace simulation {
 class Scenario : public Damage {
  public:
   explicit Scenario(garner::Decisions& decisions, Plan plan = {})
-      : Damage(decisions, std::move(plan), garner::SimDisk(disk_options(decisions))) {
+      : Damage(decisions, std::move(plan), disks(decisions)) {
     for (bool& enabled : enabled_) enabled = decisions.chance(2, 3);
     enabled_[index(Call::download)] = enabled_[index(Call::work)] = true;
     faults_ = garner::SimFaults::swarm(decisions);
@@ -32,13 +32,14 @@ class Scenario : public Damage {
     calm_ = decisions.chance(1, 16);
     if (calm_) {
       faults_ = {};
-      machine_.disk().set_capacity(plenty);
-      for (const Call call : {Call::power_cut, Call::close, Call::rot, Call::lie}) {
+      Disks(machine_).set_capacity(plenty);
+      for (const Call call : {Call::power_cut, Call::close, Call::rot, Call::lie, Call::disk}) {
         enabled_[index(call)] = false;
       }
     }
     // What is never there is asked for again and again, and that takes time.
     if (!decisions.chance(1, 8)) enabled_[index(Call::lie)] = false;
+    if (machine_.disks() == 1) enabled_[index(Call::disk)] = false;
     // Half of all lives are of what workers do every day, and have the more of it.
     if (decisions.chance(1, 2)) {
       for (const Call call : {Call::lie, Call::reject, Call::converge, Call::litter, Call::odd_start}) {
@@ -54,7 +55,7 @@ class Scenario : public Damage {
     options_.revive = decisions.chance(2, 3);
     options_.checkpoint_bytes = 1 + (calm_ || decisions.chance(3, 4) ? 0 : decisions.choose(20));
     options_.staging_ttl = std::chrono::minutes(calm_ || decisions.chance(1, 2) ? 600 : decisions.choose(3));
-    if (decisions.chance(1, 4)) {
+    if (machine_.disks() == 1 && decisions.chance(1, 4)) {
       options_.startup_check = decisions.chance(1, 4) ? garner::StartupCheck::sizes : garner::StartupCheck::digests;
       options_.max_concurrent_checks = 1 + decisions.choose(3);
     }
@@ -89,6 +90,18 @@ class Scenario : public Damage {
 
  private:
   static std::size_t index(Call call) { return static_cast<std::size_t>(call); }
+
+  /// One, as a rule.
+  static std::vector<garner::SimDisk> disks(garner::Decisions& decisions) {
+    std::vector<garner::SimDisk> out;
+    const std::uint64_t count = decisions.chance(1, 3) ? 2 + decisions.choose(2) : 1;
+    for (std::uint64_t disk = 0; disk < count; ++disk) {
+      garner::SimDiskOptions options = disk_options(decisions);
+      if (disk > 0) options.name = '@' + std::to_string(disk) + '/';
+      out.emplace_back(std::move(options));
+    }
+    return out;
+  }
 
   static garner::SimDiskOptions disk_options(garner::Decisions& decisions) {
     garner::SimDiskOptions options;
@@ -139,6 +152,7 @@ class Scenario : public Damage {
       case Call::converge: return wait_converged();
       case Call::litter: return litter();
       case Call::odd_start: return odd_start();
+      case Call::disk: return change_disk();
     }
   }
 
@@ -272,7 +286,7 @@ class Scenario : public Damage {
       if (!same) fail("a pinned chunk's description is not its own: " + pin.path);
     } catch (const garner::Error&) {
       // The disk did not give it.
-      const bool can_fail = machine_.ended() || checks_.tampered(pin.path) ||
+      const bool can_fail = machine_.ended() || checks_.tampered(pin.path) || checks_.any_disk_failed() ||
                             faults_.chance[static_cast<std::size_t>(garner::SimFaultKind::disk_error)] > 0 ||
                             faults_.chance[static_cast<std::size_t>(garner::SimFaultKind::out_of_handles)] > 0;
       if (!can_fail) fail("a pinned chunk's description cannot be read: " + pin.path);

@@ -13,6 +13,7 @@
 #include "garner/simulation/sim_machine.hpp"
 #include "garner/simulation/sim_world.hpp"
 #include "garner/storage/store_layout.hpp"
+#include "simulation/disks.hpp"
 
 namespace simulation {
 
@@ -24,7 +25,10 @@ class Troubles {
     return met(disk_full) || met(disk_error) || met(short_write) || met(sync_failure) || met(read_only) ||
            met(out_of_handles);
   }
-  [[nodiscard]] bool met_disk_faults() const { return met_disk_errors() || any_tampered_; }
+  [[nodiscard]] bool met_disk_faults() const { return met_disk_errors() || any_tampered_ || any_disk_failed_; }
+  /// One of several disks fails, or was taken out.
+  void note_disk_failure() noexcept { any_disk_failed_ = true; }
+  [[nodiscard]] bool any_disk_failed() const noexcept { return any_disk_failed_; }
 
   /// Since the last step, so that what must be kept is not known.
   [[nodiscard]] bool just_tampered() const noexcept { return just_tampered_; }
@@ -33,7 +37,7 @@ class Troubles {
   /// Someone else than the store has changed it on the disk, and nobody but a scrub can know.
   [[nodiscard]] bool tampered(const std::string& path) const {
     // Once nobody knows its number any more, another may stand there, and be whole.
-    return machine_.disk().tampered(path) || (taken_away_.contains(path) && !machine_.disk().exists(path));
+    return disks().tampered(path) || (taken_away_.contains(path) && !disks().exists(path));
   }
   /// Nothing is synced in this life.
   void expect_no_durability() noexcept { is_relaxed_ = true; }
@@ -44,6 +48,8 @@ class Troubles {
   Troubles(const garner::SimWorld& world, const garner::SimMachine& machine)
       : world_(world), machine_(machine), is_roomy_(machine.disk().options().capacity > 1'000'000) {}
   ~Troubles() = default;
+
+  [[nodiscard]] ConstDisks disks() const { return ConstDisks(machine_); }
 
   [[nodiscard]] bool met(garner::SimFaultKind kind) const { return world_.met()[static_cast<std::size_t>(kind)] > 0; }
 
@@ -62,6 +68,7 @@ class Troubles {
   const garner::SimMachine& machine_;
   const bool is_roomy_;  ///< what is set aside never has to make room
   bool any_tampered_ = false;
+  bool any_disk_failed_ = false;
   bool just_tampered_ = false;
   bool is_relaxed_ = false;
   std::set<std::string> litter_;

@@ -31,7 +31,7 @@ class Watched : public Life {
 
  protected:
   Watched(garner::SimDisk disk, std::function<void(std::string)> trace, Watch watch)
-      : Life(zeros(), Plan{{}, {}, std::move(trace)}, std::move(disk)), watch_(std::move(watch)) {
+      : Life(zeros(), Plan{{}, {}, std::move(trace)}, one(std::move(disk))), watch_(std::move(watch)) {
     world_.on_operation = [this] { look(world_.operations()); };
   }
   ~Watched() { world_.on_operation = nullptr; }
@@ -55,6 +55,12 @@ class Watched : public Life {
  private:
   void look(std::uint64_t point) {
     if (is_watched_ && watch_) watch_(point, machine_.disk(), checks_.past());
+  }
+
+  static std::vector<garner::SimDisk> one(garner::SimDisk disk) {
+    std::vector<garner::SimDisk> disks;
+    disks.push_back(std::move(disk));
+    return disks;
   }
 
   /// Has no state: everyone's.

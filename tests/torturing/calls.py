@@ -99,6 +99,7 @@ class Order:
         elif call.name == "unlinkat":
             self.take(at)
             self.change(at, name, False)
+            self.bytes.pop(f"{at}/{name}".lstrip("/"), None)
         elif call.name in ("renameat2", "renameat"):
             to = call.paths()[1][len(self.store):].lstrip("/")
             self.rename(at, name, to, call.texts()[1])

@@ -99,6 +99,7 @@ garner::Options options() {
   out.min_backoff = std::chrono::milliseconds(1);
   out.max_backoff = std::chrono::milliseconds(50);
   out.no_space_retry = std::chrono::milliseconds(20);
+  out.staging_ttl = std::chrono::milliseconds(0);
   return out;
 }
 

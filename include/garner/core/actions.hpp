@@ -104,6 +104,9 @@ struct CleanUp {
   Partial partial;
 };
 
+/// Find out what each volume can do. `found` comes before the report, for each generation on one that was opened anew.
+struct Examine {};
+
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
   TransferId transfer;
@@ -129,8 +132,8 @@ struct Condemn {
 
 using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
                             action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
-                            action::ListHeld, action::CleanUp, action::StopFile, action::FreeIds, action::List,
-                            action::Unlist, action::Condemn, Event>;
+                            action::ListHeld, action::CleanUp, action::Examine, action::StopFile, action::FreeIds,
+                            action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -157,6 +160,11 @@ class ActionList {
     auto& event = std::get<Event>(actions_.back());
     event.error = outcome.error;
     event.subject = outcome.subject;
+  }
+
+  void notify_volume(EventKind kind, const std::string& path) {
+    notify(kind, {}, 0);
+    std::get<Event>(actions_.back()).subject = path;
   }
 
   std::vector<Action> actions_;

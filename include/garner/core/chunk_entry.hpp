@@ -36,6 +36,9 @@ struct Copy {
   bool drained = false;                        ///< nobody has a pin on it
   bool unfit = false;                          ///< not to be served again: its removal has begun, or it is corrupt
   bool unchecked = false;                      ///< found by the start, and not to be served before it was checked
+  bool away = false;                           ///< its volume is: nothing is asked of it but what else tells it
+  bool told = false;                           ///< it has not been seen: some volume that is away may have it
+  bool missed = false;                         ///< it was served when its volume went away, and is wanted since
   std::unique_ptr<const std::string> corrupt;  ///< why it is; then it is set aside in the end
   Mark mark = Mark::none;
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
@@ -87,7 +90,7 @@ struct ChunkEntry {
     const Copy* newest = nullptr;
     for (const Copy& copy : copies) {
       if (copy.listed) return nullptr;
-      if (!copy.unchecked) continue;
+      if (!copy.unchecked || copy.away) continue;
       if (newest == nullptr || newest->generation.number < copy.generation.number) newest = &copy;
     }
     return newest;
@@ -99,12 +102,19 @@ struct ChunkEntry {
     return copy != nullptr && copy->operation == Copy::Operation::none && !copy->retry_at;
   }
 
+  /// It is wanted, and what it is is known to nobody but a volume that is away.
+  [[nodiscard]] bool lost() const {
+    if (!wanted || want) return false;
+    return std::any_of(copies.begin(), copies.end(), [](const Copy& copy) { return copy.missed; });
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
   [[nodiscard]] bool settled() const {
-    if ((wanted && want) || fetch) return false;
+    if ((wanted && want) || fetch || lost()) return false;
     return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
+      if (copy.away) return true;
       if (copy.listed && copy.operation == Copy::Operation::verify) return copy.mark == Copy::Mark::none;
       if (copy.operation != Copy::Operation::none) return false;
       return copy.listed ? copy.mark == Copy::Mark::none : copy.mark == Copy::Mark::doomed && !copy.drained;
@@ -119,7 +129,7 @@ struct ChunkEntry {
       return pinned ? ChunkState::draining : ChunkState::removing;
     }
     const bool is_unchecked = unchecked() != nullptr;
-    if (!want) return is_unchecked ? ChunkState::checking : ChunkState::ready;
+    if (!want) return is_unchecked ? ChunkState::checking : lost() ? ChunkState::waiting : ChunkState::ready;
     if (queued) return parked ? ChunkState::parked : ChunkState::queued;
     if (fetch && !fetch->stopping) {
       if (fetch->phase == ChunkFetch::Phase::staging || fetch->phase == ChunkFetch::Phase::transferring) {

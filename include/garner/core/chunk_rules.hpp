@@ -75,10 +75,30 @@ class ChunkRules : protected ActionList {
     touch(id, now, [this](ChunkEntry& entry) {
       leave_queue(entry);
       forget_failures(entry);
+      forget_missed(entry);
       entry.wanted = false;
       entry.want.reset();
       entry.content.reset();
     });
+  }
+
+  // ---- copies
+
+  Copy& add_copy(ChunkEntry& entry, const Generation& generation) {
+    Copy& copy = entry.copies.emplace_back(generation);
+    if (generation.volume < held_on_.size()) {
+      held_on_[generation.volume].insert(generation.id);
+      copy.away = volumes_[generation.volume].state == VolumeState::away;
+    }
+    return copy;
+  }
+
+  void erase_copy(ChunkEntry& entry, const Copy& copy) {
+    const Generation generation = copy.generation;
+    entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+    const bool is_last = std::none_of(entry.copies.begin(), entry.copies.end(),
+                                      [&](const Copy& other) { return other.generation.volume == generation.volume; });
+    if (is_last && generation.volume < held_on_.size()) held_on_[generation.volume].erase(generation.id);
   }
 
   // ---- what is done about it
@@ -89,15 +109,35 @@ class ChunkRules : protected ActionList {
       stop_fetch(entry);
     } else if (entry.want) {
       find_or_fetch(entry);
+    } else {
+      find_missed(entry);
     }
     if (entry.fetch) settle_fetch(id, entry, now);
     settle_unchecked(entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
-    // cut would leave neither.
+    // cut would leave neither. And while it is not known what is wanted, any copy may be that.
     const Copy* listed = entry.listed();
-    const bool is_safe = listed == nullptr || listed->mark == Copy::Mark::none;
+    const bool is_safe = !entry.lost() && (listed == nullptr || listed->mark == Copy::Mark::none);
     for (Copy& copy : entry.copies) {
+      if (copy.away || copy.told) continue;
       if (copy.listed || is_safe) settle_copy(copy);
+    }
+    forget_told(entry);
+  }
+
+  /// What was told of and is not where it might have been, once nobody needs to know any more what it is.
+  void forget_told(ChunkEntry& entry) {
+    for (std::size_t i = entry.copies.size(); i-- > 0 && !entry.lost();) {
+      const Copy& copy = entry.copies[i];
+      if (copy.told && !copy.away && copy.operation == Copy::Operation::none) erase_copy(entry, copy);
+    }
+  }
+
+  /// Asks what it is that is wanted: what is on a volume that is away may be described elsewhere.
+  void find_missed(ChunkEntry& entry) {
+    for (Copy& copy : entry.copies) {
+      const bool can_ask = copy.operation == Copy::Operation::none && !copy.retry_at && !closed_;
+      if (copy.missed && can_ask) begin(copy, Copy::Operation::describe);
     }
   }
 
@@ -115,7 +155,7 @@ class ChunkRules : protected ActionList {
     bool comparing = false;
     const std::optional<std::uint64_t> bytes = declared_bytes(*entry.want);
     for (Copy& copy : entry.copies) {
-      if (copy.unfit || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
+      if (copy.unfit || copy.away || (!copy.listed && !copy.unchecked && !options_.revive)) continue;
       if (copy.generation.dataset_id != entry.want->dataset_id) continue;
       if (copy.generation.block_range != entry.want->block_range) continue;
       if (copy.unchecked) {
@@ -145,6 +185,7 @@ class ChunkRules : protected ActionList {
     }
     leave_queue(entry);
     forget_failures(entry);
+    forget_missed(entry);
     entry.want.reset();
     stop_fetch(entry);
   }
@@ -189,6 +230,24 @@ class ChunkRules : protected ActionList {
       case Copy::Operation::verify: return act(action::Verify{copy.generation, VerifyDepth::digests});
       case Copy::Operation::check: return act(action::Verify{copy.generation, startup_depth()});
     }
+  }
+
+  /// Fetches anew from where it came from; without a description there is nothing to fetch it from. That comes from a
+  /// disk, so it is as little trusted as that.
+  void want_again(ChunkEntry& entry, const std::optional<DataChunk>& chunk) {
+    if (!is_fit(entry.copies.front().generation.id, chunk)) {
+      forget_missed(entry);
+      // An older copy that is served is better than none.
+      entry.wanted = entry.listed() != nullptr || entry.unchecked() != nullptr;
+      return;
+    }
+    const Wish wish(*chunk);
+    entry.want = wish.chunk;
+    entry.content = wish.content;
+  }
+
+  [[nodiscard]] bool is_fit(const ChunkId& id, const std::optional<DataChunk>& chunk) const {
+    return chunk && chunk->id == id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
   }
 
   // ---- fetching
@@ -290,6 +349,10 @@ class ChunkRules : protected ActionList {
     return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
   }
 
+  static void forget_missed(ChunkEntry& entry) {
+    for (Copy& copy : entry.copies) copy.missed = false;
+  }
+
   static bool can_start(const ChunkFetch& fetch) {
     return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
@@ -309,6 +372,8 @@ class ChunkRules : protected ActionList {
   const StartupCheck startup_check_;
   Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
+  std::vector<VolumeStatus> volumes_;
+  std::vector<std::set<ChunkId>> held_on_;  // by volume, which chunks have a copy there; none where there is one volume
   Tally tally_;
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first

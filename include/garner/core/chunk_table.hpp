@@ -37,24 +37,27 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
       const auto asked = ++asked_;
-      if (startup_check_ != StartupCheck::names) {
-        entry.wanted = true;
+      const bool is_newest = std::all_of(entry.copies.begin(), entry.copies.end(), [&](const Copy& other) {
+        return !(other.listed || other.missed) || other.generation.number <= generation.number;
+      });
+      Copy& copy = add_copy(entry, generation);
+      copy.drained = true;
+      copy.told = copy.away;
+      if (startup_check_ != StartupCheck::names && !copy.away) {
+        entry.wanted = copy.unchecked = true;
         entry.asked = asked;
-        entry.copies.emplace_back(generation);
-        entry.copies.back().drained = entry.copies.back().unchecked = true;
         return;
       }
-      Copy* older = entry.listed();
-      if (older != nullptr && older->generation.number > generation.number) {
-        entry.copies.emplace_back(generation);
-        entry.copies.back().drained = true;
-        return;
-      }
-      if (older != nullptr) unlist(*older);
+      if (!is_newest) return;
+      forget_missed(entry);
       entry.wanted = true;
       entry.asked = asked;
-      entry.copies.emplace_back(generation);
-      list(entry.copies.back(), asked);
+      if (copy.away) {
+        copy.missed = true;
+        return;
+      }
+      if (Copy* older = entry.listed()) unlist(*older);
+      list(copy, asked);
     });
   }
 
@@ -63,20 +66,27 @@ class ChunkTable : private ChunkTurns {
     last_generation_ = std::max(last_generation_, recovery.last_generation);
     constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
     if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
+    if (options_.staging_ttl <= std::chrono::nanoseconds::zero()) drop_partial();
     litter_ = true;
+    watch_volumes(now);
     pump(now);
   }
+
+  /// Before anything is recovered; where there is one, or the store has none, nothing of all that follows happens.
+  void volumes_are(std::vector<VolumeStatus> volumes) { ChunkVolumes::volumes_are(std::move(volumes)); }
 
   // ---- calls
 
   void download(const Wish& wish, Instant now) {
     if (closed_) return;
+    deleted_unseen_.erase(wish.chunk->id);
     want(wish, now);
     pump(now);
   }
 
   void remove(const ChunkId& id, Instant now) {
     if (closed_) return;
+    if (epoch_ == 0 && any_unseen()) deleted_unseen_.insert(id);
     unwant(id, now);
     pump(now);
   }
@@ -85,6 +95,7 @@ class ChunkTable : private ChunkTurns {
   Epoch assign(const std::vector<Wish>& wishes, Instant now) {
     if (closed_) return epoch_;
     ++epoch_;
+    deleted_unseen_.clear();
     for (const Wish& wish : wishes) {
       want(wish, now);
       entries_[wish.chunk->id].assigned = epoch_;
@@ -98,10 +109,12 @@ class ChunkTable : private ChunkTurns {
     return epoch_;
   }
 
-  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last. Takes
+  /// Re-reads these chunks, which are in their order, one after another, and behind the one that was re-read last, and
+  /// looks at the volumes. Takes
   /// them; what is then in `ids` is to be freed.
   void verify(std::vector<ChunkId>& ids, Instant now) {
     if (closed_) return;
+    examine_soon();
     scrub_.begin(ids, false, now);
     pump(now);
   }
@@ -130,6 +143,7 @@ class ChunkTable : private ChunkTurns {
 
   void woken(Instant now) {
     if (clean_up_at_ && *clean_up_at_ <= now) clean_up_at_.reset();
+    if (examine_at_ && *examine_at_ <= now) examine_at_.reset();
     if (partial_until_ && *partial_until_ <= now) drop_partial();
     while (const std::optional<ChunkId> id = alarms_.pop_due(now)) {
       touch(*id, now, [now](ChunkEntry& entry) {
@@ -147,6 +161,7 @@ class ChunkTable : private ChunkTurns {
 
   void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       entry.fetch->phase = ChunkFetch::Phase::transferring;
       if (!outcome.ok()) {
@@ -158,6 +173,7 @@ class ChunkTable : private ChunkTurns {
 
   void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
     --moving_files_;
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       ChunkFetch& fetch = *entry.fetch;
       if (outcome.ok()) return fetch.file_done(transfer);
@@ -187,6 +203,7 @@ class ChunkTable : private ChunkTurns {
 
   void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [&](ChunkEntry& entry) {
       if (!outcome.ok()) {
         entry.fetch->failure = outcome;
@@ -195,18 +212,21 @@ class ChunkTable : private ChunkTurns {
         return;
       }
       ++chunks_published_;
-      entry.copies.emplace_back(generation);
-      Copy& copy = entry.copies.back();
+      // Its volume may have been opened anew meanwhile, and have told of it.
+      Copy* known = entry.copy(generation);
+      Copy& copy = known != nullptr ? *known : add_copy(entry, generation);
       copy.content = entry.fetch->content();
-      copy.drained = true;  // nobody has seen it yet
+      copy.drained = !copy.listed;  // nobody has seen it yet
       drop_fetch(entry);
-      if (entry.want && copy.holds(entry.content, declared_bytes(*entry.want))) serve(entry, copy);
+      if (entry.want && !copy.away && !copy.unfit && copy.holds(entry.content, declared_bytes(*entry.want)))
+        serve(entry, copy);
     });
   }
 
   /// With an error, something is left to be cleaned up.
   void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
     litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
     report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
   }
 
@@ -216,6 +236,7 @@ class ChunkTable : private ChunkTurns {
     if (outcome.ok()) {
       failed_clean_ups_ = 0;
     } else {
+      doubt(outcome.error);
       litter_ = true;
       clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
     }
@@ -244,7 +265,7 @@ class ChunkTable : private ChunkTurns {
   void removed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [&](ChunkEntry& entry, const Copy& copy) {
       if (copy.corrupt) ++chunks_quarantined_;
-      entry.copies.erase(entry.copies.begin() + (&copy - entry.copies.data()));
+      erase_copy(entry, copy);
       ++chunks_removed_;
       notify(EventKind::chunk_removed, generation.id, generation.number);
     });
@@ -257,9 +278,23 @@ class ChunkTable : private ChunkTurns {
                  Instant now) {
     constexpr std::uint64_t max_failures = 3;
     const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
-    const bool again = !outcome.ok() && !is_certain && failures_of(generation) < max_failures;
-    operation_done(generation, again ? outcome : Outcome(), now, [&](ChunkEntry&, Copy& copy) {
+    ChunkEntry& of = entries_.at(generation.id);
+    const Copy& asked = *of.copy(generation);
+    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under these
+    // options can be under others.
+    const bool may_yet = of.lost() && (asked.away || any_unseen());
+    const bool is_of_use = outcome.ok() && (!may_yet || is_fit(generation.id, chunk));
+    const bool is_moot = asked.told && !asked.away && !asked.missed;
+    const bool is_open = may_yet || asked.away || (!is_certain && failures_of(generation) < max_failures);
+    const bool again = !is_of_use && is_open && !is_moot;
+    // What is wrong with a description elsewhere is not wrong with the chunk.
+    const bool is_own = !outcome.ok() && !is_certain;
+    const Outcome told = is_own ? outcome : Outcome{errc::io_error, "chunk " + generation.id.to_hex(), std::nullopt};
+    operation_done(generation, again ? told : Outcome(), now, [&](ChunkEntry& entry, Copy& copy) {
       copy.content = chunk ? content_fingerprint(*chunk) : ContentFingerprint{};
+      if (!copy.missed || !entry.lost()) return;
+      if (!chunk) notify_failure(generation.id, generation.number, outcome);
+      want_again(entry, chunk);
     });
   }
 
@@ -276,6 +311,7 @@ class ChunkTable : private ChunkTurns {
     operation_done(generation, {}, now, [&](ChunkEntry& entry, Copy& copy) {
       if (outcome.ok() || outcome.error == errc::cancelled) return;
       notify_failure(generation.id, generation.number, outcome);
+      doubt(outcome.error);
       if (is_wrong(outcome)) condemn(entry, copy, outcome, chunk);
     });
   }
@@ -287,18 +323,58 @@ class ChunkTable : private ChunkTurns {
     pump(now);
   }
 
+  // ---- volumes
+
+  /// What the store has told of its volumes by the way.
+  void volumes_told(const std::vector<VolumeStatus>& volumes, Instant now) {
+    note_read_only(volumes, now);
+    pump(now);
+  }
+
+  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by a
+  /// start; but once an assignment has been made, nothing is wanted that it does not name.
+  void found(const Generation& generation, Instant now) {
+    last_generation_ = std::max(last_generation_, generation.number);
+    touch(generation.id, now, [&](ChunkEntry& entry) {
+      if (Copy* copy = known_copy(entry, generation)) return come_back(entry, *copy);
+      const bool is_unknown = entry.empty();
+      if (is_unknown && closed_) return;  // as it is, for the next start
+      Copy* listed = entry.listed();
+      const bool is_newer = adopted_.contains(generation.id) && listed != nullptr && !entry.want &&
+                            listed->generation.number < generation.number;
+      if (is_newer) unlist(*listed);
+      Copy& copy = add_copy(entry, generation);
+      copy.away = false;
+      copy.drained = true;
+      const bool is_adopted = is_unknown && epoch_ == 0 && !deleted_unseen_.contains(generation.id);
+      if (!is_adopted && !is_newer) return;
+      adopted_.insert(generation.id);
+      entry.wanted = true;
+      if (is_unknown) entry.asked = ++asked_;
+      list(copy, entry.asked);
+    });
+    pump(now);
+  }
+
+  void examined(const std::vector<VolumeStatus>& volumes, Instant now) {
+    --unreported_;
+    take_examination(volumes, now);
+    end_parking(now);
+  }
+
   // ---- questions
 
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_)}) {
+    for (const std::optional<Instant>& at :
+         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
   }
   /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_; }
+  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_ && !in_doubt(); }
   /// Whether every action has been reported on.
   [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }
@@ -338,17 +414,13 @@ class ChunkTable : private ChunkTurns {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
-  [[nodiscard]] bool is_fetchable(const Generation& generation, const std::optional<DataChunk>& chunk) const {
-    return chunk && chunk->id == generation.id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
-  }
-
   /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
   /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;
     const bool is_lost =
-        is_wrong(outcome) || (outcome.error == errc::io_error && is_fetchable(checked.generation, chunk) &&
+        is_wrong(outcome) || (outcome.error == errc::io_error && is_fit(checked.generation.id, chunk) &&
                               checked.failures + 1 >= max_failures);
     const bool again = !is_lost && checked.unchecked && outcome.error != errc::cancelled;
     const Generation generation = checked.generation;
@@ -356,6 +428,8 @@ class ChunkTable : private ChunkTurns {
       if (is_lost) {
         notify_failure(generation.id, generation.number, outcome);
         condemn(entry, copy, outcome, chunk);
+      } else if (copy.away) {
+        // When its volume is back it is checked again.
       } else if (!outcome.ok()) {
         copy.unfit = copy.unfit || !copy.unchecked;  // nobody will check it again
       } else if (std::exchange(copy.unchecked, false)) {
@@ -380,16 +454,9 @@ class ChunkTable : private ChunkTurns {
       for (Copy& other : entry.copies) other.unfit = true;
     }
     if (!entry.wanted || entry.want) return;
-    // Fetched anew from where it came from; without a description there is nothing to fetch it from.
-    // It comes from the disk, so it is as little trusted as that.
-    const bool fetchable = is_fetchable(copy.generation, chunk);
-    // Of several that the start found an older one may still be whole.
-    entry.wanted = fetchable || entry.unchecked() != nullptr;
-    if (fetchable) {
-      const Wish wish(*chunk);
-      entry.want = wish.chunk;
-      entry.content = wish.content;
-    }
+    if (is_fit(copy.generation.id, chunk)) return want_again(entry, chunk);
+    // Of several that the start found an older one may still be whole, or one that is away.
+    entry.wanted = entry.unchecked() != nullptr || entry.lost();
   }
 };
 

@@ -11,13 +11,13 @@
 #include <set>
 #include <utility>
 
-#include "garner/core/chunk_rules.hpp"
+#include "garner/core/chunk_volumes.hpp"
 
 namespace garner::core {
 
-class ChunkTurns : protected ChunkRules {
+class ChunkTurns : protected ChunkVolumes {
  protected:
-  using ChunkRules::ChunkRules;
+  using ChunkVolumes::ChunkVolumes;
 
   /// As `touch`, and then hands out what may have become free.
   template <class Change>
@@ -30,6 +30,7 @@ class ChunkTurns : protected ChunkRules {
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
     if (closed_) return;
+    attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
     while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
       const std::optional<ChunkId> id = tally_.queue().front();
@@ -102,6 +103,8 @@ class ChunkTurns : protected ChunkRules {
         return;
       }
       notify_failure(generation.id, generation.number, outcome);
+      if (!copy.away) doubt(outcome.error);
+      if (copy.away && operation != Copy::Operation::describe) return;
       // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
       if (closed_ && operation == Copy::Operation::remove) return;
       const Backoff backoff{options_.min_backoff, options_.max_backoff};

@@ -22,6 +22,10 @@ class Tally {
       if (entry.want) missing_.count_missing(entry.want->dataset_id, sign);
     }
     for (const Copy& copy : entry.copies) {
+      if (copy.away) {
+        add(counts_.away, sign);
+        continue;
+      }
       budget_.hold(copy.generation.bytes, sign);
       if (copy.listed) {
         bytes_ready_ += copy.generation.bytes * static_cast<std::uint64_t>(sign);
@@ -46,6 +50,7 @@ class Tally {
     status.checking = counts_.checking;
     status.draining = counts_.draining;
     status.removing = counts_.removing;
+    status.away = counts_.away;
     status.bytes_ready = bytes_ready_;
     status.bytes_reserved = budget_.reserved();
   }
@@ -70,7 +75,7 @@ class Tally {
 
   struct Counts {
     std::size_t ready = 0, queued = 0, downloading = 0, waiting = 0, parked = 0, checking = 0, draining = 0,
-                removing = 0;
+                removing = 0, away = 0;
   };
   Counts counts_;
   std::uint64_t bytes_ready_ = 0;

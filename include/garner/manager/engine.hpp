@@ -16,6 +16,7 @@
 #include <optional>
 #include <random>
 #include <system_error>
+#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -123,9 +124,9 @@ class Engine final : public DrainListener {
     status.bytes_resumed = transfers.resumed();
     status.bytes_wasted = transfers.wasted();
     const StoreUsage usage = performer_.usage();
-    status.store_bytes_used = usage.bytes_used;
-    status.store_bytes_free = usage.bytes_free;
+    std::tie(status.store_bytes_used, status.store_bytes_free) = std::pair(usage.bytes_used, usage.bytes_free);
     status.bytes_verified = performer_.bytes_verified();
+    status.volumes = performer_.volumes();
     const std::scoped_lock lock(mutex_);
     table_.fill(status);
     status.converged = converged_;
@@ -172,11 +173,21 @@ class Engine final : public DrainListener {
 
   void recover() {
     Recovery recovery;
+    const auto take = [this](const Generation& generation) {
+      table_.recovered(generation);
+      take_actions();
+    };
     const std::error_code thrown = guarded([&] {
-      recovery = host_->storage.recover([this](const Generation& generation) {
-        table_.recovered(generation);
-        take_actions();
-      });
+      if constexpr (VolumeStorage<S>) {
+        if (host_->storage.volumes().size() > 1) {
+          std::vector<Generation> all;  // which volumes are away is known when all have been read
+          recovery = host_->storage.recover([&all](const Generation& generation) { all.push_back(generation); });
+          table_.volumes_are(host_->storage.volumes());
+          std::for_each(all.begin(), all.end(), take);
+          return;
+        }
+      }
+      recovery = host_->storage.recover(take);
     });
     if (thrown) recovery.error = thrown;
     if (recovery.error) {

@@ -62,15 +62,23 @@ class Performer {
     return usage_;
   }
 
+  [[nodiscard]] std::vector<VolumeStatus> volumes() const {
+    const std::scoped_lock lock(usage_mutex_);
+    return volumes_;
+  }
+
   /// Blocks.
   void refresh_usage() {
     // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
     const std::uint64_t staged = transfers_.staged();
     const std::optional<StoreUsage> usage = store_.usage();
     if (!usage) return;
+    std::vector<VolumeStatus> volumes = store_.volumes();
+    if (volumes.size() > 1) report(&core::ChunkTable::volumes_told, volumes);
     {
       const std::scoped_lock lock(usage_mutex_);
       usage_ = *usage;
+      volumes_.swap(volumes);
     }
     report(&core::ChunkTable::measured, *usage, staged);
   }
@@ -171,6 +179,14 @@ class Performer {
   }
 
   void perform(core::action::FreeIds& action) { std::vector<ChunkId>().swap(action.ids); }
+  void perform(core::action::Examine& /*action*/) {
+    engine_.spawn([this] {
+      const std::vector<VolumeStatus> volumes =
+          store_.examine([this](const Generation& generation) { report(&core::ChunkTable::found, generation); });
+      refresh_usage();
+      report(&core::ChunkTable::examined, volumes);
+    });
+  }
 
   // The engine performed these when they were decided.
   void perform(const core::action::List&) {}
@@ -190,6 +206,7 @@ class Performer {
   std::atomic<std::uint64_t> bytes_verified_{0};
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
+  std::vector<VolumeStatus> volumes_;
 };
 
 }  // namespace garner::detail

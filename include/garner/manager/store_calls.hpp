@@ -4,9 +4,11 @@
 // is thrown.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
@@ -56,6 +58,18 @@ class StoreCalls {
     std::optional<StoreUsage> usage;
     guarded([&] { usage = storage_.usage(); });
     return usage;
+  }
+
+  /// None where the storage has none.
+  std::vector<VolumeStatus> volumes() const {
+    std::vector<VolumeStatus> volumes;
+    if constexpr (VolumeStorage<S>) guarded([&] { volumes = storage_.volumes(); });
+    return volumes;
+  }
+  std::vector<VolumeStatus> examine(const std::function<void(const Generation&)>& found) {
+    std::vector<VolumeStatus> volumes;
+    if constexpr (VolumeStorage<S>) guarded([&] { volumes = storage_.examine(found); });
+    return volumes;
   }
 
   core::Outcome clean_up(Partial partial) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "garner/chunk.hpp"
 
@@ -24,6 +25,7 @@ struct Generation {
   BlockRange block_range;
   std::uint64_t bytes = 0;   ///< of all its files
   std::uint64_t number = 0;  ///< its own: no other generation in this store has it
+  std::uint32_t volume = 0;  ///< which of the store's volumes holds it; the store's own, opaque to the manager
 
   friend bool operator==(const Generation&, const Generation&) = default;
 };
@@ -51,6 +53,33 @@ using VerifyProgress = std::function<bool(std::uint64_t bytes)>;
 struct StoreUsage {
   std::uint64_t bytes_used = 0;  ///< by published generations
   std::uint64_t bytes_free = 0;  ///< left for more
+};
+
+/// What a volume can do, as it was examined last.
+enum class VolumeState : std::uint8_t {
+  healthy,
+  read_only,  ///< its generations are served; nothing is put there, and nothing there is removed
+  away,       ///< set aside: nothing of it can be read
+};
+
+constexpr std::string_view to_string(VolumeState state) noexcept {
+  switch (state) {
+    case VolumeState::healthy: return "healthy";
+    case VolumeState::read_only: return "read-only";
+    case VolumeState::away: return "away";
+  }
+  return "unknown";
+}
+
+/// One of the places, each with limits of its own, that a store puts generations in.
+struct VolumeStatus {
+  std::string path;  ///< or what else people know it by
+  VolumeState state = VolumeState::healthy;
+  std::uint64_t bytes_used = 0;  ///< by published generations; 0 while it is away
+  std::uint64_t bytes_free = 0;  ///< that may still be put there, within its limits; 0 where it is not healthy
+  /// How often it was opened: a volume that was away and has come back as another opening has told by `found`
+  /// what it holds, and holds nothing else.
+  std::uint64_t openings = 0;
 };
 
 /// Storage
@@ -92,6 +121,21 @@ struct StoreUsage {
 /// |   progress)`                 |                   | published; `errc::cancelled` where `progress(bytes)`, which is |
 /// |                              |                   | called after each block that was read, says false; const       |
 /// | `s.usage()`                  | `StoreUsage`      | const                                                          |
+///
+/// A store of several volumes that can fail one by one has these, too (`VolumeStorage`); a store may also have them
+/// and one volume.
+///
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.volumes()`                | `std::vector<     | as examined last; the same ones from construction on, and a    |
+/// |                              | VolumeStatus>`    | generation's `volume` is an index into them; const             |
+/// | `s.examine(found)`           | `std::vector<     | finds out what each volume can do now. Of one that has come    |
+/// |                              | VolumeStatus>`    | back and was opened anew: calls `found(generation)` for each   |
+/// |                              |                   | that it holds, as `recover` does                               |
+///
+/// `recover` may tell of generations on a volume that is away: they are wanted, and `describe` may know them from
+/// elsewhere. Every other operation on a volume that is away fails. The manager calls `examine` after operations have
+/// failed and from time to time while a volume is not healthy, once at a time, and where there is more than one volume.
 ///
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
 /// after another, except that its staged files are opened and written at the same time, each by one thread.
@@ -181,6 +225,11 @@ template <class S>
 concept storage_tells_usage = requires(const S& s) {
   { s.usage() } -> std::same_as<StoreUsage>;
 };
+template <class S>
+concept storage_has_volumes = requires(S& s, const S& as_const, const std::function<void(const Generation&)>& found) {
+  { as_const.volumes() } -> std::same_as<std::vector<VolumeStatus>>;
+  { s.examine(found) } -> std::same_as<std::vector<VolumeStatus>>;
+};
 }  // namespace fragments
 
 template <class S>
@@ -192,6 +241,9 @@ concept Storage =
     fragments::storage_discards<S> && fragments::storage_locates<S> && fragments::storage_describes<S> &&
     fragments::storage_dooms<S> && fragments::storage_removes<S> && fragments::storage_quarantines<S> &&
     fragments::storage_verifies<S> && fragments::storage_tells_usage<S>;
+
+template <class S>
+concept VolumeStorage = Storage<S> && fragments::storage_has_volumes<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.

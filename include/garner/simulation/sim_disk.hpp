@@ -30,7 +30,7 @@ class SimStateWriter;
 
 /// Paths are relative to the root, with `/` between names; the root's is empty.
 ///
-/// A copy is a disk of its own in the same state, but that nothing of it is open or locked.
+/// A copy is a disk of its own in the same state, but that nothing of it is open or locked, and that it is sound.
 ///
 /// Thread-safety: `SimFileSystem`'s operations on one disk and its copies may run at the same time; everything
 /// else only while none does. Replays only where one thread uses it.
@@ -67,6 +67,14 @@ class SimDisk : private detail::SimVolume {
     dead_ = true;
     SimDisk out(*this);
     out.log_.forgive();
+    out.health_ = health_;
+    return out;
+  }
+
+  /// Takes the disk out of a machine that goes on: as `crash`, but for the machine.
+  SimDisk unplug(Decisions& decisions) {
+    SimDisk out = crash(decisions);
+    out.boots_ = boots_;
     return out;
   }
 
@@ -142,6 +150,9 @@ class SimDisk : private detail::SimVolume {
   }
 
   // What happens to it.
+
+  void set_health(SimHealth health) noexcept { health_ = health; }
+  [[nodiscard]] SimHealth health() const noexcept { return health_; }
 
   /// May be less than what is used.
   void set_capacity(std::uint64_t bytes) noexcept { options_.capacity = bytes; }
@@ -345,6 +356,7 @@ class SimDisk : private detail::SimVolume {
   std::uint64_t boots_ = 0;
   std::uint64_t last_handle_ = 0;
   bool dead_ = false;
+  SimHealth health_ = SimHealth::sound;
 };
 
 }  // namespace garner

@@ -22,7 +22,7 @@
 #include "garner/simulation/sim_disk.hpp"
 #include "garner/simulation/sim_hooks.hpp"
 #include "garner/storage/file_system.hpp"
-#include "garner/storage/store_protocol.hpp"
+#include "garner/storage/store_volumes.hpp"
 
 namespace garner {
 
@@ -303,8 +303,29 @@ class SimFileSystem {
   SimFault ask(SimOperation operation, detail::SimNode node, std::string_view name, std::uint64_t bytes = 0,
                detail::SimNode new_node = detail::sim_none, std::string_view new_name = {}) const {
     SimFault fault;
-    if (hooks_ == nullptr || node == detail::sim_none || disk_->dead()) return fault;
-    return hooks_->before({operation, bytes, !SimMutex::any_held(), *disk_, node, name, new_node, new_name});
+    if (node == detail::sim_none || disk_->dead()) return fault;
+    if (hooks_ != nullptr) {
+      fault = hooks_->before({operation, bytes, !SimMutex::any_held(), *disk_, node, name, new_node, new_name});
+    }
+    const std::error_code refused = refusal(operation);
+    if (refused) fault = {refused};
+    return fault;
+  }
+
+  [[nodiscard]] std::error_code refusal(SimOperation operation) const {
+    if (disk_->health() == SimHealth::sound) return {};
+    if (disk_->health() == SimHealth::failing) return errc::io_error;
+    switch (operation) {
+      case SimOperation::make_directory:
+      case SimOperation::create_file:
+      case SimOperation::write:
+      case SimOperation::reserve:
+      case SimOperation::truncate:
+      case SimOperation::rename:
+      case SimOperation::remove_file:
+      case SimOperation::remove_directory: return errc::read_only;
+      default: return {};
+    }
   }
 
   /// `error`, unless there is one that comes first.
@@ -386,9 +407,9 @@ class SimFileSystem {
 
 static_assert(FileSystem<SimFileSystem>);
 
-/// The real protocol on a simulated disk.
-using SimStorage = BasicStore<SimFileSystem>;
+/// The real protocol on a simulated disk, or on several.
+using SimStorage = BasicVolumes<SimFileSystem>;
 
-static_assert(Storage<SimStorage>);
+static_assert(VolumeStorage<SimStorage>);
 
 }  // namespace garner

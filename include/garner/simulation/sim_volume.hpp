@@ -24,7 +24,24 @@ struct SimDiskOptions {
   CrashMode mode = CrashMode::adversarial;
   std::uint64_t capacity = std::uint64_t{1} << 30;  ///< bytes, of all files together
   std::uint64_t sector = 8;                         ///< bytes of a write that a crash keeps or loses together
+  std::string name = {};                            ///< stands before its paths in a trace
 };
+
+/// Whether a disk does what it is asked to do at all.
+enum class SimHealth : std::uint8_t {
+  sound,
+  read_only,  ///< every change is refused
+  failing,    ///< every operation fails
+};
+
+constexpr std::string_view to_string(SimHealth health) noexcept {
+  switch (health) {
+    case SimHealth::sound: return "sound";
+    case SimHealth::read_only: return "read-only";
+    case SimHealth::failing: return "failing";
+  }
+  return "unknown";
+}
 
 namespace detail {
 

@@ -158,7 +158,8 @@ class SimWorld final : public SimHooks {
     ++operations_;
     if (trace) {
       const std::string new_path = call.new_path();
-      note("  disk ", to_string(call.operation), " ", call.path(), new_path.empty() ? "" : " -> ", new_path);
+      note("  disk ", to_string(call.operation), " ", call.disk.options().name, call.path(),
+           new_path.empty() ? "" : " -> ", new_path);
     }
     if (strikes(SimFaultKind::slow_disk)) now_ += std::chrono::milliseconds(1 + decisions_.choose(1000));
     if (on_operation) on_operation();

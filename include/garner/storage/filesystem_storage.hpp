@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// FilesystemStorage, the default Storage: one directory of a real file system. What it does there is in
-// store_protocol.hpp; here is how it comes to the directory.
+// FilesystemStorage, the default Storage: a directory of a real file system, or several of them. What it does there is in
+// store_protocol.hpp, how it chooses in store_volumes.hpp; here is how it comes to the directories.
 #pragma once
 
 #include <fcntl.h>
@@ -11,13 +11,15 @@
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "garner/error.hpp"
 #include "garner/policies/storage.hpp"
 #include "garner/status.hpp"
 #include "garner/storage/posix_file_system.hpp"
 #include "garner/storage/store_layout.hpp"
-#include "garner/storage/store_protocol.hpp"
+#include "garner/storage/store_volumes.hpp"
 
 namespace garner {
 
@@ -68,23 +70,57 @@ inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir
   return fs;
 }
 
+/// Nothing where something is mounted at `path`, which is the root of that.
+inline std::error_code require_mount_point(const std::filesystem::path& path) {
+  struct stat inner {};
+  struct stat outer {};
+  if (::lstat(path.c_str(), &inner) < 0 || ::stat(path.parent_path().c_str(), &outer) < 0) return errno_code(errno);
+  const bool is_root = inner.st_ino == outer.st_ino && path == path.root_path();
+  return inner.st_dev != outer.st_dev || is_root ? std::error_code() : std::make_error_code(std::errc::no_such_device);
+}
+
+inline PosixFileSystem open_location(const std::filesystem::path& path, bool must_be_mount_point,
+                                     Durability durability) {
+  if (must_be_mount_point) {
+    if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
+  }
+  return open_data_directory(path, durability);
+}
+
+inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
+                                                           const Options& options) {
+  std::vector<Location> locations = options.locations;
+  if (locations.empty()) locations.push_back({"."});
+  std::vector<VolumePlace<PosixFileSystem>> places;
+  for (const Location& location : locations) {
+    std::filesystem::path path = absolute_directory(data_dir / location.path);
+    const auto open = [path, must_be = location.must_be_mount_point, durability = options.durability] {
+      return open_location(path, must_be, durability);
+    };
+    places.push_back({std::move(path), open, location.max_bytes, location.keep_free_bytes});
+  }
+  return places;
+}
+
 }  // namespace detail
 
-/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp.
+/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp; or in several, each of which is
+/// one by itself (`Options::locations`).
 ///
 /// Location: the absolute path of the generation's directory. Thread-safety and exceptions: as `Storage` says.
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
-class FilesystemStorage : public BasicStore<PosixFileSystem> {
+class FilesystemStorage : public BasicVolumes<PosixFileSystem> {
  public:
-  /// Opens the store in `data_dir`; creates the directory, and those above it, where missing. Uses `options.durability`,
-  /// `quarantine_max_bytes` and `keep_free_bytes`. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory` where
-  /// `data_dir` or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another
-  /// store, of this process or another, has it; what the file system reports.
+  /// Opens the store in `data_dir`, or those of `options.locations`; creates a directory, and those above it, where
+  /// missing. Of the options uses `durability`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
+  /// names the path, and changes nothing then that was there: `errc::not_a_directory` where a directory or a part of it is
+  /// a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another store, of this process or another,
+  /// has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
-      : BasicStore(detail::open_data_directory(data_dir, options.durability), options.durability,
-                   {options.quarantine_max_bytes, options.keep_free_bytes}) {}
+      : BasicVolumes(detail::places_of(data_dir, options), options.durability,
+                     {options.quarantine_max_bytes, options.keep_free_bytes}) {}
 };
 
-static_assert(Storage<FilesystemStorage>);
+static_assert(VolumeStorage<FilesystemStorage>);
 
 }  // namespace garner

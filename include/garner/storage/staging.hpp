@@ -44,6 +44,7 @@ struct StagingArea {
   typename F::Directory directory;
 
   std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
+  std::atomic<std::uint64_t> taken{0};    ///< bytes that its files have taken of what is free
 
   std::mutex mutex;                        ///< guards the next three; held across no operation
   std::map<std::string, FoundFile> found;  ///< the files that are finished
@@ -139,6 +140,7 @@ class BasicStagedFile {
     if (ec) return ec;
     digests_->update(bytes);
     size_ += bytes.size();
+    note_taken();
     return {};
   }
 
@@ -254,9 +256,17 @@ class BasicStagedFile {
 
   std::error_code reserve() {
     const std::uint64_t size = asked_.size.value_or(0);
-    const std::error_code ec = size >= reserve_from ? area_->root->fs().reserve(file_, size) : std::error_code();
+    const bool is_large = size >= reserve_from;
+    const std::error_code ec = is_large ? area_->root->fs().reserve(file_, size) : std::error_code();
     if (ec == errc::no_space) area_->met_no_space = true;
+    reserved_ = is_large && !ec ? size : 0;
+    note_taken();
     return ec;
+  }
+
+  void note_taken() {
+    const std::uint64_t taken = std::max(size_, reserved_);
+    area_->taken += taken - std::exchange(taken_, taken);
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;
@@ -264,6 +274,8 @@ class BasicStagedFile {
   FileSource asked_;
   typename F::File file_;
   std::uint64_t size_ = 0;
+  std::uint64_t reserved_ = 0;
+  std::uint64_t taken_ = 0;
   std::string origin_;
   bool second_ = false;  ///< of the two names of its checkpoint, the one in use
   std::optional<DigestStream> digests_;
@@ -305,6 +317,8 @@ class BasicStaging {
  private:
   template <FileSystem>
   friend class BasicStore;
+  template <FileSystem>
+  friend class BasicVolumes;
 
   explicit BasicStaging(std::shared_ptr<detail::StagingArea<F>> area) : area_(std::move(area)) {}
 

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,11 +23,14 @@ namespace garner::store_layout {
 inline constexpr const char* lock_file = "LOCK";
 inline constexpr const char* format_file = "FORMAT";
 inline constexpr const char* new_format_file = "FORMAT.new";  ///< renamed to `FORMAT` when it is whole
+inline constexpr const char* probe_file = "PROBE";            ///< written to find out whether that is possible
+inline constexpr std::string_view stride_prefix = "STRIDE.";  ///< then a number: see `BasicVolumes::recover`
 inline constexpr const char* chunks_directory = "chunks";
 inline constexpr const char* staging_directory = "staging";
 inline constexpr const char* doomed_directory = "doomed";
 inline constexpr const char* trash_directory = "trash";
 inline constexpr const char* quarantine_directory = "quarantine";
+inline constexpr const char* descriptions_directory = "descriptions";  ///< of what is on other volumes
 inline constexpr const char* lost_suffix = ".lost";  ///< of a dataset's directory, while its name is made durable
 inline constexpr const char* boot_file = "boot";     ///< in `doomed/`: in which boot of the machine it was last used
 inline constexpr const char* descriptor_file = "chunk.json";
@@ -127,6 +131,11 @@ inline std::optional<Generation> parse_chunk_name(std::string_view name, const D
     generation.number = *number;
   }
   return generation;
+}
+
+/// A generation's directory, below a data directory.
+inline std::filesystem::path chunk_path(const Generation& generation) {
+  return std::filesystem::path(chunks_directory) / dataset_name(generation.dataset_id) / chunk_name(generation);
 }
 
 /// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At

@@ -59,8 +59,9 @@ class BasicStore {
       : state_(std::make_unique<State>(std::move(fs), durability, limits)) {}
 
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
-  Recovery recover(const std::function<void(const Generation&)>& found) {
-    detail::StoreScan scan = detail::StoreScanner<F>(root(), found).run();
+  /// `known`: qualified names of generations that are told although they are doomed.
+  Recovery recover(const std::function<void(const Generation&)>& found, const std::set<std::string>& known = {}) {
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, known).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
@@ -80,7 +81,7 @@ class BasicStore {
   std::error_code clean_up(Partial partial) {
     std::uint64_t freed = 0;
     const std::error_code ec = state_->remover.clean_up(partial, freed);
-    state_->bytes_used -= freed;
+    give_back(freed);
     return ec;
   }
   std::error_code doom(const Generation& generation) { return state_->remover.doom(generation); }
@@ -88,7 +89,7 @@ class BasicStore {
   std::error_code remove(const Generation& generation) {
     bool left = false;
     const std::error_code ec = state_->remover.remove(generation, left);
-    if (left) state_->bytes_used -= generation.bytes;
+    if (left) give_back(generation.bytes);
     return ec;
   }
 
@@ -97,7 +98,7 @@ class BasicStore {
     bool left = false;
     bool kept = false;
     const std::error_code ec = state_->remover.set_aside(generation, left, kept);
-    if (left) state_->bytes_used -= generation.bytes;
+    if (left) give_back(generation.bytes);
     if (kept) state_->quarantine.keep(generation, reason);
     return ec;
   }
@@ -161,8 +162,7 @@ class BasicStore {
 
   /// Computed from the name; the disk is not asked.
   [[nodiscard]] Location location(const Generation& generation) const {
-    return root().path() / store_layout::chunks_directory / store_layout::dataset_name(generation.dataset_id) /
-           store_layout::chunk_name(generation);
+    return root().path() / store_layout::chunk_path(generation);
   }
 
   /// Reads `chunk.json`: `errc::corrupt_chunk` where it is not whole or is another generation's.
@@ -184,6 +184,21 @@ class BasicStore {
     return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
+  /// Whether `stage` would go on with what an earlier run had of this chunk.
+  [[nodiscard]] bool has_partial(const ChunkId& id) const { return state_->remover.has_partial(id); }
+  void give_up_partial() { state_->remover.give_up_partial(); }
+
+  /// The bytes of `chunk.json`, whatever they are.
+  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
+    return reader().descriptor_text(generation, ec);
+  }
+
+  /// Whether it is in `chunks/`, doomed or not.
+  [[nodiscard]] bool holds(const Generation& generation) const { return reader().holds(generation); }
+
+  /// What else is kept in this directory, and how well it does.
+  [[nodiscard]] const std::shared_ptr<StoreRoot<F>>& root_handle() const noexcept { return state_->root; }
+
  private:
   struct State {
     State(F fs, Durability durability, const QuarantineLimits& limits)
@@ -204,6 +219,13 @@ class BasicStore {
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
   [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
+
+  /// Of what has left `chunks/`. What somebody put there in the place of a chunk was never counted.
+  void give_back(std::uint64_t bytes) noexcept {
+    std::uint64_t used = state_->bytes_used.load();
+    while (!state_->bytes_used.compare_exchange_weak(used, used - std::min(used, bytes))) {
+    }
+  }
 
   /// Renames what an earlier run had of this chunk; false where there is nothing.
   bool adopt_partial(const ChunkId& id, const std::string& name, std::error_code& ec) {

@@ -37,6 +37,20 @@ class StoreReader {
     return ec ? DataChunk() : descriptor.described();
   }
 
+  /// The bytes of `chunk.json`, whatever they are.
+  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(generation, ec);
+    return ec ? std::string()
+              : root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+  }
+
+  /// Whether it is in `chunks/`, doomed or not.
+  [[nodiscard]] bool holds(const Generation& generation) const {
+    std::error_code ec;
+    const Directory directory = open(generation, ec);
+    return !ec;
+  }
+
   /// As `BasicStore` says.
   std::error_code verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
     std::error_code ec;

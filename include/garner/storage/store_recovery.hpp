@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -59,7 +60,10 @@ struct StoreScan {
 template <FileSystem F>
 class StoreScanner {
  public:
-  StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found) : root_(root), found_(found) {}
+  /// `known`: names in `doomed/` that are no leftovers, and are found like all others.
+  StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
+               const std::set<std::string>& known = {})
+      : root_(root), found_(found), known_(known) {}
 
   StoreScan run() {
     const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
@@ -95,7 +99,7 @@ class StoreScanner {
       const auto generation = store_layout::parse_qualified_name(name);
       if (generation) saw(generation->number);
       if (kind != EntryKind::file || !generation) return unrecognised(store_layout::doomed_directory, name);
-      markers_.emplace(name);
+      if (!known_.contains(std::string(name))) markers_.emplace(name);
     };
     return scan(root_.doomed(), store_layout::doomed_directory, marker);
   }
@@ -236,6 +240,7 @@ class StoreScanner {
 
   StoreRoot<F>& root_;
   const std::function<void(const Generation&)>& found_;
+  std::set<std::string> known_;
   std::unordered_set<std::string> markers_;
   StoreScan scan_;
 };

@@ -4,6 +4,7 @@
 // what was left half-done. The other half of the protocol, how things come in, is in store_protocol.hpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -44,6 +45,21 @@ class StoreRemover {
   void leave(const Leftovers& leftovers) {
     const std::lock_guard lock(mutex_);
     leftovers_.append(leftovers);
+  }
+
+  /// Whether an earlier run had something of this chunk.
+  [[nodiscard]] bool has_partial(const ChunkId& id) const {
+    const std::lock_guard lock(mutex_);
+    return std::any_of(leftovers_.partial.begin(), leftovers_.partial.end(),
+                       [&id](const std::string& name) { return store_layout::parse_staging_name(name)->id == id; });
+  }
+
+  /// Nothing of an earlier run is gone on with: all of it is for the next `clean_up`.
+  void give_up_partial() {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string>& partial = leftovers_.partial;
+    leftovers_.staging.insert(leftovers_.staging.end(), partial.begin(), partial.end());
+    partial.clear();
   }
 
   /// The name in `staging/` of what an earlier run had of this chunk, the newest, which is the caller's now; or empty.

@@ -100,6 +100,48 @@ class StoreRoot {
     return remove_tree(parent, name, bytes, max_depth);
   }
 
+  /// The greatest stride that was written down here; 0 where none was.
+  std::uint64_t read_stride() {
+    std::uint64_t greatest = 0;
+    fs_.list(fs_.root(), [&greatest](std::string_view name, EntryKind /*kind*/) {
+      if (!name.starts_with(store_layout::stride_prefix)) return;
+      name.remove_prefix(store_layout::stride_prefix.size());
+      greatest = std::max(greatest, detail::parse_generation(name).value_or(0));
+    });
+    return greatest;
+  }
+
+  /// Durably, in the place of `before`.
+  std::error_code write_stride(std::uint64_t stride, std::uint64_t before) {
+    const auto name = [](std::uint64_t number) {
+      return std::string(store_layout::stride_prefix) + std::to_string(number);
+    };
+    std::error_code ec;
+    File file = fs_.create_file(fs_.root(), name(stride), ec);
+    if (!ec) ec = fs_.close(file);
+    if (!ec) ec = sync_directory(fs_.root());
+    if (!ec && before != 0) ec = fs_.remove_file(fs_.root(), name(before));
+    return ec;
+  }
+
+  /// Whether what is here can still be found and read. What the kernel remembers it gives without asking the disk.
+  std::error_code probe_reading() {
+    std::error_code ec = fs_.list(fs_.root(), [](std::string_view, EntryKind) {});
+    const std::string text =
+        ec ? std::string()
+           : read_small_file(fs_.root(), store_layout::format_file, store_layout::format_text.size(), ec);
+    return !ec && text != store_layout::format_text ? make_error_code(errc::unknown_format) : ec;
+  }
+
+  /// Whether something can still be written here and made durable. A full disk can.
+  std::error_code probe_writing() {
+    std::error_code ec = unless_missing(fs_.remove_file(fs_.root(), store_layout::probe_file));
+    if (!ec) ec = write_small_file(fs_.root(), store_layout::probe_file, store_layout::format_text);
+    const std::error_code removed = unless_missing(fs_.remove_file(fs_.root(), store_layout::probe_file));
+    if (!ec || classify(ec) == ErrorClass::no_space) ec = removed;
+    return ec;
+  }
+
   /// `ec`, but none where it says that there was nothing.
   static std::error_code unless_missing(std::error_code ec) {
     return ec == std::errc::no_such_file_or_directory ? std::error_code() : ec;
