@@ -295,7 +295,7 @@ class Check {
       served_at_first_ = manager->list_chunks().size();
       compare(*manager, allowed);
       settle(*manager);
-      areas_are_clean();
+      areas_are_clean({layout::trash_directory});
       compare(*manager, allowed);
       // As its own check sees it.
       manager->verify();
