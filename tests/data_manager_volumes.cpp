@@ -251,4 +251,31 @@ TEST_CASE("a chunk that fits on no disk waits, and others do not wait for it") {
   CHECK(world.manager->chunk_status(World::id("large"))->last_error == errc::no_space);
 }
 
+TEST_CASE("a store whose syncs fail twice is read-only: it says so, serves on, asks rarely, and recovers by itself") {
+  World world({1 << 20});
+  world.manager->download_chunk(world.outside.offer("a", 0));
+  REQUIRE(world.converges());
+  world.disks.fail(0, errc::sync_failed, {"sync_file"});
+  for (unsigned i = 1; i <= 40; ++i)
+    world.manager->download_chunk(world.outside.offer("c" + std::to_string(i), i * 10));
+  world.pass(1h);
+  CHECK(world.told == std::vector<std::string>{"volume read-only disk0"});
+  const garner::Status status = world.manager->status();
+  REQUIRE(status.volumes.size() == 1);
+  CHECK(status.volumes[0].state == VolumeState::read_only);
+  CHECK(status.ready == 1);
+  CHECK(world.served(0) == "disk0: bytes of mem://a/1");
+  CHECK(world.manager->chunk_status(World::id("c1"))->last_error_class == garner::ErrorClass::local);
+  // Each half a minute the few that may be fetched at once.
+  CHECK(status.attempts_failed < 17U * 240);
+  const std::size_t transfers = world.outside.origin.transfers();
+  world.pass(1h);
+  CHECK(world.outside.origin.transfers() == transfers);
+  world.disks.mend(0);
+  REQUIRE(world.converges());
+  CHECK(world.manager->list_chunks().size() == 41);
+  CHECK(world.told == std::vector<std::string>{"volume read-only disk0", "volume healthy disk0"});
+  CHECK(world.manager->status().volumes[0].state == VolumeState::healthy);
+}
+
 }  // namespace

@@ -116,7 +116,7 @@ enum class ChunkState : std::uint8_t {
   downloading,  ///< wanted, bytes are moving
   publishing,   ///< wanted, whole, being made durable
   waiting,      ///< wanted, waiting to be tried again
-  parked,       ///< wanted, waiting for space
+  parked,       ///< wanted, waiting for space, or for a store that takes nothing
   ready,        ///< whole, durable and served
   draining,     ///< not wanted, still pinned
   removing,     ///< not wanted, being taken away

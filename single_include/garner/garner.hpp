@@ -1454,7 +1454,7 @@ enum class ChunkState : std::uint8_t {
   downloading,  ///< wanted, bytes are moving
   publishing,   ///< wanted, whole, being made durable
   waiting,      ///< wanted, waiting to be tried again
-  parked,       ///< wanted, waiting for space
+  parked,       ///< wanted, waiting for space, or for a store that takes nothing
   ready,        ///< whole, durable and served
   draining,     ///< not wanted, still pinned
   removing,     ///< not wanted, being taken away
@@ -3309,11 +3309,14 @@ class ChunkRules : protected ActionList {
     failures.subject = outcome.subject;
     const ErrorClass cls = classify(outcome.error);
     entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
-    if (cls == ErrorClass::no_space) {
+    // A store that takes nothing is asked by a few, and not by all that wait.
+    const bool is_read_only = outcome.error == errc::read_only;
+    if (is_read_only) entry.retry_at = now + Backoff{{}, options_.no_space_retry}.slowest(random_);
+    if (cls == ErrorClass::no_space || is_read_only) {
       entry.parked = true;
       parked_.insert(id);
       hold_until_ = entry.retry_at;
-      drop_partial();
+      if (!is_read_only) drop_partial();
     }
     notify_failure(id, entry.fetch->number(), outcome);
   }
@@ -3489,13 +3492,16 @@ class ChunkVolumes : protected ChunkRules {
     act(action::Examine{});
   }
 
-  void take_examination(const std::vector<VolumeStatus>& volumes, Instant now) {
+  /// Whether something may be put where it could not be put before.
+  bool take_examination(const std::vector<VolumeStatus>& volumes, Instant now) {
+    bool is_better = false;
     examining_ = examining_doubt_ = false;
     adopted_.clear();
     for (std::uint32_t index = 0; index < std::min(volumes.size(), volumes_.size()); ++index) {
       const VolumeStatus& is = volumes[index];
       const VolumeStatus was = std::exchange(volumes_[index], is);
       if (was.state == is.state) continue;
+      is_better = is_better || is.state == VolumeState::healthy;
       looks_ = 0;
       tell(is);
       if (is.state == VolumeState::away) {
@@ -3508,6 +3514,7 @@ class ChunkVolumes : protected ChunkRules {
     }
     if (!any_unseen()) deleted_unseen_.clear();
     watch_volumes(now);
+    return is_better;
   }
 
   /// Looks again at what is not healthy: soon at first, and then less and less often.
@@ -3516,6 +3523,11 @@ class ChunkVolumes : protected ChunkRules {
     if (!any_unhealthy()) return;
     examine_at_ =
         now + options_.min_backoff + Backoff{options_.min_backoff, options_.no_space_retry}.delay(looks_++, random_);
+  }
+
+  /// Where there is one volume, nothing can be examined, and the store finds out by itself.
+  void note_only_volume(const VolumeStatus& volume) {
+    if (std::exchange(only_state_, volume.state) != volume.state) tell(volume);
   }
 
   /// The store found out by itself that something cannot be put there.
@@ -3599,6 +3611,7 @@ class ChunkVolumes : protected ChunkRules {
   bool examining_ = false;
   bool examining_doubt_ = false;
   std::uint64_t looks_ = 0;
+  VolumeState only_state_ = VolumeState::healthy;
 };
 
 }  // namespace garner::core
@@ -4066,6 +4079,7 @@ class ChunkTable : private ChunkTurns {
 
   /// What the store has told of its volumes by the way.
   void volumes_told(const std::vector<VolumeStatus>& volumes, Instant now) {
+    if (volumes_.empty() && volumes.size() == 1) note_only_volume(volumes.front());
     note_read_only(volumes, now);
     pump(now);
   }
@@ -4097,8 +4111,8 @@ class ChunkTable : private ChunkTurns {
 
   void examined(const std::vector<VolumeStatus>& volumes, Instant now) {
     --unreported_;
-    take_examination(volumes, now);
-    end_parking(now);
+    if (take_examination(volumes, now)) return end_parking(now);
+    pump(now);
   }
 
   // ---- questions
@@ -5053,7 +5067,7 @@ class Performer {
     const std::optional<StoreUsage> usage = store_.usage();
     if (!usage) return;
     std::vector<VolumeStatus> volumes = store_.volumes();
-    if (volumes.size() > 1) report(&core::ChunkTable::volumes_told, volumes);
+    if (!volumes.empty()) report(&core::ChunkTable::volumes_told, volumes);
     {
       const std::scoped_lock lock(usage_mutex_);
       usage_ = *usage;
@@ -5063,9 +5077,17 @@ class Performer {
   }
 
  private:
+  /// As the store last told: what can be staged again may be healthy.
+  [[nodiscard]] bool any_unhealthy() const {
+    const std::scoped_lock lock(usage_mutex_);
+    return std::any_of(volumes_.begin(), volumes_.end(),
+                       [](const VolumeStatus& volume) { return volume.state != VolumeState::healthy; });
+  }
+
   void perform(core::action::Stage& action) {
     engine_.spawn([this, action] {
       const core::Outcome outcome = transfers_.stage(action);
+      if (!outcome.ok() || any_unhealthy()) refresh_usage();
       report(&core::ChunkTable::staged, action.chunk->id, outcome);
     });
   }
@@ -8080,7 +8102,7 @@ class StoreScanner {
       names += dataset_in_names;
       if (F::concurrent && rest.size() > 1 && names > names_for_threads) {
         const std::size_t threads = std::min<std::size_t>(std::thread::hardware_concurrency(), most_threads);
-        const auto work = [this](const std::string& name, const auto& give) { scan_dataset(name, give); };
+        const auto work = [this](const std::string& name, const auto& give) { this->scan_dataset(name, give); };
         FanOut<Found>::run(rest, threads, work, take);
         break;
       }
@@ -8584,6 +8606,7 @@ class BasicStore {
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
+    if (!ec && is_read_only() && probe_writing()) ec = errc::read_only;
     if (ec) return {};
     state_->quarantine.make_room(declared_bytes(chunk).value_or(0));
     auto area = std::make_shared<detail::StagingArea<F>>();
@@ -8593,6 +8616,7 @@ class BasicStore {
     area->name = store_layout::staging_name({chunk.id, number});
     const bool is_adopted = adopt_partial(chunk.id, area->name, ec);
     if (!ec && !is_adopted) ec = fs().make_directory(root().staging(), area->name);
+    if (ec == errc::read_only) state_->is_read_only = true;
     if (ec) return {};
     area->directory = fs().open_directory(root().staging(), area->name, ec);
     Staging staging(std::move(area));
@@ -8621,11 +8645,13 @@ class BasicStore {
       return {};
     }
     state_->bytes_used += generation.bytes;
+    state_->failed_fetches = 0;
     return generation;
   }
 
   std::error_code discard(Staging& staging) {
     if (!staging.area_) return {};
+    note_failed_sync(*staging.area_);
     if (std::exchange(staging.area_->left_staging, true)) return {};
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
     if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
@@ -8660,6 +8686,19 @@ class BasicStore {
     return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
+  /// After two fetches in a row whose syncs failed, or where the file system says so: `stage` fails then with
+  /// `errc::read_only`, until it could write something and sync that. What is there can be read.
+  [[nodiscard]] bool is_read_only() const noexcept { return state_->is_read_only; }
+
+  /// Finds out whether something can be written and synced; where it can, the store is not read-only.
+  std::error_code probe_writing() {
+    const std::lock_guard lock(state_->probe_mutex);
+    if (const std::error_code ec = root().probe_writing()) return ec;
+    state_->failed_fetches = 0;
+    state_->is_read_only = false;
+    return {};
+  }
+
   /// Whether `stage` would go on with what an earlier run had of this chunk.
   [[nodiscard]] bool has_partial(const ChunkId& id) const { return state_->remover.has_partial(id); }
   void give_up_partial() { state_->remover.give_up_partial(); }
@@ -8685,16 +8724,25 @@ class BasicStore {
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
+    std::atomic<unsigned> failed_fetches{0};  ///< in a row, by syncs
+    std::atomic<bool> is_read_only{false};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
     detail::StoreQuarantine<F> quarantine;
-    std::mutex mutex;  ///< guards the next one
+    typename F::Mutex probe_mutex;  ///< held while it is found out whether it is read-only yet
+    std::mutex mutex;               ///< guards the next one
     std::vector<std::string> unrecognised;
   };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
   [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
+
+  /// A second try, into new files, that fails like the first one says that it is the disk.
+  void note_failed_sync(detail::StagingArea<F>& area) {
+    const std::lock_guard lock(area.mutex);
+    if (area.sync_failed && ++state_->failed_fetches >= 2) state_->is_read_only = true;
+  }
 
   /// Of what has left `chunks/`. What somebody put there in the place of a chunk was never counted.
   void give_back(std::uint64_t bytes) noexcept {
@@ -8851,7 +8899,7 @@ class Volume {
       take(store);
       for (const Generation& generation : held) found(generation);
     }
-    ec = store->root_handle()->probe_writing();
+    ec = store->probe_writing();
     if (ec == errc::too_many_open_files) return;
     set_state(ec ? VolumeState::read_only : VolumeState::healthy);
   }
@@ -8862,12 +8910,14 @@ class Volume {
     return status(limits);
   }
 
-  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it is not healthy. May block.
+  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it was found not to be healthy:
+  /// a store that says so of itself is to be asked, or it would never find out more. May block.
   [[nodiscard]] std::optional<std::uint64_t> room_for(std::uint64_t bytes) const {
     Limits limits;
-    const VolumeStatus now = status(limits);
+    status(limits);
+    const bool is_healthy = state() == VolumeState::healthy;
     const std::uint64_t room = std::min(less(limits.on_disk, limits.to_come), less(limits.allowed, limits.declared));
-    if (now.state != VolumeState::healthy || room < std::max<std::uint64_t>(bytes, 1)) return std::nullopt;
+    if (!is_healthy || room < std::max<std::uint64_t>(bytes, 1)) return std::nullopt;
     return room;
   }
 
@@ -8943,6 +8993,7 @@ class Volume {
     limits.on_disk = less(usage.bytes_free, place_.keep_free_bytes);
     limits.allowed = less(place_.max_bytes, usage.bytes_used);
     status.bytes_used = usage.bytes_used;
+    if (status.state == VolumeState::healthy && store->is_read_only()) status.state = VolumeState::read_only;
     if (status.state == VolumeState::healthy) status.bytes_free = std::min(limits.on_disk, limits.allowed);
     return status;
   }

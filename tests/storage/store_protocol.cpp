@@ -123,6 +123,47 @@ TEST_CASE("a file has no checkpoint while it is synced, and none after a sync th
   }
 }
 
+TEST_CASE("after two fetches in a row whose syncs failed the store is read-only until it can write and sync again") {
+  const World world;
+  auto steps = world.start();
+  const Generation kept = steps.published("kept", hello);
+  const auto fail = [&] {
+    world.refuse("sync_file staging/", errc::sync_failed);
+    auto staging = steps.stage(chunk_of("c", hello));
+    auto file = steps.open(staging, "a.bin");
+    REQUIRE_FALSE(file.write(bytes_of("hello")));
+    CHECK(file.finish() == errc::sync_failed);
+    CHECK_FALSE(steps.store().discard(staging));
+    world.refuse("nothing", {});
+  };
+  const auto stage = [&] {
+    std::error_code ec;
+    auto staging = steps.store().stage(chunk_of("c", hello), steps.next(), ec);
+    CHECK_FALSE(steps.store().discard(staging));
+    return ec;
+  };
+  fail();
+  CHECK_FALSE(steps.store().is_read_only());
+  SUBCASE("a fetch that succeeds between them shows that it was no more than that") {
+    steps.published("between", hello);
+    fail();
+    CHECK_FALSE(steps.store().is_read_only());
+  }
+  SUBCASE("it says so, serves what it has, and tries with a small file of its own") {
+    fail();
+    CHECK(steps.store().is_read_only());
+    world.refuse("sync_file PROBE", errc::sync_failed);
+    CHECK(stage() == errc::read_only);
+    CHECK(stage() == errc::read_only);
+    CHECK_FALSE(steps.verify(kept));
+    world.refuse("nothing", {});
+    CHECK_FALSE(stage());
+    CHECK_FALSE(steps.store().is_read_only());
+    CHECK_FALSE(fs::exists(world.dir / "PROBE"));
+    steps.published("later", hello);
+  }
+}
+
 TEST_CASE("relaxed durability syncs nothing, ever") {
   const World world;
   {

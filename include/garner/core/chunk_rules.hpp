@@ -316,11 +316,14 @@ class ChunkRules : protected ActionList {
     failures.subject = outcome.subject;
     const ErrorClass cls = classify(outcome.error);
     entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
-    if (cls == ErrorClass::no_space) {
+    // A store that takes nothing is asked by a few, and not by all that wait.
+    const bool is_read_only = outcome.error == errc::read_only;
+    if (is_read_only) entry.retry_at = now + Backoff{{}, options_.no_space_retry}.slowest(random_);
+    if (cls == ErrorClass::no_space || is_read_only) {
       entry.parked = true;
       parked_.insert(id);
       hold_until_ = entry.retry_at;
-      drop_partial();
+      if (!is_read_only) drop_partial();
     }
     notify_failure(id, entry.fetch->number(), outcome);
   }

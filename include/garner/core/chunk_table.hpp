@@ -327,6 +327,7 @@ class ChunkTable : private ChunkTurns {
 
   /// What the store has told of its volumes by the way.
   void volumes_told(const std::vector<VolumeStatus>& volumes, Instant now) {
+    if (volumes_.empty() && volumes.size() == 1) note_only_volume(volumes.front());
     note_read_only(volumes, now);
     pump(now);
   }
@@ -358,8 +359,8 @@ class ChunkTable : private ChunkTurns {
 
   void examined(const std::vector<VolumeStatus>& volumes, Instant now) {
     --unreported_;
-    take_examination(volumes, now);
-    end_parking(now);
+    if (take_examination(volumes, now)) return end_parking(now);
+    pump(now);
   }
 
   // ---- questions

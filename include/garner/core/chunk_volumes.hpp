@@ -108,13 +108,16 @@ class ChunkVolumes : protected ChunkRules {
     act(action::Examine{});
   }
 
-  void take_examination(const std::vector<VolumeStatus>& volumes, Instant now) {
+  /// Whether something may be put where it could not be put before.
+  bool take_examination(const std::vector<VolumeStatus>& volumes, Instant now) {
+    bool is_better = false;
     examining_ = examining_doubt_ = false;
     adopted_.clear();
     for (std::uint32_t index = 0; index < std::min(volumes.size(), volumes_.size()); ++index) {
       const VolumeStatus& is = volumes[index];
       const VolumeStatus was = std::exchange(volumes_[index], is);
       if (was.state == is.state) continue;
+      is_better = is_better || is.state == VolumeState::healthy;
       looks_ = 0;
       tell(is);
       if (is.state == VolumeState::away) {
@@ -127,6 +130,7 @@ class ChunkVolumes : protected ChunkRules {
     }
     if (!any_unseen()) deleted_unseen_.clear();
     watch_volumes(now);
+    return is_better;
   }
 
   /// Looks again at what is not healthy: soon at first, and then less and less often.
@@ -135,6 +139,11 @@ class ChunkVolumes : protected ChunkRules {
     if (!any_unhealthy()) return;
     examine_at_ =
         now + options_.min_backoff + Backoff{options_.min_backoff, options_.no_space_retry}.delay(looks_++, random_);
+  }
+
+  /// Where there is one volume, nothing can be examined, and the store finds out by itself.
+  void note_only_volume(const VolumeStatus& volume) {
+    if (std::exchange(only_state_, volume.state) != volume.state) tell(volume);
   }
 
   /// The store found out by itself that something cannot be put there.
@@ -218,6 +227,7 @@ class ChunkVolumes : protected ChunkRules {
   bool examining_ = false;
   bool examining_doubt_ = false;
   std::uint64_t looks_ = 0;
+  VolumeState only_state_ = VolumeState::healthy;
 };
 
 }  // namespace garner::core

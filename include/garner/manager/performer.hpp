@@ -4,6 +4,7 @@
 // reports. What blocks is done by a task of its own; nothing here is decided.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <mutex>
@@ -74,7 +75,7 @@ class Performer {
     const std::optional<StoreUsage> usage = store_.usage();
     if (!usage) return;
     std::vector<VolumeStatus> volumes = store_.volumes();
-    if (volumes.size() > 1) report(&core::ChunkTable::volumes_told, volumes);
+    if (!volumes.empty()) report(&core::ChunkTable::volumes_told, volumes);
     {
       const std::scoped_lock lock(usage_mutex_);
       usage_ = *usage;
@@ -84,9 +85,17 @@ class Performer {
   }
 
  private:
+  /// As the store last told: what can be staged again may be healthy.
+  [[nodiscard]] bool any_unhealthy() const {
+    const std::scoped_lock lock(usage_mutex_);
+    return std::any_of(volumes_.begin(), volumes_.end(),
+                       [](const VolumeStatus& volume) { return volume.state != VolumeState::healthy; });
+  }
+
   void perform(core::action::Stage& action) {
     engine_.spawn([this, action] {
       const core::Outcome outcome = transfers_.stage(action);
+      if (!outcome.ok() || any_unhealthy()) refresh_usage();
       report(&core::ChunkTable::staged, action.chunk->id, outcome);
     });
   }

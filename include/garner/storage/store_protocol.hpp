@@ -108,6 +108,7 @@ class BasicStore {
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec.clear();
     if (detail::descriptor_size_bound(chunk) > ChunkDescriptor::max_size) ec = errc::chunk_too_large;
+    if (!ec && is_read_only() && probe_writing()) ec = errc::read_only;
     if (ec) return {};
     state_->quarantine.make_room(declared_bytes(chunk).value_or(0));
     auto area = std::make_shared<detail::StagingArea<F>>();
@@ -117,6 +118,7 @@ class BasicStore {
     area->name = store_layout::staging_name({chunk.id, number});
     const bool is_adopted = adopt_partial(chunk.id, area->name, ec);
     if (!ec && !is_adopted) ec = fs().make_directory(root().staging(), area->name);
+    if (ec == errc::read_only) state_->is_read_only = true;
     if (ec) return {};
     area->directory = fs().open_directory(root().staging(), area->name, ec);
     Staging staging(std::move(area));
@@ -145,11 +147,13 @@ class BasicStore {
       return {};
     }
     state_->bytes_used += generation.bytes;
+    state_->failed_fetches = 0;
     return generation;
   }
 
   std::error_code discard(Staging& staging) {
     if (!staging.area_) return {};
+    note_failed_sync(*staging.area_);
     if (std::exchange(staging.area_->left_staging, true)) return {};
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
     if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
@@ -184,6 +188,19 @@ class BasicStore {
     return {state_->bytes_used.load(), ec ? 0 : free + state_->quarantine.bytes()};
   }
 
+  /// After two fetches in a row whose syncs failed, or where the file system says so: `stage` fails then with
+  /// `errc::read_only`, until it could write something and sync that. What is there can be read.
+  [[nodiscard]] bool is_read_only() const noexcept { return state_->is_read_only; }
+
+  /// Finds out whether something can be written and synced; where it can, the store is not read-only.
+  std::error_code probe_writing() {
+    const std::lock_guard lock(state_->probe_mutex);
+    if (const std::error_code ec = root().probe_writing()) return ec;
+    state_->failed_fetches = 0;
+    state_->is_read_only = false;
+    return {};
+  }
+
   /// Whether `stage` would go on with what an earlier run had of this chunk.
   [[nodiscard]] bool has_partial(const ChunkId& id) const { return state_->remover.has_partial(id); }
   void give_up_partial() { state_->remover.give_up_partial(); }
@@ -209,16 +226,25 @@ class BasicStore {
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
     std::atomic<std::uint64_t> bytes_used{0};
+    std::atomic<unsigned> failed_fetches{0};  ///< in a row, by syncs
+    std::atomic<bool> is_read_only{false};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
     detail::StoreQuarantine<F> quarantine;
-    std::mutex mutex;  ///< guards the next one
+    typename F::Mutex probe_mutex;  ///< held while it is found out whether it is read-only yet
+    std::mutex mutex;               ///< guards the next one
     std::vector<std::string> unrecognised;
   };
 
   [[nodiscard]] StoreRoot<F>& root() const noexcept { return *state_->root; }
   [[nodiscard]] F& fs() const noexcept { return state_->root->fs(); }
   [[nodiscard]] detail::StoreReader<F> reader() const { return detail::StoreReader<F>(root()); }
+
+  /// A second try, into new files, that fails like the first one says that it is the disk.
+  void note_failed_sync(detail::StagingArea<F>& area) {
+    const std::lock_guard lock(area.mutex);
+    if (area.sync_failed && ++state_->failed_fetches >= 2) state_->is_read_only = true;
+  }
 
   /// Of what has left `chunks/`. What somebody put there in the place of a chunk was never counted.
   void give_back(std::uint64_t bytes) noexcept {

@@ -157,7 +157,7 @@ class StoreScanner {
       names += dataset_in_names;
       if (F::concurrent && rest.size() > 1 && names > names_for_threads) {
         const std::size_t threads = std::min<std::size_t>(std::thread::hardware_concurrency(), most_threads);
-        const auto work = [this](const std::string& name, const auto& give) { scan_dataset(name, give); };
+        const auto work = [this](const std::string& name, const auto& give) { this->scan_dataset(name, give); };
         FanOut<Found>::run(rest, threads, work, take);
         break;
       }

@@ -110,7 +110,7 @@ class Volume {
       take(store);
       for (const Generation& generation : held) found(generation);
     }
-    ec = store->root_handle()->probe_writing();
+    ec = store->probe_writing();
     if (ec == errc::too_many_open_files) return;
     set_state(ec ? VolumeState::read_only : VolumeState::healthy);
   }
@@ -121,12 +121,14 @@ class Volume {
     return status(limits);
   }
 
-  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it is not healthy. May block.
+  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it was found not to be healthy:
+  /// a store that says so of itself is to be asked, or it would never find out more. May block.
   [[nodiscard]] std::optional<std::uint64_t> room_for(std::uint64_t bytes) const {
     Limits limits;
-    const VolumeStatus now = status(limits);
+    status(limits);
+    const bool is_healthy = state() == VolumeState::healthy;
     const std::uint64_t room = std::min(less(limits.on_disk, limits.to_come), less(limits.allowed, limits.declared));
-    if (now.state != VolumeState::healthy || room < std::max<std::uint64_t>(bytes, 1)) return std::nullopt;
+    if (!is_healthy || room < std::max<std::uint64_t>(bytes, 1)) return std::nullopt;
     return room;
   }
 
@@ -202,6 +204,7 @@ class Volume {
     limits.on_disk = less(usage.bytes_free, place_.keep_free_bytes);
     limits.allowed = less(place_.max_bytes, usage.bytes_used);
     status.bytes_used = usage.bytes_used;
+    if (status.state == VolumeState::healthy && store->is_read_only()) status.state = VolumeState::read_only;
     if (status.state == VolumeState::healthy) status.bytes_free = std::min(limits.on_disk, limits.allowed);
     return status;
   }
