@@ -640,7 +640,7 @@ TEST_CASE("verify finds a chunk that changed, serves it no more, and fetches it 
   CHECK(told.events[0].error == errc::corrupt_chunk);
   CHECK(told.events[0].generation == corrupt.generation());
   CHECK(told.text() == "failed, unlisted, scrubbed, ready, converged");
-  const auto copy = corrupt;
+  const auto copy = corrupt;  // NOLINT(performance-unnecessary-copy-initialization): it is what is asked
   CHECK(copy.is_corrupt());
   CHECK_FALSE(manager.find_chunk(dataset(), 0)->is_corrupt());
   CHECK(content(manager.find_chunk(dataset(), 0).value()) == "bytes of mem://a/1");

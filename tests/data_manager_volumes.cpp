@@ -30,7 +30,6 @@ using garner::errc;
 using garner::Event;
 using garner::EventKind;
 using garner::VolumeState;
-using garner::test::chunk;
 using garner::test::DrivenFromOutside;
 using garner::test::FailingVolumes;
 using Storage = garner::BasicVolumes<garner::test::RecordingFileSystem>;

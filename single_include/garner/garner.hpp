@@ -4294,7 +4294,7 @@ namespace garner::detail {
 /// Thread-safety: `find`, `find_all` and `ids` from any thread, without a lock; all else from one thread at a
 /// time.
 template <Storage S>
-class Listing {
+class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is one
  public:
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
@@ -8007,8 +8007,8 @@ class StoreScanner {
  public:
   /// `known`: names in `doomed/` that are no leftovers, and are found like all others.
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
-               const std::set<std::string>& known = {})
-      : root_(root), found_(found), known_(known) {}
+               std::set<std::string> known = {})
+      : root_(root), found_(found), known_(std::move(known)) {}
 
   StoreScan run() {
     const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
@@ -12740,7 +12740,7 @@ class SimVolume {
   };
 
   SimVolume(SimDiskOptions options, std::shared_ptr<SimNames> names)
-      : options_(options), names_(std::move(names)), log_(options.mode), nodes_(1) {
+      : options_(std::move(options)), names_(std::move(names)), log_(options_.mode), nodes_(1) {
     nodes_[root_node].directory = true;
   }
   SimVolume(const SimVolume&) = default;
@@ -12862,7 +12862,7 @@ class SimDisk : private detail::SimVolume {
  public:
   using detail::SimVolume::Tree;
 
-  explicit SimDisk(SimDiskOptions options = {}) : SimDisk(options, std::make_shared<detail::SimNames>()) {}
+  explicit SimDisk(SimDiskOptions options = {}) : SimDisk(std::move(options), std::make_shared<detail::SimNames>()) {}
 
   SimDisk(SimDisk&&) = default;
   SimDisk(const SimDisk& other) : detail::SimVolume(other), used_(other.used_), boots_(other.boots_) {
@@ -13042,7 +13042,7 @@ class SimDisk : private detail::SimVolume {
   static constexpr std::size_t max_pending = 64;
 
   SimDisk(SimDiskOptions options, std::shared_ptr<detail::SimNames> names)
-      : detail::SimVolume(options, std::move(names)) {}
+      : detail::SimVolume(std::move(options), std::move(names)) {}
 
   void copy_survivors(const std::vector<detail::SimEntries>& tree, detail::SimNode from, SimDisk& out,
                       detail::SimNode to, Decisions& decisions) const {
@@ -13977,7 +13977,7 @@ constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd
 /// `on_operation`.
 class SimMachine {
  public:
-  explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(options)) {}
+  explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(std::move(options))) {}
   /// With a disk that something was done to before.
   SimMachine(SimWorld& world, SimDisk disk) : SimMachine(world, one(std::move(disk))) {}
   SimMachine(SimWorld& world, std::vector<SimDisk> disks) : world_(world) {

@@ -16,7 +16,6 @@
 #include "garner/error.hpp"
 
 using garner::ChunkState;
-using garner::DataChunk;
 using garner::errc;
 using garner::Options;
 using garner::StartupCheck;
@@ -321,6 +320,7 @@ TEST_CASE("a chunk that something else is done with has its turn when that is do
 TEST_CASE("a million chunks that are gone do not hold a pass up, nor it anyone else") {
   TableBench bench;
   std::vector<std::string> names;
+  names.reserve(5000);
   for (int i = 0; i < 5000; ++i) names.push_back(std::to_string(i));
   CHECK(bench.verify(names) == "");
   int wakes = 0;

@@ -12,7 +12,6 @@
 #include "core/table_bench.hpp"
 
 using garner::ChunkState;
-using garner::DataChunk;
 using garner::errc;
 using garner::Options;
 using garner::VolumeState;
@@ -23,7 +22,7 @@ namespace {
 
 /// A start that has found `a` on the second of two volumes, cleaned up.
 struct Started : TableBench {
-  explicit Started(Options options = {}) : TableBench(options) {
+  explicit Started(const Options& options = {}) : TableBench(options) {
     two_volumes();
     recovered(describe("a"), 1000);
     begin();

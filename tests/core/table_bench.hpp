@@ -40,7 +40,7 @@ inline DataChunk describe(const std::string& name, int version = 1, std::size_t 
 /// at-sign. Events are kept apart.
 class TableBench {
  public:
-  explicit TableBench(Options options = {}) : table(options, 1) {}
+  explicit TableBench(const Options& options = {}) : table(options, 1) {}
 
   core::ChunkTable table;
   std::chrono::nanoseconds now{};

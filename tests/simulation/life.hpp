@@ -183,7 +183,7 @@ class Life {
   }
 
   void check() {
-    checks_.take_in(*manager_, model_);
+    Checks::take_in(*manager_, model_);
     checks_.after_step(*manager_, model_, pins_);
     if (ledger_.wrong()) fail(*ledger_.wrong());
     if (network_.most_per_url() > 1) fail("a file was fetched twice at the same time");
@@ -263,7 +263,7 @@ class Life {
         return false;
       }
     }
-    checks_.take_in(*manager_, model_);
+    Checks::take_in(*manager_, model_);
     return true;
   }
 

@@ -26,7 +26,6 @@ using garner::FilesystemStorage;
 using garner::contract::bytes_of;
 using garner::contract::chunk_of;
 using garner::contract::Steps;
-using garner::detail::Checkpoint;
 using garner::detail::checkpoint_name;
 
 std::string read_file(const fs::path& path) {

@@ -7,12 +7,12 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <algorithm>
 #include <array>
@@ -360,7 +360,7 @@ TEST_CASE("hostile 38: a chunk.json that is truncated, deep, huge, of a later ve
   }
   SUBCASE("deep") {
     change = [&](const std::string&) {
-      return sealed("{\"version\": 1, \"a\": " + std::string(100000, '[') + std::string(100000, ']') + "\n}");
+      return sealed(R"({"version": 1, "a": )" + std::string(100000, '[') + std::string(100000, ']') + "\n}");
     };
   }
   SUBCASE("huge") {

@@ -29,15 +29,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using garner::Durability;
 using garner::errc;
 using garner::FilesystemStorage;
 using garner::Generation;
-using garner::Location;
 using garner::Options;
 using garner::VolumeState;
 using garner::VolumeStatus;
-using garner::contract::bytes_of;
 using garner::contract::chunk_of;
 using garner::contract::Steps;
 using garner::test::changes;
@@ -74,6 +71,7 @@ class OnTwoDisks {
 
 std::vector<VolumeState> states(const std::vector<VolumeStatus>& volumes) {
   std::vector<VolumeState> out;
+  out.reserve(volumes.size());
   for (const VolumeStatus& volume : volumes) out.push_back(volume.state);
   return out;
 }

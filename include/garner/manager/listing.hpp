@@ -23,7 +23,7 @@ namespace garner::detail {
 /// Thread-safety: `find`, `find_all` and `ids` from any thread, without a lock; all else from one thread at a
 /// time.
 template <Storage S>
-class Listing {
+class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is one
  public:
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 

@@ -38,7 +38,7 @@ class SimDisk : private detail::SimVolume {
  public:
   using detail::SimVolume::Tree;
 
-  explicit SimDisk(SimDiskOptions options = {}) : SimDisk(options, std::make_shared<detail::SimNames>()) {}
+  explicit SimDisk(SimDiskOptions options = {}) : SimDisk(std::move(options), std::make_shared<detail::SimNames>()) {}
 
   SimDisk(SimDisk&&) = default;
   SimDisk(const SimDisk& other) : detail::SimVolume(other), used_(other.used_), boots_(other.boots_) {
@@ -218,7 +218,7 @@ class SimDisk : private detail::SimVolume {
   static constexpr std::size_t max_pending = 64;
 
   SimDisk(SimDiskOptions options, std::shared_ptr<detail::SimNames> names)
-      : detail::SimVolume(options, std::move(names)) {}
+      : detail::SimVolume(std::move(options), std::move(names)) {}
 
   void copy_survivors(const std::vector<detail::SimEntries>& tree, detail::SimNode from, SimDisk& out,
                       detail::SimNode to, Decisions& decisions) const {

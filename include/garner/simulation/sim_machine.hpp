@@ -37,7 +37,7 @@ constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd
 /// `on_operation`.
 class SimMachine {
  public:
-  explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(options)) {}
+  explicit SimMachine(SimWorld& world, SimDiskOptions options = {}) : SimMachine(world, SimDisk(std::move(options))) {}
   /// With a disk that something was done to before.
   SimMachine(SimWorld& world, SimDisk disk) : SimMachine(world, one(std::move(disk))) {}
   SimMachine(SimWorld& world, std::vector<SimDisk> disks) : world_(world) {

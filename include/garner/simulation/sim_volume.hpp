@@ -74,7 +74,7 @@ class SimVolume {
   };
 
   SimVolume(SimDiskOptions options, std::shared_ptr<SimNames> names)
-      : options_(options), names_(std::move(names)), log_(options.mode), nodes_(1) {
+      : options_(std::move(options)), names_(std::move(names)), log_(options_.mode), nodes_(1) {
     nodes_[root_node].directory = true;
   }
   SimVolume(const SimVolume&) = default;

@@ -62,8 +62,8 @@ class StoreScanner {
  public:
   /// `known`: names in `doomed/` that are no leftovers, and are found like all others.
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
-               const std::set<std::string>& known = {})
-      : root_(root), found_(found), known_(known) {}
+               std::set<std::string> known = {})
+      : root_(root), found_(found), known_(std::move(known)) {}
 
   StoreScan run() {
     const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
