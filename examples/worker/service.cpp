@@ -26,7 +26,7 @@ std::vector<garner::DataChunk> descriptions_of(std::span<const NamedChunk> chunk
 
 }  // namespace
 
-Service::Service(std::filesystem::path data_dir, garner::Options options)
+Service::Service(std::filesystem::path data_dir, const garner::Options& options)
     : data_dir_(std::move(data_dir)), manager_(std::make_unique<Manager>(data_dir_, options)) {
   subscription_ = manager_->subscribe([failures = failures_](const garner::Event& event) { failures->observe(event); });
 }

@@ -30,7 +30,7 @@ class Service : public Backend {
   using Manager = garner::DataManager<>;
 
   /// Throws `garner::Error`, for one where another process holds the directory.
-  Service(std::filesystem::path data_dir, garner::Options options);
+  Service(std::filesystem::path data_dir, const garner::Options& options);
 
   [[nodiscard]] Manager& manager() noexcept { return *manager_; }
   [[nodiscard]] const std::filesystem::path& data_dir() const noexcept { return data_dir_; }
