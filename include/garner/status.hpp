@@ -58,9 +58,10 @@ struct Options {
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
 
-  // How much happens at once.
+  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+  std::size_t max_files_per_host = 8;      ///< of them, from one server
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
   // removed for it.
@@ -79,6 +80,12 @@ struct Options {
   std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
   std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed; a disk
                                                                        ///< that is not healthy is looked at that often
+
+  /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
+  /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
+  /// Of what it returns the URLs count; the bytes are still those that the description tells of. The transfer goes on
+  /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
+  std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
   /// moves).

@@ -122,8 +122,10 @@ enum class errc : std::uint8_t {
   resolve_failed,        ///< the host's name did not resolve
   connection_failed,     ///< no connection, or it was reset
   timed_out,             ///< no connection in time, or the transfer was too slow for too long
-  server_unavailable,    ///< 408, 425, 429 or 5xx: worth another try
+  server_unavailable,    ///< 408, 425 or 5xx: worth another try
+  server_busy,           ///< 429 or 503: worth another try, and less of it at once
   credentials_rejected,  ///< 401 or 403
+  refresh_failed,        ///< `Options::refresh` did not give a source that can be used
   not_found,             ///< 404 or 410
   unexpected_status,     ///< any other status that carries no data
   body_too_long,         ///< more bytes than were declared
@@ -195,7 +197,9 @@ inline constexpr ErrorInfo error_table[] = {
     {errc::connection_failed, ErrorClass::transient, "the connection failed or was reset"},
     {errc::timed_out, ErrorClass::transient, "the transfer was too slow for too long"},
     {errc::server_unavailable, ErrorClass::transient, "the server cannot answer at the moment"},
+    {errc::server_busy, ErrorClass::transient, "the server asks for less"},
     {errc::credentials_rejected, ErrorClass::credentials, "the server rejected the credentials"},
+    {errc::refresh_failed, ErrorClass::transient, "no fresh source could be had"},
     {errc::not_found, ErrorClass::gone, "the server does not have the file"},
     {errc::unexpected_status, ErrorClass::gone, "the server answered with a status that carries no data"},
     {errc::body_too_long, ErrorClass::wrong_bytes, "the body is longer than was declared"},
@@ -1396,9 +1400,10 @@ struct Options {
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
 
-  // How much happens at once.
+  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+  std::size_t max_files_per_host = 8;      ///< of them, from one server
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
   // removed for it.
@@ -1417,6 +1422,12 @@ struct Options {
   std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
   std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed; a disk
                                                                        ///< that is not healthy is looked at that often
+
+  /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
+  /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
+  /// Of what it returns the URLs count; the bytes are still those that the description tells of. The transfer goes on
+  /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
+  std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
   /// moves).
@@ -2171,8 +2182,7 @@ class ChunkIndex {
 }  // namespace garner::core
 
 // garner/core/schedule.hpp ----------------------------------------------------------------------------------
-// When and in which order: the queue that chooses what to fetch next, backoff with full jitter, and the
-// alarms of chunks that wait. Decides only; it is told the time.
+// When: backoff with full jitter, and the alarms of chunks that wait. Decides only; it is told the time.
 
 namespace garner::core {
 
@@ -2240,64 +2250,6 @@ inline std::chrono::nanoseconds retry_delay(const Options& options, ErrorClass c
   // As the server asked, within our limits, and not all at the same moment.
   return delay + std::max(std::chrono::nanoseconds{}, std::min(*retry_after, options.max_backoff));
 }
-
-/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole
-/// datasets become answerable early; then the order of asking. O(log n) each.
-class FetchQueue {
- public:
-  /// Counts one more (`delta` = 1) or one less (-1) missing chunk of `dataset`, queued or not.
-  void count_missing(const DatasetId& dataset, int delta) {
-    Dataset& entry = datasets_[dataset];
-    unorder(dataset, entry);
-    entry.missing = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(entry.missing) + delta);
-    reorder(dataset, entry);
-  }
-
-  /// `asked` is the chunk's place in the order of asking, and its own.
-  void push(const DatasetId& dataset, std::uint64_t asked, const ChunkId& id) {
-    Dataset& entry = datasets_[dataset];
-    unorder(dataset, entry);
-    entry.queued.emplace(asked, id);
-    reorder(dataset, entry);
-  }
-
-  void erase(const DatasetId& dataset, std::uint64_t asked) {
-    Dataset& entry = datasets_[dataset];
-    unorder(dataset, entry);
-    entry.queued.erase(asked);
-    reorder(dataset, entry);
-  }
-
-  /// Whose turn it is; it stays queued.
-  [[nodiscard]] std::optional<ChunkId> front() const {
-    if (order_.empty()) return std::nullopt;
-    return datasets_.at(std::get<2>(*order_.begin())).queued.begin()->second;
-  }
-
- private:
-  struct Dataset {
-    std::size_t missing = 0;
-    std::map<std::uint64_t, ChunkId> queued;  // by order of asking
-  };
-  using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
-
-  static Rank rank(const DatasetId& id, const Dataset& entry) {
-    return {entry.missing, entry.queued.begin()->first, id};
-  }
-  void unorder(const DatasetId& id, const Dataset& entry) {
-    if (!entry.queued.empty()) order_.erase(rank(id, entry));
-  }
-  void reorder(const DatasetId& id, const Dataset& entry) {
-    if (!entry.queued.empty()) {
-      order_.insert(rank(id, entry));
-    } else if (entry.missing == 0) {
-      datasets_.erase(id);
-    }
-  }
-
-  std::unordered_map<DatasetId, Dataset> datasets_;
-  std::set<Rank> order_;
-};
 
 /// The moments at which chunks are to be looked at again. O(log n) each.
 class Alarms {
@@ -2501,6 +2453,8 @@ struct Outcome {
   std::error_code error;
   std::string subject;                                  ///< with an error: the file and redacted URL, or the path
   std::optional<std::chrono::nanoseconds> retry_after;  ///< as a server asked
+  std::uint64_t bytes = 0;                              ///< of a transfer: that it moved, ...
+  std::chrono::nanoseconds took{};                      ///< ... from its start to its last
 
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
@@ -2518,9 +2472,17 @@ struct StartFile {
   TransferId transfer;
   std::uint64_t number;
   std::shared_ptr<const DataChunk> chunk;
-  const std::string* name;   ///< into `chunk`
-  const FileSource* source;  ///< into `chunk`
+  const std::string* name;  ///< into `chunk`
+  std::shared_ptr<const FileSource> source;
   std::size_t url;
+};
+/// Ask for a new source of one file, whose credentials were rejected.
+struct Refresh {
+  TransferId transfer;  ///< that was told so
+  std::uint64_t number;
+  std::shared_ptr<const DataChunk> chunk;
+  const std::string* name;  ///< into `chunk`
+  std::function<FileSource(const DataChunk&, const std::string&)> ask = {};
 };
 struct Publish {
   ChunkId id;
@@ -2589,10 +2551,10 @@ struct Condemn {
 
 }  // namespace action
 
-using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
-                            action::ListHeld, action::CleanUp, action::Examine, action::StopFile, action::FreeIds,
-                            action::List, action::Unlist, action::Condemn, Event>;
+using Action = std::variant<action::Stage, action::StartFile, action::Refresh, action::Publish, action::Discard,
+                            action::Doom, action::Spare, action::Remove, action::Quarantine, action::Describe,
+                            action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::StopFile,
+                            action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
@@ -2637,8 +2599,354 @@ class ActionList {
 // in. State and questions about it; the rules that change it are in `core/chunk_table.hpp`.
 
 // garner/core/chunk_fetch.hpp -------------------------------------------------------------------------------
-// One generation on its way in: which of its files are there, which are moving, which mirror is next. Knows
+// One generation on its way in: which of its files are there, which are moving, which mirrors are left to try. Knows
 // nothing of other chunks, of limits or of time.
+
+// garner/core/fetch_queue.hpp -------------------------------------------------------------------------------
+// The queue that chooses which chunk is fetched next. Decides only; how many are, and when, is in `core/chunk_turns.hpp`.
+
+// garner/core/hosts.hpp -------------------------------------------------------------------------------------
+// The servers that chunks come from: how many transfers each of them bears at the moment, when one that failed is to be
+// left alone, and which of a file's mirrors is the best. Decides from what it is told of transfers; knows nothing of chunks.
+
+namespace garner::core {
+
+/// The part of `url` up to its path, in lower case and without credentials: what has a server of its own. Of text that is
+/// no URL, some part of it.
+inline std::string origin_of(std::string_view url) {
+  const std::size_t scheme = url.find("://");
+  const std::size_t start = scheme == std::string_view::npos ? 0 : scheme + 3;
+  const std::string_view authority = url.substr(start, url.find_first_of("/?#", start) - start);
+  const std::size_t at = authority.rfind('@');
+  std::string origin(url.substr(0, start));
+  origin += authority.substr(at == std::string_view::npos ? 0 : at + 1);
+  return detail::fold_case(origin);
+}
+
+/// One server. Who fetches from it keeps it.
+struct Host {
+  static constexpr double unlimited = std::numeric_limits<double>::infinity();
+
+  explicit Host(std::string of) : origin(std::move(of)) {}
+
+  std::string origin;
+  std::size_t moving = 0;              ///< transfers
+  double bears = unlimited;            ///< transfers at once, where it has said that there were too many
+  std::uint64_t setbacks = 0;          ///< in a row
+  std::uint64_t setbacks_ever = 0;     ///< a transfer that began before the last one tells nothing new by failing too
+  std::optional<Instant> rests_until;  ///< nothing is asked of it before
+  double bytes_per_second = 0;         ///< of one transfer, lately
+  std::uint64_t measured = 0;          ///< transfers that this was learnt from
+};
+using HostPtr = std::shared_ptr<Host>;
+
+/// One of the places that a file can be had from.
+struct Mirror {
+  HostPtr host;
+  bool tried = false;  ///< in this round
+};
+
+/// Thread-safety: none. Each member is O(log n) in the number of hosts, but for those that say otherwise.
+class Hosts {
+ public:
+  HostPtr at(std::string_view url) {
+    std::string origin = origin_of(url);
+    if (const auto found = hosts_.find(origin); found != hosts_.end()) return found->second;
+    if (hosts_.size() >= room_) forget_idle();
+    const auto host = std::make_shared<Host>(origin);
+    hosts_.emplace(std::move(origin), host);
+    return host;
+  }
+
+  /// Transfers that may run at once.
+  [[nodiscard]] static std::size_t bears(const Host& host, std::size_t most) noexcept {
+    // One that failed again and again is asked by one, until it has answered.
+    if (host.setbacks >= many_setbacks) return 1;
+    return host.bears >= static_cast<double>(most) ? most : static_cast<std::size_t>(host.bears);
+  }
+  /// Chunks that are worth being fetched from it at once: no matter how many, until it has said that there were too many.
+  [[nodiscard]] static std::size_t feeds(const Host& host) noexcept {
+    return host.rests_until ? 0 : bears(host, std::numeric_limits<std::size_t>::max());
+  }
+
+  /// Whether a transfer can begin from one of these now.
+  [[nodiscard]] static bool can_choose(std::span<const Mirror> mirrors, std::size_t most) noexcept {
+    const std::optional<std::size_t> best = rank(mirrors).first;
+    return best && has_room(*mirrors[*best].host, most);
+  }
+
+  /// The mirror that it is to begin from: the first that does not rest, unless another is known to be at least twice as
+  /// fast; and now and then the one that least is known of. None where the best one bears no more.
+  [[nodiscard]] static std::optional<std::size_t> choose(std::span<const Mirror> mirrors, std::size_t most,
+                                                         Random& random) {
+    const auto [best, other] = rank(mirrors);
+    if (!best || !has_room(*mirrors[*best].host, most)) return std::nullopt;
+    const bool explores = other && random.next() % explore_one_in == 0 && has_room(*mirrors[*other].host, most);
+    return explores ? other : best;
+  }
+
+  /// When the first of those that are left to try can be asked again; nothing where one can be now, or none is left.
+  [[nodiscard]] static std::optional<Instant> rest_until(std::span<const Mirror> mirrors) noexcept {
+    std::optional<Instant> first;
+    for (const Mirror& mirror : mirrors) {
+      if (mirror.tried) continue;
+      const std::optional<Instant>& until = mirror.host->rests_until;
+      if (!until) return std::nullopt;
+      if (!first || *until < *first) first = until;
+    }
+    return first;
+  }
+
+  /// A transfer has begun. What is returned is given back at its end.
+  static std::uint64_t began(Host& host) noexcept {
+    ++host.moving;
+    return host.setbacks_ever;
+  }
+
+  /// A transfer has ended so.
+  void ended(const HostPtr& host, std::uint64_t began, const Outcome& outcome, const Options& options, Instant now,
+             Random& random) {
+    --host->moving;
+    const ErrorClass cls = classify(outcome.error);
+    measure(*host, outcome);
+    if (cls == ErrorClass::transient) {
+      if (began == host->setbacks_ever) set_back(host, outcome, options, now, random);
+    } else if (cls == ErrorClass::none) {
+      host->setbacks = 0;
+      host->bears += 1 / host->bears;
+      if (host->bears >= static_cast<double>(options.max_files_per_host)) host->bears = Host::unlimited;
+    } else if (cls == ErrorClass::gone || cls == ErrorClass::credentials) {
+      host->setbacks = 0;  // it has answered
+    }
+  }
+
+  /// Those that have rested are asked again.
+  void wake(Instant now) {
+    while (!resting_.empty() && resting_.begin()->first <= now) {
+      resting_.begin()->second->rests_until.reset();
+      resting_.erase(resting_.begin());
+    }
+  }
+
+  [[nodiscard]] std::optional<Instant> next_wake() const {
+    if (resting_.empty()) return std::nullopt;
+    return resting_.begin()->first;
+  }
+
+ private:
+  static constexpr std::uint64_t many_setbacks = 2;
+  static constexpr std::uint64_t explore_one_in = 32;
+  static constexpr std::uint64_t enough_measured = 4;
+  static constexpr std::uint64_t least_measured_bytes = 64 * 1024;  // less tells of the way there, and not of its width
+  static constexpr std::size_t most_idle = 1024;
+
+  /// The best of those that can be asked, and of the others the one that least is known of.
+  static std::pair<std::optional<std::size_t>, std::optional<std::size_t>> rank(
+      std::span<const Mirror> mirrors) noexcept {
+    const auto can_be_asked = [](const Mirror& mirror) { return !mirror.tried && !mirror.host->rests_until; };
+    std::optional<std::size_t> best;
+    for (std::size_t i = 0; i < mirrors.size(); ++i) {
+      if (!can_be_asked(mirrors[i])) continue;
+      if (!best || is_faster(*mirrors[i].host, *mirrors[*best].host)) best = i;
+    }
+    std::optional<std::size_t> other;
+    for (std::size_t i = 0; i < mirrors.size(); ++i) {
+      if (i == best || !can_be_asked(mirrors[i])) continue;
+      if (!other || mirrors[i].host->measured < mirrors[*other].host->measured) other = i;
+    }
+    return {best, other};
+  }
+
+  static bool has_room(const Host& host, std::size_t most) noexcept { return host.moving < bears(host, most); }
+
+  static bool is_faster(const Host& host, const Host& than) noexcept {
+    return host.measured >= enough_measured && than.measured >= enough_measured &&
+           host.bytes_per_second >= 2 * than.bytes_per_second;
+  }
+
+  static void measure(Host& host, const Outcome& outcome) noexcept {
+    if (outcome.bytes < least_measured_bytes || outcome.took <= std::chrono::nanoseconds::zero()) return;
+    const double rate = static_cast<double>(outcome.bytes) / std::chrono::duration<double>(outcome.took).count();
+    host.bytes_per_second = host.measured == 0 ? rate : 0.75 * host.bytes_per_second + 0.25 * rate;
+    ++host.measured;
+  }
+
+  /// Additive increase, multiplicative decrease (Chiu, Jain: Analysis of the increase and decrease algorithms for congestion
+  /// avoidance, 1989), once for all the transfers that were under way.
+  void set_back(const HostPtr& host, const Outcome& outcome, const Options& options, Instant now, Random& random) {
+    ++host->setbacks_ever;
+    ++host->setbacks;
+    const bool is_busy = outcome.error == errc::server_busy;
+    if (is_busy) {
+      const auto now_moving = static_cast<double>(host->moving + 1);
+      host->bears = std::max(1.0, std::min(host->bears, now_moving) / 2);
+    }
+    // One transfer that broke says little about a server.
+    if (!is_busy && !outcome.retry_after && host->setbacks < many_setbacks) return;
+    const auto rest = retry_delay(options, ErrorClass::transient, outcome.retry_after, host->setbacks - 1, random);
+    if (host->rests_until) resting_.erase({*host->rests_until, host});
+    host->rests_until = std::max(now + rest, host->rests_until.value_or(now));
+    resting_.emplace(*host->rests_until, host);
+  }
+
+  /// O(n), and rare: lakes have a few hosts.
+  void forget_idle() {
+    std::erase_if(hosts_, [](const auto& entry) { return entry.second.use_count() == 1; });
+    room_ = std::max(most_idle, 2 * hosts_.size());
+  }
+
+  std::unordered_map<std::string, HostPtr> hosts_;
+  std::set<std::pair<Instant, HostPtr>> resting_;
+  std::size_t room_ = most_idle;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole datasets become
+/// answerable early; then the order of asking. The chunks of each server (that of the first file's mirrors) stand in a lane
+/// of their own, so that one that rests holds up no other. O(log n) each, n being chunks and datasets.
+class FetchQueue {
+ private:
+  using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
+  using Queued = std::map<std::uint64_t, ChunkId>;                 // by order of asking
+
+ public:
+  /// Chunks that come from the same place.
+  class Lane {
+   public:
+    [[nodiscard]] const std::vector<HostPtr>& hosts() const noexcept { return hosts_; }
+    std::size_t active = 0;  ///< chunks that are being fetched
+
+   private:
+    friend class FetchQueue;
+    std::vector<HostPtr> hosts_;
+    std::set<Rank> order_;
+    std::optional<Rank> standing_;  // in `lanes_`: its first
+  };
+  using LanePtr = std::shared_ptr<Lane>;
+
+  explicit FetchQueue(Hosts& hosts) : hosts_(hosts) {}
+
+  /// Counts one more (`delta` = 1) or one less (-1) missing chunk of `dataset`, queued or not.
+  void count_missing(const DatasetId& dataset, int delta) {
+    const auto at = datasets_.try_emplace(dataset).first;
+    change(at, [&] {
+      at->second.missing = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(at->second.missing) + delta);
+    });
+  }
+
+  /// `asked` is the chunk's place in the order of asking, and its own.
+  void push(const DataChunk& chunk, std::uint64_t asked) {
+    const auto at = datasets_.try_emplace(chunk.dataset_id).first;
+    const LanePtr lane = lane_of(at->second, chunk);
+    change(at, [&] {
+      const auto same = [&](const auto& entry) { return entry.first == lane; };
+      auto& lanes = at->second.lanes;
+      auto part = std::find_if(lanes.begin(), lanes.end(), same);
+      if (part == lanes.end()) part = lanes.insert(part, {lane, {}});
+      part->second.emplace(asked, chunk.id);
+    });
+  }
+
+  void erase(const DatasetId& dataset, std::uint64_t asked) {
+    const auto at = datasets_.find(dataset);
+    change(at, [&] {
+      for (auto& [lane, queued] : at->second.lanes) {
+        if (queued.erase(asked) > 0) return;
+      }
+    });
+  }
+
+  /// Whose turn it is, and where it stands; it stays queued. Lanes that are not `open` are passed over.
+  template <class Open>
+  [[nodiscard]] std::optional<std::pair<ChunkId, LanePtr>> front(Open&& open) const {
+    for (const auto& [rank, lane] : lanes_) {
+      if (!open(*lane)) continue;
+      const Dataset& dataset = datasets_.at(std::get<DatasetId>(rank));
+      const auto part = std::find_if(dataset.lanes.begin(), dataset.lanes.end(),
+                                     [&, at = lane](const auto& entry) { return entry.first.get() == at; });
+      return std::pair(part->second.begin()->second, part->first);
+    }
+    return std::nullopt;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return lanes_.empty(); }
+
+ private:
+  struct Dataset {
+    std::size_t missing = 0;
+    std::vector<std::pair<LanePtr, Queued>> lanes;  // a few; none is empty
+  };
+  using Datasets = std::unordered_map<DatasetId, Dataset>;
+
+  /// The lanes of a dataset are looked through one by one: what comes from yet another place stands with the others.
+  static constexpr std::size_t most_lanes = 16;
+
+  static Rank rank(const DatasetId& id, const Dataset& dataset, const Queued& queued) {
+    return {dataset.missing, queued.begin()->first, id};
+  }
+
+  template <class Change>
+  void change(Datasets::iterator at, Change&& change) {
+    Dataset& dataset = at->second;
+    for (const auto& [lane, queued] : dataset.lanes) lane->order_.erase(rank(at->first, dataset, queued));
+    change();
+    for (auto& [lane, queued] : dataset.lanes) {
+      if (!queued.empty()) lane->order_.insert(rank(at->first, dataset, queued));
+      stand(*lane);
+    }
+    std::erase_if(dataset.lanes, [](const auto& entry) { return entry.second.empty(); });
+    if (dataset.lanes.empty() && dataset.missing == 0) datasets_.erase(at);
+  }
+
+  void stand(Lane& lane) {
+    std::optional<Rank> first;
+    if (!lane.order_.empty()) first = *lane.order_.begin();
+    if (first == lane.standing_) return;
+    if (lane.standing_) lanes_.erase({*lane.standing_, &lane});
+    if (first) lanes_.emplace(*first, &lane);
+    lane.standing_ = first;
+  }
+
+  LanePtr lane_of(const Dataset& dataset, const DataChunk& chunk) {
+    const std::vector<std::string>& urls = chunk.files.begin()->second.urls;
+    std::string key;
+    for (const std::string& url : urls) key += origin_of(url) + '\n';
+    const auto known = known_.find(key);
+    const auto stands_here = [&](const auto& entry) { return known != known_.end() && entry.first == known->second; };
+    const bool is_new_here = std::none_of(dataset.lanes.begin(), dataset.lanes.end(), stands_here);
+    if (is_new_here && dataset.lanes.size() >= most_lanes) return dataset.lanes.front().first;
+    if (known != known_.end()) return known->second;
+    if (known_.size() >= room_) forget_idle();
+    auto lane = std::make_shared<Lane>();
+    for (const std::string& url : urls) {
+      HostPtr host = hosts_.at(url);
+      if (std::find(lane->hosts_.begin(), lane->hosts_.end(), host) == lane->hosts_.end()) {
+        lane->hosts_.push_back(std::move(host));
+      }
+    }
+    known_.emplace(std::move(key), lane);
+    return lane;
+  }
+
+  /// O(n), and rare.
+  void forget_idle() {
+    std::erase_if(known_, [](const auto& entry) { return entry.second.use_count() == 1; });
+    room_ = std::max(most_idle, 2 * known_.size());
+  }
+
+  static constexpr std::size_t most_idle = 256;
+
+  Hosts& hosts_;
+  Datasets datasets_;
+  std::unordered_map<std::string, LanePtr> known_;  // by the origins of their hosts
+  std::size_t room_ = most_idle;
+  std::set<std::pair<Rank, Lane*>> lanes_;  // that have something, by their first
+};
+
+}  // namespace garner::core
 
 namespace garner::core {
 
@@ -2653,22 +2961,35 @@ class ChunkFetch {
     discarding,    ///< the staging area is being taken away
   };
 
-  ChunkFetch(std::uint64_t number, std::shared_ptr<const DataChunk> chunk, const ContentFingerprint& content)
+  /// A transfer that has ended, and what its server is to be told of it.
+  struct Ended {
+    HostPtr host;
+    std::uint64_t began;
+  };
+
+  ChunkFetch(std::uint64_t number, std::shared_ptr<const DataChunk> chunk, const ContentFingerprint& content,
+             Hosts& hosts)
       : number_(number), chunk_(std::move(chunk)), content_(content) {
     files_.reserve(chunk_->files.size());
-    for (const auto& [name, source] : chunk_->files) files_.push_back({&name, &source});
+    for (const auto& [name, source] : chunk_->files) {
+      File& file = files_.emplace_back();
+      file.name = &name;
+      set_source(file, {chunk_, &source}, hosts);
+    }
   }
 
   [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
   [[nodiscard]] const std::shared_ptr<const DataChunk>& chunk() const noexcept { return chunk_; }
   [[nodiscard]] const ContentFingerprint& content() const noexcept { return content_; }
+  /// Files that are moving, or whose source is being refreshed.
   [[nodiscard]] std::size_t moving() const noexcept { return moving_; }
 
   Phase phase = Phase::staging;
-  bool stopping = false;  ///< not wanted any more: to be discarded when nothing moves
-  bool halted = false;    ///< its transfers were told to stop, and no more are started
-  bool spoiled = false;   ///< the store failed under it: its staging cannot be trusted
-  Outcome failure;        ///< of this round, the last one
+  bool stopping = false;     ///< not wanted any more: to be discarded when nothing moves
+  bool halted = false;       ///< its transfers were told to stop, and no more are started
+  bool spoiled = false;      ///< the store failed under it: its staging cannot be trusted
+  Outcome failure;           ///< of this round, the one that says most about when it is worth trying again
+  FetchQueue::LanePtr lane;  ///< that it counts as active in
 
   [[nodiscard]] bool has_pending() const {
     return std::any_of(files_.begin(), files_.end(), [](const File& file) { return file.state == State::pending; });
@@ -2679,11 +3000,40 @@ class ChunkFetch {
   /// Whether any file was finished in this round.
   [[nodiscard]] bool progressed() const noexcept { return progressed_; }
 
-  /// Starts the next pending file; there is one.
-  action::StartFile start_next(TransferId transfer) {
-    File& file = *std::find_if(files_.begin(), files_.end(), [](const File& f) { return f.state == State::pending; });
+  /// Where no pending file can begin, because all servers that it is left with are resting: until when.
+  [[nodiscard]] std::optional<Instant> rest_until() const {
+    std::optional<Instant> first;
+    for (const File& file : files_) {
+      if (file.state != State::pending) continue;
+      const std::optional<Instant> until = Hosts::rest_until(file.mirrors);
+      if (!until) return std::nullopt;
+      if (!first || *until < *first) first = until;
+    }
+    return first;
+  }
+
+  /// Whether `can_choose` says so of the mirrors of any pending file.
+  template <class CanChoose>
+  [[nodiscard]] bool can_start(CanChoose&& can_choose) const {
+    return std::any_of(files_.begin(), files_.end(), [&](const File& file) {
+      return file.state == State::pending && can_choose(std::span<const Mirror>(file.mirrors));
+    });
+  }
+
+  /// Starts the first pending file of whose mirrors `choose` tells one; there is such a file.
+  template <class Choose>
+  action::StartFile start_next(TransferId transfer, Choose&& choose) {
+    std::optional<std::size_t> mirror;
+    File& file = *std::find_if(files_.begin(), files_.end(), [&](const File& candidate) {
+      if (candidate.state != State::pending) return false;
+      mirror = choose(std::span<const Mirror>(candidate.mirrors));
+      return mirror.has_value();
+    });
     file.state = State::moving;
     file.transfer = transfer;
+    file.url = *mirror;
+    file.host = file.mirrors[*mirror].host;
+    file.began = Hosts::began(*file.host);
     ++moving_;
     return {transfer, number_, chunk_, file.name, file.source, file.url};
   }
@@ -2697,10 +3047,12 @@ class ChunkFetch {
     return out;
   }
 
-  void file_done(TransferId transfer) {
-    find(transfer).state = State::done;
+  Ended file_done(TransferId transfer) {
+    File& file = find(transfer);
+    file.state = State::done;
     progressed_ = true;
     --moving_;
+    return {file.host, file.began};
   }
 
   /// A server has told the size of a file.
@@ -2716,19 +3068,72 @@ class ChunkFetch {
     return total;
   }
 
-  /// The transfer failed: its file is pending again with the next mirror, until each was tried once in this
-  /// round.
-  void file_failed(TransferId transfer) {
+  /// The transfer failed: its file is pending again with the mirrors that were not tried yet in this round. Those of a
+  /// source that has come since all are.
+  Ended file_failed(TransferId transfer, ErrorClass cls) {
     File& file = find(transfer);
-    file.url = (file.url + 1) % file.source->urls.size();
-    file.state = ++file.tried < file.source->urls.size() ? State::pending : State::failed;
     --moving_;
+    file.was_rejected = file.was_rejected || cls == ErrorClass::credentials;
+    if (!std::exchange(file.is_old, false)) file.mirrors[file.url].tried = true;
+    file.state = is_exhausted(file) ? State::failed : State::pending;
+    return {file.host, file.began};
+  }
+
+  /// Whether another source may help: every mirror was tried, and one at least rejected the credentials. Once a round.
+  [[nodiscard]] bool needs_refresh(TransferId transfer) {
+    const File& file = *at(transfer);
+    return file.state == State::failed && file.was_rejected && !file.was_refreshed;
+  }
+
+  /// To be answered by `refreshed`.
+  action::Refresh refresh(TransferId transfer) {
+    File& file = *at(transfer);
+    file.state = State::refreshing;
+    file.was_refreshed = true;
+    ++moving_;
+    return {transfer, number_, chunk_, file.name, {}};
+  }
+
+  /// There is another source for the file, unless there is none.
+  void refreshed(TransferId transfer, const FileSource* source, Hosts& hosts) {
+    File& file = *at(transfer);
+    --moving_;
+    if (std::exchange(file.is_old, false)) {
+      file.state = State::pending;
+      return;
+    }
+    file.state = State::failed;
+    if (source == nullptr) return;
+    set_source(file, std::make_shared<const FileSource>(*source), hosts);
+    file.was_rejected = false;
+    file.state = State::pending;
+  }
+
+  /// Whether `chunk` names the same bytes, from elsewhere perhaps.
+  [[nodiscard]] bool is_of(const DataChunk& chunk, const std::optional<ContentFingerprint>& content) const {
+    const auto same = [](const auto& mine, const auto& other) { return mine.second.size == other.second.size; };
+    return content == content_ &&
+           std::equal(chunk_->files.begin(), chunk_->files.end(), chunk.files.begin(), chunk.files.end(), same);
+  }
+
+  /// From now on the sources are those of `chunk`, which names the same bytes. What is moving goes on as it is.
+  void take_sources(const std::shared_ptr<const DataChunk>& chunk, Hosts& hosts) {
+    auto file = files_.begin();
+    for (const auto& [name, source] : chunk->files) {
+      file->name = &name;
+      file->is_old = file->state == State::moving || file->state == State::refreshing;
+      set_source(*file, {chunk, &source}, hosts);
+      if (file->state == State::failed) file->state = State::pending;
+      ++file;
+    }
+    chunk_ = chunk;
   }
 
   /// What failed may be tried again, at every mirror.
   void new_round() {
     for (File& file : files_) {
-      file.tried = 0;
+      for (Mirror& mirror : file.mirrors) mirror.tried = false;
+      file.was_rejected = file.was_refreshed = false;
       if (file.state == State::failed) file.state = State::pending;
     }
     progressed_ = false;
@@ -2736,22 +3141,37 @@ class ChunkFetch {
   }
 
  private:
-  enum class State : std::uint8_t { pending, moving, done, failed };
+  enum class State : std::uint8_t { pending, moving, refreshing, done, failed };
   struct File {
-    const std::string* name;
-    const FileSource* source;
+    const std::string* name = nullptr;
+    std::shared_ptr<const FileSource> source;
+    std::vector<Mirror> mirrors;  // its URLs, in their order
     State state = State::pending;
+    bool was_rejected = false;   // in this round, by some mirror
+    bool was_refreshed = false;  // in this round
+    bool is_old = false;         // what is under way is about a source that was replaced meanwhile
+    TransferId transfer = 0;     // the last one, as are the next three
     std::size_t url = 0;
-    std::size_t tried = 0;
-    TransferId transfer = 0;
+    HostPtr host;
+    std::uint64_t began = 0;
     std::uint64_t bytes = 0;  // as a server told, where it was not declared
   };
 
-  File& find(TransferId transfer) {
-    return *std::find_if(files_.begin(), files_.end(), [transfer](const File& file) {
-      return file.state == State::moving && file.transfer == transfer;
-    });
+  static void set_source(File& file, std::shared_ptr<const FileSource> source, Hosts& hosts) {
+    file.source = std::move(source);
+    file.mirrors.clear();
+    file.mirrors.reserve(file.source->urls.size());
+    for (const std::string& url : file.source->urls) file.mirrors.push_back({hosts.at(url)});
   }
+
+  static bool is_exhausted(const File& file) {
+    return std::all_of(file.mirrors.begin(), file.mirrors.end(), [](const Mirror& mirror) { return mirror.tried; });
+  }
+
+  std::vector<File>::iterator at(TransferId transfer) {
+    return std::find_if(files_.begin(), files_.end(), [=](const File& file) { return file.transfer == transfer; });
+  }
+  File& find(TransferId transfer) { return *at(transfer); }
 
   std::uint64_t number_;
   std::shared_ptr<const DataChunk> chunk_;
@@ -2889,6 +3309,9 @@ struct ChunkEntry {
 
 }  // namespace garner::core
 
+// garner/core/fetch_reports.hpp -----------------------------------------------------------------------------
+// The inputs about what is being fetched: the reports of staging, transfers and publishing, and what the store has room for.
+
 // garner/core/chunk_turns.hpp -------------------------------------------------------------------------------
 // Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk needs
 // is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
@@ -2900,6 +3323,10 @@ struct ChunkEntry {
 // garner/core/chunk_rules.hpp -------------------------------------------------------------------------------
 // The rules of one chunk: `step` compares what is wanted of it with what there is of it, and asks for what is missing.
 // Whose turn it is, of many, is in `core/chunk_turns.hpp`.
+
+// garner/core/fetch_rules.hpp -------------------------------------------------------------------------------
+// The rules of a fetch: how it begins, what it waits for, and what becomes of it when it fails. When one is needed is in
+// `core/chunk_rules.hpp`.
 
 // garner/core/tally.hpp -------------------------------------------------------------------------------------
 // Running counts over all chunks, so that telling the status costs the same at a million chunks as at one.
@@ -2947,6 +3374,8 @@ namespace garner::core {
 /// Each entry is counted before and after it changes, with `sign` -1 and +1.
 class Tally {
  public:
+  explicit Tally(Hosts& hosts) : missing_(hosts) {}
+
   void count(const ChunkEntry& entry, int sign) {
     if (entry.wanted) {
       add(of(entry), sign);
@@ -2969,6 +3398,7 @@ class Tally {
 
   [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
   [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
+  [[nodiscard]] const FetchQueue& queue() const noexcept { return missing_; }
   [[nodiscard]] Budget& budget() noexcept { return budget_; }
   [[nodiscard]] const Budget& budget() const noexcept { return budget_; }
 
@@ -3019,10 +3449,156 @@ class Tally {
 
 namespace garner::core {
 
-class ChunkRules : protected ActionList {
+class FetchRules : protected ActionList {
+ protected:
+  FetchRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+
+  /// It had its turn in `lane`.
+  void begin_fetch(ChunkEntry& entry, FetchQueue::LanePtr lane) {
+    leave_queue(entry);
+    entry.parked = false;
+    if (entry.fetch) {
+      entry.fetch->phase = ChunkFetch::Phase::transferring;
+    } else {
+      entry.fetch = std::make_unique<ChunkFetch>(++last_generation_, entry.want, *entry.content, hosts_);
+      act(action::Stage{last_generation_, entry.want});
+    }
+    ++active_fetches_;
+    ++lane->active;
+    entry.fetch->lane = std::move(lane);
+  }
+
+  /// Others may have its place.
+  void leave_place(ChunkFetch& fetch) {
+    --active_fetches_;
+    if (fetch.lane) --fetch.lane->active;
+    fetch.lane.reset();
+  }
+
+  void settle_fetch(const ChunkId& id, ChunkEntry& entry, Instant now) {
+    ChunkFetch& fetch = *entry.fetch;
+    const bool waiting = fetch.phase == ChunkFetch::Phase::waiting;
+    if (fetch.phase != ChunkFetch::Phase::transferring && !waiting) return;
+    if (fetch.stopping || fetch.spoiled || closed_) halt(fetch);
+    if (fetch.moving() > 0) return;
+    if (closed_) return drop_fetch(entry);
+    if (fetch.stopping || fetch.spoiled) {
+      if (!fetch.stopping) attempt_failed(entry, id, fetch.failure, now);
+      if (waiting) ++active_fetches_;
+      fetch.phase = ChunkFetch::Phase::discarding;
+      return act(action::Discard{id, fetch.number()});
+    }
+    if (waiting) return;
+    if (fetch.complete()) {
+      fetch.phase = ChunkFetch::Phase::publishing;
+      return act(action::Publish{id, fetch.number()});
+    }
+    if (fetch.has_pending() && !fetch.rest_until()) return;
+    if (!fetch.failure.ok()) {
+      attempt_failed(entry, id, fetch.failure, now);
+      fetch.new_round();
+    }
+    if (const std::optional<Instant> rest = fetch.rest_until())
+      entry.retry_at = std::max(*rest, entry.retry_at.value_or(*rest));
+    fetch.phase = ChunkFetch::Phase::waiting;
+    leave_place(fetch);
+  }
+
+  /// What is fetched are the bytes that are wanted; where those are others than before it ends, and where they are to come
+  /// from elsewhere it goes on with that.
+  void follow_wish(ChunkEntry& entry) {
+    if (!entry.fetch || *entry.fetch->chunk() == *entry.want) return;
+    if (!entry.fetch->is_of(*entry.want, entry.content)) return stop_fetch(entry);
+    entry.fetch->take_sources(entry.want, hosts_);
+  }
+
+  /// The fetch is not wanted any more; it goes once nothing moves.
+  static void stop_fetch(ChunkEntry& entry) {
+    if (entry.fetch) entry.fetch->stopping = true;
+  }
+
+  void halt(ChunkFetch& fetch) {
+    if (std::exchange(fetch.halted, true)) return;
+    for (const TransferId transfer : fetch.transfers()) act(action::StopFile{transfer});
+  }
+
+  void drop_fetch(ChunkEntry& entry) {
+    if (entry.fetch->phase != ChunkFetch::Phase::waiting) leave_place(*entry.fetch);
+    entry.fetch.reset();
+  }
+
+  void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
+    if (!entry.wanted || entry.fetch->stopping) return;
+    if (!entry.failures) entry.failures = std::make_unique<Failures>();
+    Failures& failures = *entry.failures;
+    // What comes through and then cannot be kept is no progress.
+    if (entry.fetch->progressed() && !entry.fetch->spoiled) failures.streak = 0;
+    ++failures.attempts;
+    ++attempts_failed_;
+    failures.error = outcome.error;
+    failures.subject = outcome.subject;
+    const ErrorClass cls = classify(outcome.error);
+    entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
+    // A store that takes nothing is asked by a few, and not by all that wait.
+    const bool is_read_only = outcome.error == errc::read_only;
+    if (is_read_only) entry.retry_at = now + Backoff{{}, options_.no_space_retry}.slowest(random_);
+    if (cls == ErrorClass::no_space || is_read_only) {
+      entry.parked = true;
+      parked_.insert(id);
+      hold_until_ = entry.retry_at;
+      if (!is_read_only) drop_partial();
+    }
+    notify_failure(id, entry.fetch->number(), outcome);
+  }
+
+  // ---- small things
+
+  void leave_queue(ChunkEntry& entry) {
+    if (!std::exchange(entry.queued, false)) return;
+    tally_.queue().erase(entry.want->dataset_id, entry.asked);
+  }
+
+  /// What an earlier run did not fetch to its end is not waited for any longer.
+  void drop_partial() {
+    if (!std::exchange(partial_until_, std::nullopt)) return;
+    partial_ = Partial::remove;
+    litter_ = true;
+  }
+
+  static void forget_failures(ChunkEntry& entry) {
+    entry.failures.reset();
+    entry.retry_at.reset();
+    entry.parked = false;
+  }
+
+  static bool can_start(const ChunkFetch& fetch) {
+    return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
+  }
+
+  Options options_;
+  Random random_;
+  Hosts hosts_;
+  Tally tally_{hosts_};
+  std::set<ChunkId> parked_;
+  std::optional<Instant> hold_until_;     // the store is full: nothing starts
+  bool litter_ = false;                   // something is left to be cleaned up
+  Partial partial_ = Partial::keep;       // by the next clean-up
+  std::optional<Instant> partial_until_;  // where there is any
+  bool closed_ = false;
+  std::uint64_t last_generation_ = 0;
+  TransferId last_transfer_ = 0;
+  std::size_t active_fetches_ = 0;
+  std::uint64_t attempts_failed_ = 0;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+class ChunkRules : protected FetchRules {
  protected:
   ChunkRules(const Options& options, std::uint64_t seed)
-      : options_(options), startup_check_(options.startup_check), random_(seed), scrub_(seed) {}
+      : FetchRules(options, seed), startup_check_(options.startup_check), scrub_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -3162,11 +3738,11 @@ class ChunkRules : protected ActionList {
       }
     }
     if (match != nullptr) return serve(entry, *match);
-    if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
+    follow_wish(entry);
     if (comparing || closed_) return;
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
-      tally_.queue().push(entry.want->dataset_id, entry.asked, entry.want->id);
+      tally_.queue().push(*entry.want, entry.asked);
       entry.queued = true;
     }
   }
@@ -3243,103 +3819,7 @@ class ChunkRules : protected ActionList {
     return chunk && chunk->id == id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
   }
 
-  // ---- fetching
-
-  void begin_fetch(ChunkEntry& entry) {
-    leave_queue(entry);
-    entry.parked = false;
-    ++active_fetches_;
-    if (entry.fetch) {
-      entry.fetch->phase = ChunkFetch::Phase::transferring;
-      return;
-    }
-    entry.fetch = std::make_unique<ChunkFetch>(++last_generation_, entry.want, *entry.content);
-    act(action::Stage{last_generation_, entry.want});
-  }
-
-  void settle_fetch(const ChunkId& id, ChunkEntry& entry, Instant now) {
-    ChunkFetch& fetch = *entry.fetch;
-    const bool waiting = fetch.phase == ChunkFetch::Phase::waiting;
-    if (fetch.phase != ChunkFetch::Phase::transferring && !waiting) return;
-    if (fetch.stopping || fetch.spoiled || closed_) halt(fetch);
-    if (fetch.moving() > 0) return;
-    if (closed_) return drop_fetch(entry);
-    if (fetch.stopping || fetch.spoiled) {
-      if (!fetch.stopping) attempt_failed(entry, id, fetch.failure, now);
-      if (waiting) ++active_fetches_;
-      fetch.phase = ChunkFetch::Phase::discarding;
-      return act(action::Discard{id, fetch.number()});
-    }
-    if (waiting) return;
-    if (fetch.complete()) {
-      fetch.phase = ChunkFetch::Phase::publishing;
-      return act(action::Publish{id, fetch.number()});
-    }
-    if (fetch.has_pending()) return;
-    attempt_failed(entry, id, fetch.failure, now);
-    fetch.new_round();
-    fetch.phase = ChunkFetch::Phase::waiting;
-    --active_fetches_;
-  }
-
-  /// The fetch is not wanted any more; it goes once nothing moves.
-  static void stop_fetch(ChunkEntry& entry) {
-    if (entry.fetch) entry.fetch->stopping = true;
-  }
-
-  void halt(ChunkFetch& fetch) {
-    if (std::exchange(fetch.halted, true)) return;
-    for (const TransferId transfer : fetch.transfers()) act(action::StopFile{transfer});
-  }
-
-  void drop_fetch(ChunkEntry& entry) {
-    if (entry.fetch->phase != ChunkFetch::Phase::waiting) --active_fetches_;
-    entry.fetch.reset();
-  }
-
-  void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
-    if (!entry.wanted || entry.fetch->stopping) return;
-    if (!entry.failures) entry.failures = std::make_unique<Failures>();
-    Failures& failures = *entry.failures;
-    // What comes through and then cannot be kept is no progress.
-    if (entry.fetch->progressed() && !entry.fetch->spoiled) failures.streak = 0;
-    ++failures.attempts;
-    ++attempts_failed_;
-    failures.error = outcome.error;
-    failures.subject = outcome.subject;
-    const ErrorClass cls = classify(outcome.error);
-    entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
-    // A store that takes nothing is asked by a few, and not by all that wait.
-    const bool is_read_only = outcome.error == errc::read_only;
-    if (is_read_only) entry.retry_at = now + Backoff{{}, options_.no_space_retry}.slowest(random_);
-    if (cls == ErrorClass::no_space || is_read_only) {
-      entry.parked = true;
-      parked_.insert(id);
-      hold_until_ = entry.retry_at;
-      if (!is_read_only) drop_partial();
-    }
-    notify_failure(id, entry.fetch->number(), outcome);
-  }
-
   // ---- small things
-
-  void leave_queue(ChunkEntry& entry) {
-    if (!std::exchange(entry.queued, false)) return;
-    tally_.queue().erase(entry.want->dataset_id, entry.asked);
-  }
-
-  /// What an earlier run did not fetch to its end is not waited for any longer.
-  void drop_partial() {
-    if (!std::exchange(partial_until_, std::nullopt)) return;
-    partial_ = Partial::remove;
-    litter_ = true;
-  }
-
-  static void forget_failures(ChunkEntry& entry) {
-    entry.failures.reset();
-    entry.retry_at.reset();
-    entry.parked = false;
-  }
 
   [[nodiscard]] VerifyDepth startup_depth() const noexcept {
     return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
@@ -3347,10 +3827,6 @@ class ChunkRules : protected ActionList {
 
   static void forget_missed(ChunkEntry& entry) {
     for (Copy& copy : entry.copies) copy.missed = false;
-  }
-
-  static bool can_start(const ChunkFetch& fetch) {
-    return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
 
   void set_alarm(const ChunkId& id, ChunkEntry& entry) {
@@ -3364,37 +3840,24 @@ class ChunkRules : protected ActionList {
     entry.alarm = next;
   }
 
-  Options options_;
   const StartupCheck startup_check_;
-  Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
   std::vector<VolumeStatus> volumes_;
   std::vector<std::set<ChunkId>> held_on_;  // by volume, which chunks have a copy there; none where there is one volume
-  Tally tally_;
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
-  std::set<ChunkId> parked_;
-  std::optional<Instant> hold_until_;  // the store is full: nothing starts
   std::set<ChunkId> checkable_;
   std::size_t checks_ = 0;  // under way
   Scrub scrub_;
-  bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
-  Partial partial_ = Partial::keep;       // by the next clean-up
-  std::optional<Instant> partial_until_;  // where there is any
-  std::optional<Instant> clean_up_at_;    // not before
-  bool closed_ = false;
+  std::optional<Instant> clean_up_at_;  // not before
   std::uint64_t asked_ = 0;
-  std::uint64_t last_generation_ = 0;
-  TransferId last_transfer_ = 0;
   Epoch epoch_ = 0;
-  std::size_t active_fetches_ = 0;
   std::size_t moving_files_ = 0;
   std::uint64_t chunks_published_ = 0;
   std::uint64_t chunks_removed_ = 0;
   std::uint64_t chunks_quarantined_ = 0;
-  std::uint64_t attempts_failed_ = 0;
 };
 
 }  // namespace garner::core
@@ -3635,22 +4098,10 @@ class ChunkTurns : protected ChunkVolumes {
     if (closed_) return;
     attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
-    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
-      const std::optional<ChunkId> id = tally_.queue().front();
-      if (!id) break;
-      if (has_room(entries_.at(*id))) {
-        touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
-      } else if (!wait_for_room(*id, now)) {
-        break;
-      }
-    }
-    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
-      const ChunkId id = startable_.begin()->second;
-      touch(id, now, [this](ChunkEntry& entry) {
-        ++moving_files_;
-        act(entry.fetch->start_next(++last_transfer_));
-      });
-    }
+    hosts_.wake(now);
+    do {
+      begin_fetches(now);
+    } while (start_files(now));
     if (litter_ && !cleaning_ && !clean_up_at_) {
       litter_ = false;
       cleaning_ = true;
@@ -3664,6 +4115,62 @@ class ChunkTurns : protected ChunkVolumes {
       });
     }
     scrub(now);
+  }
+
+  void begin_fetches(Instant now) {
+    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
+      const auto front = tally_.queue().front([this](const FetchQueue::Lane& lane) { return is_open(lane); });
+      if (!front) break;
+      const auto& [id, lane] = *front;
+      if (has_room(entries_.at(id))) {
+        touch(id, now, [this, &at = lane](ChunkEntry& entry) { begin_fetch(entry, at); });
+      } else if (!wait_for_room(id, now)) {
+        break;
+      }
+    }
+  }
+
+  /// Whether more chunks of these servers are worth being begun.
+  static bool is_open(const FetchQueue::Lane& lane) {
+    std::size_t left = lane.active;
+    for (const HostPtr& host : lane.hosts()) {
+      const std::size_t feeds = Hosts::feeds(*host);
+      if (feeds > left) return true;
+      left -= feeds;
+    }
+    return false;
+  }
+
+  /// Starts the files that can begin, of the oldest fetch first. Where a fetch has given up its place because all of its
+  /// servers rest: true.
+  bool start_files(Instant now) {
+    bool left_place = false;
+    const std::size_t most = std::max<std::size_t>(options_.max_files_per_host, 1);
+    for (auto at = startable_.begin(); !hold_until_ && at != startable_.end();) {
+      if (moving_files_ >= options_.max_concurrent_files) break;
+      const auto key = *at;
+      const ChunkFetch& fetch = *entries_.at(key.second).fetch;
+      if (fetch.moving() == 0 && fetch.rest_until()) {
+        touch(key.second, now, [](ChunkEntry&) {});
+        left_place = true;
+      } else if (fetch.can_start([=](std::span<const Mirror> mirrors) { return Hosts::can_choose(mirrors, most); })) {
+        touch(key.second, now, [&](ChunkEntry& entry) {
+          ++moving_files_;
+          act(entry.fetch->start_next(++last_transfer_, [&](std::span<const Mirror> mirrors) {
+            return Hosts::choose(mirrors, most, random_);
+          }));
+        });
+        at = startable_.lower_bound(key);
+        continue;
+      }
+      at = startable_.upper_bound(key);
+    }
+    return left_place;
+  }
+
+  /// When a server that something waits for has rested.
+  [[nodiscard]] std::optional<Instant> next_rested() const {
+    return startable_.empty() && tally_.queue().empty() ? std::nullopt : hosts_.next_wake();
   }
 
   /// Goes on with the pass over what is held, where it is time.
@@ -3774,11 +4281,124 @@ class ChunkTurns : protected ChunkVolumes {
 
 namespace garner::core {
 
+class FetchReports : protected ChunkTurns {
+ public:
+  void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
+    report(id, now, [&](ChunkEntry& entry) {
+      entry.fetch->phase = ChunkFetch::Phase::transferring;
+      if (!outcome.ok()) {
+        attempt_failed(entry, id, outcome, now);
+        drop_fetch(entry);
+      }
+    });
+  }
+
+  void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
+    --moving_files_;
+    doubt(outcome.error);
+    report(id, now, [&](ChunkEntry& entry) {
+      ChunkFetch& fetch = *entry.fetch;
+      const ErrorClass cls = classify(outcome.error);
+      const ChunkFetch::Ended ended = outcome.ok() ? fetch.file_done(transfer) : fetch.file_failed(transfer, cls);
+      hosts_.ended(ended.host, ended.began, outcome, options_, now, random_);
+      // Where the store failed, that is what counts, whatever else ends because of it.
+      if (outcome.ok() || fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
+      if (hope(outcome) >= hope(fetch.failure)) fetch.failure = outcome;
+      if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
+      if (!options_.refresh || fetch.spoiled || fetch.stopping || closed_ || !fetch.needs_refresh(transfer)) return;
+      action::Refresh refresh = fetch.refresh(transfer);
+      refresh.ask = options_.refresh;
+      act(std::move(refresh));
+    });
+  }
+
+  /// `source` is where the file is to come from now; the transfer's server had rejected the credentials. With an error, why
+  /// there is none.
+  void refreshed(const ChunkId& id, TransferId transfer, const std::optional<FileSource>& source,
+                 const Outcome& outcome, Instant now) {
+    report(id, now, [&](ChunkEntry& entry) {
+      ChunkFetch& fetch = *entry.fetch;
+      fetch.refreshed(transfer, source ? &*source : nullptr, hosts_);
+      if (!outcome.ok() && hope(outcome) >= hope(fetch.failure)) fetch.failure = outcome;
+    });
+  }
+
+  /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
+  /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
+  bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
+    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, bytes); });
+    if (tally_.budget().fits(options_, 0)) return true;
+    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, 0); });
+    return false;
+  }
+
+  /// What the store has and has room for; `staged`: bytes of it that are being fetched.
+  void measured(const StoreUsage& usage, std::uint64_t staged, Instant now) {
+    tally_.budget().measured(usage, staged);
+    pump(now);
+  }
+
+  void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
+    report(id, now, [&](ChunkEntry& entry) {
+      if (!outcome.ok()) {
+        entry.fetch->failure = outcome;
+        entry.fetch->spoiled = true;
+        entry.fetch->phase = ChunkFetch::Phase::transferring;
+        return;
+      }
+      ++chunks_published_;
+      // Its volume may have been opened anew meanwhile, and have told of it.
+      Copy* known = entry.copy(generation);
+      Copy& copy = known != nullptr ? *known : add_copy(entry, generation);
+      copy.content = entry.fetch->content();
+      copy.drained = !copy.listed;  // nobody has seen it yet
+      drop_fetch(entry);
+      if (entry.want && !copy.away && !copy.unfit && copy.holds(entry.content, declared_bytes(*entry.want)))
+        serve(entry, copy);
+    });
+  }
+
+  /// With an error, something is left to be cleaned up.
+  void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
+    litter_ = litter_ || !outcome.ok();
+    doubt(outcome.error);
+    report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
+  }
+
+ protected:
+  using ChunkTurns::ChunkTurns;
+
+ private:
+  /// Of several failures the one that may mend first says when it is worth trying again.
+  static int hope(const Outcome& outcome) noexcept {
+    switch (classify(outcome.error)) {
+      case ErrorClass::none: return 0;
+      case ErrorClass::invalid:
+      case ErrorClass::gone: return 1;
+      case ErrorClass::credentials: return 2;
+      case ErrorClass::wrong_bytes: return 3;
+      case ErrorClass::transient: return 4;
+      case ErrorClass::cancelled: return 5;
+      case ErrorClass::local:
+      case ErrorClass::no_space: break;
+    }
+    return 6;
+  }
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : private ChunkTurns {
+class ChunkTable : public FetchReports {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : FetchReports(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
@@ -3909,78 +4529,7 @@ class ChunkTable : private ChunkTurns {
     pump(now);
   }
 
-  // ---- reports: one for each action that asks for one
-
-  void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
-    litter_ = litter_ || !outcome.ok();
-    doubt(outcome.error);
-    report(id, now, [&](ChunkEntry& entry) {
-      entry.fetch->phase = ChunkFetch::Phase::transferring;
-      if (!outcome.ok()) {
-        attempt_failed(entry, id, outcome, now);
-        drop_fetch(entry);
-      }
-    });
-  }
-
-  void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
-    --moving_files_;
-    doubt(outcome.error);
-    report(id, now, [&](ChunkEntry& entry) {
-      ChunkFetch& fetch = *entry.fetch;
-      if (outcome.ok()) return fetch.file_done(transfer);
-      fetch.file_failed(transfer);
-      const ErrorClass cls = classify(outcome.error);
-      // Where the store failed, that is what counts, whatever else ends because of it.
-      if (fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
-      fetch.failure = outcome;
-      if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
-    });
-  }
-
-  /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
-  /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
-  bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
-    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, bytes); });
-    if (tally_.budget().fits(options_, 0)) return true;
-    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, 0); });
-    return false;
-  }
-
-  /// What the store has and has room for; `staged`: bytes of it that are being fetched.
-  void measured(const StoreUsage& usage, std::uint64_t staged, Instant now) {
-    tally_.budget().measured(usage, staged);
-    pump(now);
-  }
-
-  void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
-    litter_ = litter_ || !outcome.ok();
-    doubt(outcome.error);
-    report(id, now, [&](ChunkEntry& entry) {
-      if (!outcome.ok()) {
-        entry.fetch->failure = outcome;
-        entry.fetch->spoiled = true;
-        entry.fetch->phase = ChunkFetch::Phase::transferring;
-        return;
-      }
-      ++chunks_published_;
-      // Its volume may have been opened anew meanwhile, and have told of it.
-      Copy* known = entry.copy(generation);
-      Copy& copy = known != nullptr ? *known : add_copy(entry, generation);
-      copy.content = entry.fetch->content();
-      copy.drained = !copy.listed;  // nobody has seen it yet
-      drop_fetch(entry);
-      if (entry.want && !copy.away && !copy.unfit && copy.holds(entry.content, declared_bytes(*entry.want)))
-        serve(entry, copy);
-    });
-  }
-
-  /// With an error, something is left to be cleaned up.
-  void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
-    litter_ = litter_ || !outcome.ok();
-    doubt(outcome.error);
-    report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
-  }
+  // ---- reports: one for each action that asks for one; those about what is being fetched are in the base
 
   void cleaned_up(const Outcome& outcome, Instant now) {
     --unreported_;
@@ -4121,7 +4670,7 @@ class ChunkTable : private ChunkTurns {
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
     for (const std::optional<Instant>& at :
-         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look()}) {
+         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look(), next_rested()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -4619,14 +5168,6 @@ inline std::optional<FileOrigin> parse_origin(std::string_view text) {
   return origin;
 }
 
-/// Which of the mirrors of `source` this is.
-inline std::optional<std::size_t> find_mirror(const FileSource& source, const std::string& redacted) {
-  for (std::size_t url = 0; url < source.urls.size(); ++url) {
-    if (redact_url(source.urls[url]) == redacted) return url;
-  }
-  return std::nullopt;
-}
-
 }  // namespace garner::detail
 
 // garner/manager/rate_meter.hpp -----------------------------------------------------------------------------
@@ -4792,9 +5333,9 @@ class Transfers {
 
   struct File {
     std::optional<StagedFile> staged;
-    SourceIdentity identity;         // of the bytes that are there
-    std::optional<std::size_t> url;  // that they came from
-    std::uint64_t checkpoint = 0;    // of the bytes
+    SourceIdentity identity;       // of the bytes that are there
+    std::string url;               // that they came from, redacted; empty where that is not known
+    std::uint64_t checkpoint = 0;  // of the bytes
   };
 
   struct Fetch {
@@ -4805,7 +5346,8 @@ class Transfers {
 
   class Transfer final : public FetchSink, public std::enable_shared_from_this<Transfer> {
    public:
-    Transfer(Transfers& transfers, core::action::StartFile start) : action(std::move(start)), transfers_(transfers) {}
+    Transfer(Transfers& transfers, core::action::StartFile start)
+        : action(std::move(start)), url(redact_url(action.source->urls[action.url])), transfers_(transfers) {}
 
     std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
       return guarded([&]() -> std::error_code {
@@ -4814,13 +5356,15 @@ class Transfers {
           if (const std::error_code error = transfers_.restart(*file)) return error;
         }
         file->identity = identity;
-        file->url = action.url;
+        file->url = url;
         return transfers_.check_size(*this);
       });
     }
 
     std::error_code write(std::span<const std::byte> bytes) override {
-      transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
+      latest = transfers_.hooks_.now();
+      received += bytes.size();
+      transfers_.received_.add(latest, bytes.size());
       const std::error_code error = guarded([&] { return file->staged->write(bytes); });
       // What could not be written does not count as written, however much of it was.
       (error ? transfers_.wasted_ : transfers_.staged_).fetch_add(bytes.size(), std::memory_order_relaxed);
@@ -4833,6 +5377,10 @@ class Transfers {
     }
 
     core::action::StartFile action;
+    const std::string url;  // redacted
+    Instant started{};
+    Instant latest{};  // bytes came
+    std::uint64_t received = 0;
     std::shared_ptr<Fetch> fetch;
     File* file = nullptr;                        // in `fetch`
     std::optional<typename D::Transfer> handle;  // guarded by the mutex of `Transfers`
@@ -4849,6 +5397,7 @@ class Transfers {
     if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
     if (failed.error || is_complete(*transfer)) return finish(transfer, failed);
 
+    transfer->started = transfer->latest = hooks_.now();
     std::optional<typename D::Transfer> handle;
     failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
     if (failed.error) return finish(transfer, failed);
@@ -4890,7 +5439,7 @@ class Transfers {
     std::optional<FileOrigin> origin = parse_origin(file.staged->origin());
     if (!origin) return;
     file.identity = std::move(origin->identity);
-    file.url = find_mirror(*transfer.action.source, origin->url);
+    file.url = std::move(origin->url);
   }
 
   /// So that another run can go on from here, where `step` bytes have come since the last time, and enough in all.
@@ -4900,7 +5449,7 @@ class Transfers {
       const std::uint64_t size = file.staged->size();
       if (size < checkpoint_bytes_ || size - file.checkpoint < step) return {};
       file.checkpoint = size;
-      return file.staged->checkpoint(to_text({redact_url(transfer.action.source->urls[*file.url]), file.identity}));
+      return file.staged->checkpoint(to_text({file.url, file.identity}));
     });
   }
 
@@ -4923,7 +5472,7 @@ class Transfers {
   static bool can_resume(const Transfer& transfer) {
     const File& file = *transfer.file;
     if (transfer.action.source->digest) return true;
-    return file.url == transfer.action.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
+    return file.url == transfer.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
   }
 
   static FetchRequest request_of(const Transfer& transfer) {
@@ -4933,7 +5482,7 @@ class Transfers {
     request.offset = file.staged->size();
     if (request.offset > 0) {
       // Another mirror's validators mean nothing to this one.
-      if (file.url == transfer.action.url) request.identity = file.identity;
+      if (file.url == transfer.url) request.identity = file.identity;
       request.identity.length = file.identity.length;
     }
     request.size = transfer.action.source->size;
@@ -4945,18 +5494,19 @@ class Transfers {
     File& file = *transfer->file;
     core::Outcome outcome;
     outcome.error = result.error;
+    outcome.bytes = transfer->received;
+    outcome.took = transfer->latest - transfer->started;
     if (!outcome.error) outcome.error = guarded([&] { return file.staged->finish(); });
     const ErrorClass cls = classify(outcome.error);
     if (cls == ErrorClass::wrong_bytes) {
       if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
-    } else if (file.staged && file.url && cls != ErrorClass::none && cls != ErrorClass::local) {
+    } else if (file.staged && !file.url.empty() && cls != ErrorClass::none && cls != ErrorClass::local) {
       // It may be long until it goes on, or be another run that does.
       checkpoint(*transfer, 1);
     }
     if (outcome.error) {
-      const core::action::StartFile& action = transfer->action;
-      const std::string url = redact_url(action.source->urls[action.url]);
-      outcome.subject = "file '" + *action.name + "' from " + (result.detail.empty() ? url : result.detail);
+      const std::string& from = result.detail.empty() ? transfer->url : result.detail;
+      outcome.subject = "file '" + *transfer->action.name + "' from " + from;
       outcome.retry_after = result.retry_after;
     }
     {
@@ -4970,7 +5520,7 @@ class Transfers {
     if (!file.staged) return {};
     waste(file.staged->size());
     file.identity = {};
-    file.url.reset();
+    file.url.clear();
     file.checkpoint = 0;
     return file.staged->restart();
   }
@@ -5011,6 +5561,39 @@ class Transfers {
   std::unordered_map<std::uint64_t, std::shared_ptr<Fetch>> fetches_;
   std::unordered_map<core::TransferId, std::shared_ptr<Transfer>> transfers_;
 };
+
+}  // namespace garner::detail
+
+// garner/manager/validity.hpp -------------------------------------------------------------------------------
+// Whether a description can be wanted: what `validate` says of it, and what the downloader says of its URLs.
+
+namespace garner::detail {
+
+/// The first thing that is wrong with `chunk`, or nothing.
+template <Downloader D>
+std::optional<Invalid> check(const DataChunk& chunk, const Options& options, const D& downloader) {
+  if (std::optional<Invalid> invalid = validate(chunk, {options.max_files, options.max_chunk_bytes})) return invalid;
+  for (const auto& [name, source] : chunk.files) {
+    for (const std::string& url : source.urls) {
+      const std::error_code error = guarded([&] { return downloader.check_url(url); });
+      if (!error) continue;
+      return Invalid{error,
+                     "chunk " + chunk.id.to_hex() + ", file '" + name + "', URL '" + printable(redact_url(url)) + "'"};
+    }
+  }
+  return std::nullopt;
+}
+
+/// `fresh` in the place of a source of `chunk`, where that can be wanted: what is known of the bytes stays as it was.
+template <Downloader D>
+std::optional<Invalid> replace_source(const DataChunk& chunk, const std::string& name, FileSource& fresh,
+                                      const Options& options, const D& downloader) {
+  const FileSource& source = chunk.files.at(name);
+  fresh.size = source.size;
+  fresh.digest = source.digest;
+  DataChunk changed{chunk.id, chunk.dataset_id, chunk.block_range, {{name, fresh}}};
+  return check(changed, options, downloader);
+}
 
 }  // namespace garner::detail
 
@@ -5060,20 +5643,23 @@ class Performer {
     return volumes_;
   }
 
-  /// Blocks.
+  /// Blocks. Of several at once the one that asked last is believed.
   void refresh_usage() {
+    const std::uint64_t turn = ++usage_turns_;
     // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
     const std::uint64_t staged = transfers_.staged();
     const std::optional<StoreUsage> usage = store_.usage();
     if (!usage) return;
     std::vector<VolumeStatus> volumes = store_.volumes();
-    if (!volumes.empty()) report(&core::ChunkTable::volumes_told, volumes);
-    {
+    engine_.input([&](core::Instant now) {
+      if (turn < last_usage_) return;
+      last_usage_ = turn;
+      if (!volumes.empty()) engine_.table().volumes_told(volumes, now);
+      engine_.table().measured(*usage, staged, now);
       const std::scoped_lock lock(usage_mutex_);
       usage_ = *usage;
       volumes_.swap(volumes);
-    }
-    report(&core::ChunkTable::measured, *usage, staged);
+    });
   }
 
  private:
@@ -5094,6 +5680,37 @@ class Performer {
 
   void perform(core::action::StartFile& action) { transfers_.start(action); }
   void perform(core::action::StopFile& action) { transfers_.stop(action.transfer); }
+
+  void perform(core::action::Refresh& action) {
+    engine_.spawn([this, action] {
+      std::optional<FileSource> source;
+      const core::Outcome outcome = ask_for_source(action, source);
+      report(&core::ChunkTable::refreshed, action.chunk->id, action.transfer, source, outcome);
+    });
+  }
+
+  /// Of the caller, whose code it is that runs here: what it throws is its answer.
+  core::Outcome ask_for_source(const core::action::Refresh& action, std::optional<FileSource>& source) const {
+    std::string why;
+    try {
+      FileSource fresh = action.ask(*action.chunk, *action.name);
+      const std::optional<Invalid> invalid =
+          replace_source(*action.chunk, *action.name, fresh, engine_.options(), engine_.downloader());
+      if (!invalid) {
+        source = std::move(fresh);
+        return {};
+      }
+      why = invalid->code.message() + ": " + invalid->subject;
+    } catch (const std::exception& error) {
+      why = printable(error.what());
+    } catch (...) {
+      why = "an unknown exception";
+    }
+    core::Outcome failed;
+    failed.error = errc::refresh_failed;
+    failed.subject = "file '" + *action.name + "': " + why;
+    return failed;
+  }
 
   void perform(core::action::Publish& action) {
     engine_.spawn([this, action] {
@@ -5205,6 +5822,8 @@ class Performer {
   Transfers<S, D> transfers_;
   std::atomic<bool> stop_reading_{false};
   std::atomic<std::uint64_t> bytes_verified_{0};
+  std::atomic<std::uint64_t> usage_turns_{0};
+  std::uint64_t last_usage_ = 0;  // of those, the latest that has told; inside of `input`
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
   std::vector<VolumeStatus> volumes_;
@@ -5801,16 +6420,7 @@ class DataManager<S, D, E> {
 
  private:
   std::optional<Invalid> check(const DataChunk& chunk, const Options& options) const {
-    if (std::optional<Invalid> invalid = validate(chunk, {options.max_files, options.max_chunk_bytes})) return invalid;
-    for (const auto& [name, source] : chunk.files) {
-      for (const std::string& url : source.urls) {
-        const std::error_code error = detail::guarded([&] { return engine_.downloader().check_url(url); });
-        if (!error) continue;
-        return Invalid{error, "chunk " + chunk.id.to_hex() + ", file '" + name + "', URL '" +
-                                  detail::printable(redact_url(url)) + "'"};
-      }
-    }
-    return std::nullopt;
+    return detail::check(chunk, options, engine_.downloader());
   }
 
   std::optional<Invalid> want(DataChunk chunk) {
@@ -10806,8 +11416,9 @@ inline errc error_of_status(int status) {
     case 404:
     case 410: return errc::not_found;
     case 408:
-    case 425:
-    case 429: return errc::server_unavailable;
+    case 425: return errc::server_unavailable;
+    case 429:
+    case 503: return errc::server_busy;
     default: return status >= 500 ? errc::server_unavailable : errc::unexpected_status;
   }
 }
@@ -14206,7 +14817,7 @@ class SimDownloader {
         result.http_status = choose(2) == 0 ? 503 : 429;
         result.detail = request.url + " answered " + std::to_string(result.http_status);
         if (choose(2) == 1) result.retry_after = std::chrono::seconds(static_cast<std::int64_t>(choose(100'000)) - 10);
-        return end(errc::server_unavailable, std::move(result));
+        return end(errc::server_busy, std::move(result));
       }
       if (world().strikes(SimFaultKind::forbidden)) return end(errc::credentials_rejected);
       const auto file = state.network.files_.find(request.url);

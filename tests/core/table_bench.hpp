@@ -129,6 +129,19 @@ class TableBench {
     table.file_done(chunks_.at(transfers_.at(transfer))->id, transfer, result, now);
     return asked();
   }
+  /// With `moved` bytes in `took`.
+  std::string done_at(core::TransferId transfer, std::uint64_t moved, std::chrono::nanoseconds took) {
+    core::Outcome result;
+    result.bytes = moved;
+    result.took = took;
+    table.file_done(chunks_.at(transfers_.at(transfer))->id, transfer, result, now);
+    return asked();
+  }
+  std::string refreshed(core::TransferId transfer, const std::optional<FileSource>& source,
+                        std::error_code error = {}) {
+    table.refreshed(chunks_.at(transfers_.at(transfer))->id, transfer, source, outcome(error), now);
+    return asked();
+  }
   bool sized(core::TransferId transfer, std::uint64_t bytes) {
     return table.sized(chunks_.at(transfers_.at(transfer))->id, transfer, bytes, now);
   }
@@ -247,6 +260,9 @@ class TableBench {
     last_transfer = todo.transfer;
     return "start " + std::to_string(todo.number) + " " + *todo.name + "@" + std::to_string(todo.url) + " (" +
            std::to_string(todo.transfer) + ")";
+  }
+  std::string note(const core::action::Refresh& todo) {
+    return "refresh " + *todo.name + " (" + std::to_string(todo.transfer) + ")";
   }
   std::string note(const core::action::StopFile& todo) { return "stop (" + std::to_string(todo.transfer) + ")"; }
   std::string note(const core::action::Publish& todo) { return "publish " + std::to_string(todo.number); }

@@ -194,8 +194,9 @@ inline errc error_of_status(int status) {
     case 404:
     case 410: return errc::not_found;
     case 408:
-    case 425:
-    case 429: return errc::server_unavailable;
+    case 425: return errc::server_unavailable;
+    case 429:
+    case 503: return errc::server_busy;
     default: return status >= 500 ? errc::server_unavailable : errc::unexpected_status;
   }
 }
