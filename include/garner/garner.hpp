@@ -11,6 +11,7 @@
 #include "garner/error.hpp"
 #include "garner/ids.hpp"
 #include "garner/chunk.hpp"
+#include "garner/http_options.hpp"
 #include "garner/policies.hpp"
 #include "garner/status.hpp"
 #include "garner/chunk_ref.hpp"

@@ -20,6 +20,7 @@
 
 #include "garner/chunk.hpp"
 #include "garner/error.hpp"
+#include "garner/http_options.hpp"
 #include "garner/policies/storage.hpp"
 
 namespace garner {
@@ -57,6 +58,13 @@ struct Options {
   std::size_t max_files = 10;                              ///< files a chunk
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
+
+  // Whom it talks to, and how; fixed at construction.
+  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
+  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
+  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
+  std::vector<std::string> allowed_hosts = {};
+  HttpOptions http = {};
 
   // How much happens at once.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched

@@ -51,6 +51,7 @@
 #include <deque>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <initializer_list>
 #include <iterator>
@@ -782,6 +783,35 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
 
 }  // namespace garner
 
+// garner/http_options.hpp -----------------------------------------------------------------------------------
+// What can be chosen about HTTP, for every downloader that speaks it. Plain values; that libcurl is what speaks it by
+// default is not seen here.
+
+namespace garner {
+
+/// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing of
+/// it ever comes from the environment.
+struct HttpOptions {
+  std::string user_agent = "garner";
+  /// `http://host:port` or `https://host:port`, with `user:password@` where it wants them; empty: none. Names are then
+  /// resolved by the proxy, and `allowed_hosts` cannot see to which address.
+  std::string proxy;
+
+  // TLS. Files are PEM.
+  std::string ca_bundle;           ///< the authorities to trust, instead of the system's
+  std::string client_certificate;  ///< with those between it and an authority; to whoever asks for one, but after a
+                                   ///< redirect to another origin
+  std::string client_key;          ///< empty: in the same file as the certificate
+  std::string client_key_password;
+
+  // When a transfer is given up (`errc::timed_out`).
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);  ///< name, connection and TLS together
+  std::uint32_t low_speed_bytes_per_second = 1024;                       ///< slower than this ...
+  std::chrono::seconds low_speed_time = std::chrono::seconds(30);        ///< ... for this long; 0: never
+};
+
+}  // namespace garner
+
 // garner/policies.hpp ---------------------------------------------------------------------------------------
 // The three policies of a data manager: what each must offer, what it must promise, and what it is promised
 // in return. One header each, with its requirement table, its concept and its diagnosis; and the smallest
@@ -1395,6 +1425,13 @@ struct Options {
   std::size_t max_files = 10;                              ///< files a chunk
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
+
+  // Whom it talks to, and how; fixed at construction.
+  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
+  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
+  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
+  std::vector<std::string> allowed_hosts = {};
+  HttpOptions http = {};
 
   // How much happens at once.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
@@ -10298,12 +10335,12 @@ class CurlDriver {
 }  // namespace garner::detail
 
 // garner/download/curl_settings.hpp -------------------------------------------------------------------------
-// What can be chosen about CurlDownloader. Plain values.
+// What can be chosen about CurlDownloader: what is chosen for HTTP in general, and what is its own. Plain values.
 
 namespace garner {
 
 /// Fixed at a downloader's construction.
-struct CurlSettings {
+struct CurlSettings : HttpOptions {
   // How the work is spread.
   unsigned loops = 2;                      ///< threads, each with its own connections; at least 1
   std::size_t connections_per_host = 8;    ///< over all loops; more transfers wait for a free one
@@ -10311,23 +10348,12 @@ struct CurlSettings {
   std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
   std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
 
-  // When a transfer is given up (`errc::timed_out`).
-  std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);  ///< name, connection and TLS together
-  std::uint32_t low_speed_bytes_per_second = 1024;                       ///< slower than this ...
-  std::chrono::seconds low_speed_time = std::chrono::seconds(30);        ///< ... for this long; 0: never
-
   // What a server may do.
   bool require_https = false;
+  std::vector<std::string> allowed_hosts;  ///< as `Options::allowed_hosts`
   unsigned max_redirects = 5;
   std::size_t max_header_bytes = 64 * 1024;  ///< of one response, informational ones and trailers included
   std::uint64_t max_file_bytes = std::uint64_t{1} << 40;
-  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
-  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
-  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
-  std::vector<std::string> allowed_hosts;
-
-  std::string user_agent = "garner";
-  std::string ca_bundle;  ///< a PEM file of the authorities to trust instead of the system's
 };
 
 }  // namespace garner
@@ -10555,7 +10581,7 @@ class GatherBuffer {
 
 namespace garner::detail {
 
-/// Reads `CurlSettings::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
+/// Reads `Options::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
 class HostFilter {
  public:
   /// Throws `Error` for an entry that is a network and does not parse.
@@ -10928,6 +10954,7 @@ class CurlTransfer {
     request_ = std::move(request);
     sink_ = std::move(sink);
     redirects_ = 0;
+    left_origin_ = false;
     error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
     if (error_) reason_ = "not fetched";
     if (!error_) prepare();
@@ -11035,13 +11062,41 @@ class CurlTransfer {
     set(CURLOPT_UNRESTRICTED_AUTH, 0L);
     set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
     set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-    set(CURLOPT_PROXY, "");
-    set(CURLOPT_NOPROXY, "*");
+    set_proxy();
     set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
     set(CURLOPT_SSL_VERIFYPEER, 1L);
     set(CURLOPT_SSL_VERIFYHOST, 2L);
     set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
     if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  void set_proxy() {
+    if (settings_.proxy.empty()) {
+      set(CURLOPT_PROXY, "");
+      set(CURLOPT_NOPROXY, "*");
+      return;
+    }
+    CurlUrl proxy;
+    const std::error_code error = CurlUrl::parse(settings_.proxy, false, proxy);
+    if (error) throw Error(error, "the proxy");
+    set(CURLOPT_PROXY, proxy.text().c_str());
+    set(CURLOPT_NOPROXY, "");
+    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
+    if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
+    if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
+    set(CURLOPT_PROXY_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_PROXY_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  /// Whoever the chain of redirects leads to is not whom it was meant for.
+  void set_client_certificate(bool present) {
+    const auto text = [present](const std::string& value) {
+      return present && !value.empty() ? value.c_str() : nullptr;
+    };
+    set(CURLOPT_SSLCERT, text(settings_.client_certificate));
+    set(CURLOPT_SSLKEY, text(settings_.client_key.empty() ? settings_.client_certificate : settings_.client_key));
+    set(CURLOPT_KEYPASSWD, text(settings_.client_key_password));
   }
 
   /// Sets up the handle for `url_`.
@@ -11058,6 +11113,7 @@ class CurlTransfer {
       return;
     }
     set(CURLOPT_CURLU, url_.handle());
+    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
     const bool credentials = !url_.user().empty() || !url_.password().empty();
     set(CURLOPT_USERNAME, credentials ? url_.user().c_str() : nullptr);
     set(CURLOPT_PASSWORD, credentials ? url_.password().c_str() : nullptr);
@@ -11082,6 +11138,7 @@ class CurlTransfer {
     }
     error_ = url_.resolve(head_.location, settings_.require_https, next);
     if (error_) return false;
+    left_origin_ = left_origin_ || next.origin() != url_.origin();
     url_ = std::move(next);
     prepare();
     return !error_;
@@ -11098,7 +11155,8 @@ class CurlTransfer {
 
   static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
-    if (!transfer.filter_.allows_address(address_of(address->addr))) {
+    const bool direct = transfer.settings_.proxy.empty();
+    if (direct && !transfer.filter_.allows_address(address_of(address->addr))) {
       transfer.reason_ = "the host's address is not allowed";
       return CURL_SOCKET_BAD;
     }
@@ -11183,6 +11241,7 @@ class CurlTransfer {
   FetchRequest request_;
   std::shared_ptr<FetchSink> sink_;
   unsigned redirects_ = 0;
+  bool left_origin_ = false;  // for one that was redirected to; coming back to it changes nothing
 
   HttpHead head_;
   Verdict verdict_;
@@ -11389,13 +11448,39 @@ class CurlLoop {
 
 }  // namespace garner::detail
 
+// garner/download/http_checks.hpp ---------------------------------------------------------------------------
+// What is wrong with a choice about HTTP, told where it is made and not by the first transfer that meets it.
+
+namespace garner::detail {
+
+/// Throws `Error`, which names the option and shows no secret.
+inline void check_http_options(const HttpOptions& options) {
+  const auto reject = [](std::errc why, const std::string& what) { throw Error(std::make_error_code(why), what); };
+  if (!options.proxy.empty()) {
+    CurlUrl proxy;
+    if (const std::error_code error = CurlUrl::parse(options.proxy, false, proxy)) throw Error(error, "the proxy");
+  }
+  // libcurl reads them with the first connection, and then fails it as it would fail one to a server that is not trusted.
+  for (const std::string& file : {options.ca_bundle, options.client_certificate, options.client_key}) {
+    if (!file.empty() && !std::ifstream(file).is_open()) reject(std::errc::no_such_file_or_directory, file);
+  }
+  if (options.client_certificate.empty() && !options.client_key.empty()) {
+    reject(std::errc::invalid_argument, "a client's key without its certificate");
+  }
+  if (options.user_agent.find_first_of(std::string("\r\n\0", 3)) != std::string::npos) {
+    reject(std::errc::invalid_argument, "the user agent");
+  }
+}
+
+}  // namespace garner::detail
+
 namespace garner {
 
 /// Moves files over `http` and `https` on a few threads of its own, over connections that all transfers share and
 /// that are kept alive.
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
-/// `.netrc` of the environment are ignored. Bytes that follow a body of the declared length are no part of it
+/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
 /// (RFC 9112, 6.3): they are dropped with their connection.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
@@ -11451,8 +11536,9 @@ class CurlDownloader {
 
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings;
+    Settings settings{options.http};
     settings.require_https = options.require_https;
+    settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);
     settings.max_file_bytes = options.max_chunk_bytes;
     return settings;
@@ -11462,6 +11548,7 @@ class CurlDownloader {
   struct Work {
     explicit Work(Settings chosen) : settings(limit(std::move(chosen))), filter(settings.allowed_hosts) {
       detail::init_curl();
+      detail::check_http_options(settings);
       for (unsigned i = 0; i < settings.loops; ++i) {
         loops.push_back(std::make_unique<detail::CurlLoop>(settings, filter));
       }

@@ -4,23 +4,18 @@
 #pragma once
 
 #include <fcntl.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
-#include <openssl/x509v3.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
-#include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <stdexcept>
 #include <string>
+
+#include "support/certificate.hpp"
 
 namespace garner::test {
 
@@ -33,7 +28,7 @@ class TlsServer {
     std::string pattern = (std::filesystem::temp_directory_path() / "garner-tls-XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp");
     directory_ = pattern;
-    make_certificate(alternative_name, seconds_left);
+    make_certificate(directory_, alternative_name, seconds_left);
     std::ofstream(directory_ / "file", std::ios::binary) << response;
     spawn();
   }
@@ -50,30 +45,6 @@ class TlsServer {
   [[nodiscard]] std::string certificate() const { return (directory_ / "certificate.pem").string(); }
 
  private:
-  void make_certificate(const std::string& alternative_name, long seconds_left) const {
-    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"), EVP_PKEY_free);
-    const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), X509_free);
-    X509_set_version(certificate.get(), 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), 1);
-    X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -24L * 3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate.get()), seconds_left);
-    X509_set_pubkey(certificate.get(), key.get());
-    X509_NAME* const name = X509_get_subject_name(certificate.get());
-    const std::array<unsigned char, 7> common = {'g', 'a', 'r', 'n', 'e', 'r', 0};
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, common.data(), 6, -1, 0);
-    X509_set_issuer_name(certificate.get(), name);
-    const std::unique_ptr<X509_EXTENSION, decltype(&X509_EXTENSION_free)> extension(
-        X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, alternative_name.c_str()), X509_EXTENSION_free);
-    X509_add_ext(certificate.get(), extension.get(), -1);
-    X509_sign(certificate.get(), key.get(), EVP_sha256());
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> certificate_file(
-        std::fopen((directory_ / "certificate.pem").c_str(), "w"), std::fclose);
-    PEM_write_X509(certificate_file.get(), certificate.get());
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> key_file(std::fopen((directory_ / "key.pem").c_str(), "w"),
-                                                                   std::fclose);
-    PEM_write_PrivateKey(key_file.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr);
-  }
-
   void spawn() {
     std::array<int, 2> output{};
     if (::pipe2(output.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");

@@ -18,6 +18,7 @@
 #include "garner/download/curl_settings.hpp"
 #include "garner/download/curl_url.hpp"
 #include "garner/download/host_filter.hpp"
+#include "garner/download/http_checks.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
 #include "garner/status.hpp"
@@ -28,7 +29,7 @@ namespace garner {
 /// that are kept alive.
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
-/// `.netrc` of the environment are ignored. Bytes that follow a body of the declared length are no part of it
+/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
 /// (RFC 9112, 6.3): they are dropped with their connection.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
@@ -84,8 +85,9 @@ class CurlDownloader {
 
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings;
+    Settings settings{options.http};
     settings.require_https = options.require_https;
+    settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);
     settings.max_file_bytes = options.max_chunk_bytes;
     return settings;
@@ -95,6 +97,7 @@ class CurlDownloader {
   struct Work {
     explicit Work(Settings chosen) : settings(limit(std::move(chosen))), filter(settings.allowed_hosts) {
       detail::init_curl();
+      detail::check_http_options(settings);
       for (unsigned i = 0; i < settings.loops; ++i) {
         loops.push_back(std::make_unique<detail::CurlLoop>(settings, filter));
       }

@@ -59,6 +59,7 @@ class CurlTransfer {
     request_ = std::move(request);
     sink_ = std::move(sink);
     redirects_ = 0;
+    left_origin_ = false;
     error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
     if (error_) reason_ = "not fetched";
     if (!error_) prepare();
@@ -166,13 +167,41 @@ class CurlTransfer {
     set(CURLOPT_UNRESTRICTED_AUTH, 0L);
     set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
     set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-    set(CURLOPT_PROXY, "");
-    set(CURLOPT_NOPROXY, "*");
+    set_proxy();
     set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
     set(CURLOPT_SSL_VERIFYPEER, 1L);
     set(CURLOPT_SSL_VERIFYHOST, 2L);
     set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
     if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  void set_proxy() {
+    if (settings_.proxy.empty()) {
+      set(CURLOPT_PROXY, "");
+      set(CURLOPT_NOPROXY, "*");
+      return;
+    }
+    CurlUrl proxy;
+    const std::error_code error = CurlUrl::parse(settings_.proxy, false, proxy);
+    if (error) throw Error(error, "the proxy");
+    set(CURLOPT_PROXY, proxy.text().c_str());
+    set(CURLOPT_NOPROXY, "");
+    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
+    if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
+    if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
+    set(CURLOPT_PROXY_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_PROXY_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  /// Whoever the chain of redirects leads to is not whom it was meant for.
+  void set_client_certificate(bool present) {
+    const auto text = [present](const std::string& value) {
+      return present && !value.empty() ? value.c_str() : nullptr;
+    };
+    set(CURLOPT_SSLCERT, text(settings_.client_certificate));
+    set(CURLOPT_SSLKEY, text(settings_.client_key.empty() ? settings_.client_certificate : settings_.client_key));
+    set(CURLOPT_KEYPASSWD, text(settings_.client_key_password));
   }
 
   /// Sets up the handle for `url_`.
@@ -189,6 +218,7 @@ class CurlTransfer {
       return;
     }
     set(CURLOPT_CURLU, url_.handle());
+    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
     const bool credentials = !url_.user().empty() || !url_.password().empty();
     set(CURLOPT_USERNAME, credentials ? url_.user().c_str() : nullptr);
     set(CURLOPT_PASSWORD, credentials ? url_.password().c_str() : nullptr);
@@ -213,6 +243,7 @@ class CurlTransfer {
     }
     error_ = url_.resolve(head_.location, settings_.require_https, next);
     if (error_) return false;
+    left_origin_ = left_origin_ || next.origin() != url_.origin();
     url_ = std::move(next);
     prepare();
     return !error_;
@@ -229,7 +260,8 @@ class CurlTransfer {
 
   static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
-    if (!transfer.filter_.allows_address(address_of(address->addr))) {
+    const bool direct = transfer.settings_.proxy.empty();
+    if (direct && !transfer.filter_.allows_address(address_of(address->addr))) {
       transfer.reason_ = "the host's address is not allowed";
       return CURL_SOCKET_BAD;
     }
@@ -314,6 +346,7 @@ class CurlTransfer {
   FetchRequest request_;
   std::shared_ptr<FetchSink> sink_;
   unsigned redirects_ = 0;
+  bool left_origin_ = false;  // for one that was redirected to; coming back to it changes nothing
 
   HttpHead head_;
   Verdict verdict_;
