@@ -6,9 +6,38 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
+
+#include "garner/http_header.hpp"
 
 namespace garner {
+
+/// Keys that requests are signed with: Signature Version 4 of AWS, by which S3 and what is like it know who asks.
+struct S3Keys {
+  std::string access_key;
+  std::string secret_key;
+  std::string session_token = {};  ///< of temporary keys
+  std::string region = "us-east-1";
+  std::string service = "s3";
+};
+
+/// What is sent to one host, or to several, with every request. To them alone: after a redirect to another origin nothing
+/// of it is sent, not even where there are credentials for that. What a source brings along itself comes first: its
+/// headers replace those of the same name, and one that brings a user in its URL, an `Authorization` header, or a
+/// signature in its query gets neither token, password nor signature from here.
+struct HostCredentials {
+  /// A host's name (`lake.example`) or all names below one (`.lake.example`), which stand for https at any port; or an
+  /// origin (`https://lake.example:8443`, `http://10.0.0.7:9000`).
+  std::string host;
+  std::vector<HttpHeader> headers = {};
+  // One of these at most.
+  std::string bearer_token = {};
+  std::string user = {};  ///< with `password`: HTTP's Basic authentication
+  std::string password = {};
+  std::optional<S3Keys> s3 = std::nullopt;
+};
 
 /// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing of
 /// it ever comes from the environment.
@@ -24,6 +53,8 @@ struct HttpOptions {
                                    ///< redirect to another origin
   std::string client_key;          ///< empty: in the same file as the certificate
   std::string client_key_password;
+
+  std::vector<HostCredentials> credentials = {};  ///< the first that is of a host counts
 
   // When a transfer is given up (`errc::timed_out`).
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);  ///< name, connection and TLS together

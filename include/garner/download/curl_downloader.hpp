@@ -16,9 +16,8 @@
 
 #include "garner/download/curl_loop.hpp"
 #include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_url.hpp"
-#include "garner/download/host_filter.hpp"
-#include "garner/download/http_checks.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
 #include "garner/status.hpp"
@@ -65,7 +64,7 @@ class CurlDownloader {
   /// address: that is done when a connection is made.
   [[nodiscard]] std::error_code check_url(std::string_view text) const {
     detail::CurlUrl url;
-    return detail::CurlUrl::parse(text, work_->settings.require_https, url);
+    return detail::CurlUrl::parse(text, work_->shared.settings.require_https, url);
   }
 
   /// On the thread with the fewest transfers. A URL that `check_url` rejects ends with its error.
@@ -95,12 +94,8 @@ class CurlDownloader {
 
  private:
   struct Work {
-    explicit Work(Settings chosen) : settings(limit(std::move(chosen))), filter(settings.allowed_hosts) {
-      detail::init_curl();
-      detail::check_http_options(settings);
-      for (unsigned i = 0; i < settings.loops; ++i) {
-        loops.push_back(std::make_unique<detail::CurlLoop>(settings, filter));
-      }
+    explicit Work(Settings chosen) : shared(std::move(chosen)) {
+      for (unsigned i = 0; i < shared.settings.loops; ++i) loops.push_back(std::make_unique<detail::CurlLoop>(shared));
     }
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
@@ -110,15 +105,7 @@ class CurlDownloader {
       for (auto& loop : loops) loop->join();
     }
 
-    static Settings limit(Settings chosen) {
-      chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
-      const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
-      chosen.loops = std::clamp(chosen.loops, 1U, most);
-      return chosen;
-    }
-
-    Settings settings;
-    detail::HostFilter filter;
+    const detail::CurlShared shared;
     std::vector<std::unique_ptr<detail::CurlLoop>> loops;
     std::atomic<std::uint64_t> next_id{1};
   };

@@ -24,28 +24,27 @@
 #include <vector>
 
 #include "garner/download/curl_driver.hpp"
-#include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_transfer.hpp"
-#include "garner/download/host_filter.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
 
 namespace garner::detail {
 
 /// Thread-safety: every member from any thread, but `join` from one. Idle, it does not wake.
-/// Object lifetimes: `settings` and `filter` outlive it. The destructor stops it and joins; not on its own thread.
+/// Object lifetimes: `shared` outlives it. The destructor stops it and joins; not on its own thread.
 class CurlLoop {
  public:
-  CurlLoop(const CurlSettings& settings, const HostFilter& filter)
-      : settings_(settings), filter_(filter), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
-    const auto share = [loops = settings.loops](std::size_t all) {
+  explicit CurlLoop(const CurlShared& shared)
+      : shared_(shared), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
+    const auto share = [loops = shared.settings.loops](std::size_t all) {
       return static_cast<long>((all + loops - 1) / loops);
     };
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(settings.connections_per_host));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(settings.idle_connections));
+    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(shared.settings.connections_per_host));
+    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     curl_multi_setopt(driver_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
     // The first one is made here, where an option that this libcurl does not have can still throw.
-    spare_.push_back(std::make_unique<CurlTransfer>(settings_, filter_, driver_));
+    spare_.push_back(std::make_unique<CurlTransfer>(shared_, driver_));
     thread_ = std::thread([this] { run(); });
   }
   CurlLoop(const CurlLoop&) = delete;
@@ -142,7 +141,7 @@ class CurlLoop {
     }
     FetchResult failed;
     try {
-      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(settings_, filter_, driver_);
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, driver_);
       CurlTransfer& started = *transfer;
       const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
       running_.emplace(order.id, std::move(transfer));
@@ -201,8 +200,7 @@ class CurlLoop {
   /// Handles that are kept for the next transfers, with their buffers.
   static constexpr std::size_t most_spare = 8;
 
-  const CurlSettings& settings_;
-  const HostFilter& filter_;
+  const CurlShared& shared_;
   asio::io_context io_{1};
   CurlDriver driver_;
   asio::executor_work_guard<asio::io_context::executor_type> guard_;

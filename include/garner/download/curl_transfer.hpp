@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <ctime>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,12 +23,13 @@
 #include <utility>
 
 #include "garner/chunk.hpp"
+#include "garner/download/credentials.hpp"
 #include "garner/download/curl_driver.hpp"
 #include "garner/download/curl_errors.hpp"
 #include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_url.hpp"
 #include "garner/download/gather_buffer.hpp"
-#include "garner/download/host_filter.hpp"
 #include "garner/download/http_response.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
@@ -37,13 +39,13 @@ namespace garner::detail {
 /// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
 class CurlTransfer {
  public:
-  CurlTransfer(const CurlSettings& settings, const HostFilter& filter, CurlDriver& driver)
-      : settings_(settings),
-        filter_(filter),
+  CurlTransfer(const CurlShared& shared, CurlDriver& driver)
+      : shared_(shared),
+        settings_(shared.settings),
         driver_(driver),
         easy_(curl_easy_init()),
-        head_(settings.max_header_bytes),
-        buffer_(settings.write_bytes) {
+        head_(shared.settings.max_header_bytes),
+        buffer_(shared.settings.write_bytes) {
     if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
     set_up();
   }
@@ -61,7 +63,12 @@ class CurlTransfer {
     redirects_ = 0;
     left_origin_ = false;
     error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
-    if (error_) reason_ = "not fetched";
+    const HttpHeader* const invalid = find_invalid_header(request_.headers);
+    if (!error_ && invalid != nullptr) {
+      error_ = errc::invalid_header;
+      reason_ = describe_header(*invalid);
+    }
+    if (error_ && reason_.empty()) reason_ = "not fetched";
     if (!error_) prepare();
     return error_;
   }
@@ -123,6 +130,7 @@ class CurlTransfer {
   /// counts, gives up at the sixth, and forgets only here: the count is the handle's, not the transfer's.
   void set_up() {
     curl_easy_reset(easy_.get());
+    signs_ = false;
     set(CURLOPT_PRIVATE, this);
     set_network_options();
     set_trust_options();
@@ -187,6 +195,7 @@ class CurlTransfer {
     set(CURLOPT_PROXY, proxy.text().c_str());
     set(CURLOPT_NOPROXY, "");
     set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // ours are none of its business
     set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
     if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
     if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
@@ -212,25 +221,53 @@ class CurlTransfer {
     ignored_ = 0;
     connect_error_ = {};
     error_text_[0] = '\0';
-    if (!filter_.allows_host(url_.host())) {
+    if (!shared_.filter.allows_host(url_.host())) {
       error_ = redirects_ == 0 ? errc::connection_failed : errc::redirect_not_allowed;
       reason_ = "the host is not allowed";
       return;
     }
+    headers_.reset();
+    add_header("Accept-Encoding: identity");
+    identify();
     set(CURLOPT_CURLU, url_.handle());
-    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
-    const bool credentials = !url_.user().empty() || !url_.password().empty();
-    set(CURLOPT_USERNAME, credentials ? url_.user().c_str() : nullptr);
-    set(CURLOPT_PASSWORD, credentials ? url_.password().c_str() : nullptr);
-    headers_.reset(curl_slist_append(nullptr, "Accept-Encoding: identity"));
     if (request_.offset == 0) {
       set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
     } else {
       set(CURLOPT_RANGE, (std::to_string(request_.offset) + "-").c_str());
       const std::string validator = if_range(request_.identity);
-      if (!validator.empty()) curl_slist_append(headers_.get(), ("If-Range: " + validator).c_str());
+      if (!validator.empty()) add_header("If-Range: " + validator);
     }
     set(CURLOPT_HTTPHEADER, headers_.get());
+  }
+
+  /// Says who asks: to the origin that was asked first, and to nobody else.
+  void identify() {
+    Identification who;
+    if (!left_origin_) who = Identification::of(url_, request_.headers, shared_.credentials.find(url_));
+    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
+    for (const HttpHeader& header : who.headers) {
+      add_header(header.name + (header.value.empty() ? ";" : ": " + header.value));
+    }
+    if (who.s3 != nullptr) {
+      set(CURLOPT_AWS_SIGV4, ("aws:amz:" + who.s3->region + ":" + who.s3->service).c_str());
+      who.user = who.s3->access_key;
+      who.password = who.s3->secret_key;
+      CurlUrl::parse(encode_for_signature(url_.text()), settings_.require_https, url_);
+    } else if (std::exchange(signs_, false)) {
+      set(CURLOPT_AWS_SIGV4, static_cast<const char*>(nullptr));
+      set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
+    }
+    signs_ = who.s3 != nullptr;
+    const bool named = !who.user.empty() || !who.password.empty();
+    set(CURLOPT_USERNAME, named ? who.user.c_str() : nullptr);
+    set(CURLOPT_PASSWORD, named ? who.password.c_str() : nullptr);
+  }
+
+  void add_header(const std::string& line) {
+    curl_slist* const longer = curl_slist_append(headers_.get(), line.c_str());
+    if (longer == nullptr) throw std::bad_alloc();
+    static_cast<void>(headers_.release());
+    headers_.reset(longer);
   }
 
   /// False where the redirect may not be followed, or not begun.
@@ -261,7 +298,7 @@ class CurlTransfer {
   static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
     const bool direct = transfer.settings_.proxy.empty();
-    if (direct && !transfer.filter_.allows_address(address_of(address->addr))) {
+    if (direct && !transfer.shared_.filter.allows_address(address_of(address->addr))) {
       transfer.reason_ = "the host's address is not allowed";
       return CURL_SOCKET_BAD;
     }
@@ -334,8 +371,8 @@ class CurlTransfer {
   /// Of a body that is not data; more of it is not worth a connection.
   static constexpr std::size_t most_ignored = 16 * 1024;
 
-  const CurlSettings& settings_;
-  const HostFilter& filter_;
+  const CurlShared& shared_;
+  const CurlSettings& settings_;  // of `shared_`
   CurlDriver& driver_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   std::unique_ptr<curl_slist, Cleanup> headers_;
@@ -346,6 +383,7 @@ class CurlTransfer {
   FetchRequest request_;
   std::shared_ptr<FetchSink> sink_;
   unsigned redirects_ = 0;
+  bool signs_ = false;        // the handle is set to sign
   bool left_origin_ = false;  // for one that was redirected to; coming back to it changes nothing
 
   HttpHead head_;
