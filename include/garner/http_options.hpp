@@ -47,6 +47,10 @@ struct HttpOptions {
   /// resolved by the proxy, and `allowed_hosts` cannot see to which address.
   std::string proxy;
 
+  /// Over TLS, where the server speaks HTTP/2, files of at most so many bytes share a connection (one for each loop).
+  /// Larger ones, and those whose size is not known, have a connection each, by HTTP/1.1. 0: so do all.
+  std::uint64_t http2_max_bytes = std::uint64_t{1} << 20;
+
   // TLS. Files are PEM.
   std::string ca_bundle;           ///< the authorities to trust, instead of the system's
   std::string client_certificate;  ///< with those between it and an authority; to whoever asks for one, but after a

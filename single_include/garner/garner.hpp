@@ -896,6 +896,10 @@ struct HttpOptions {
   /// resolved by the proxy, and `allowed_hosts` cannot see to which address.
   std::string proxy;
 
+  /// Over TLS, where the server speaks HTTP/2, files of at most so many bytes share a connection (one for each loop).
+  /// Larger ones, and those whose size is not known, have a connection each, by HTTP/1.1. 0: so do all.
+  std::uint64_t http2_max_bytes = std::uint64_t{1} << 20;
+
   // TLS. Files are PEM.
   std::string ca_bundle;           ///< the authorities to trust, instead of the system's
   std::string client_certificate;  ///< with those between it and an authority; to whoever asks for one, but after a
@@ -10211,7 +10215,7 @@ static_assert(Storage<MemoryStorage>);
 }  // namespace garner
 
 // garner/download/curl_downloader.hpp -----------------------------------------------------------------------
-// CurlDownloader: the default Downloader, HTTP/1.1 by libcurl's multi interface on Asio. Not here: retries, mirrors,
+// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries, mirrors,
 // or what a chunk is.
 
 // garner/download/curl_loop.hpp -----------------------------------------------------------------------------
@@ -10438,13 +10442,34 @@ class CurlDriver {
 
 }  // namespace garner::detail
 
-// garner/download/curl_shared.hpp ---------------------------------------------------------------------------
-// What all loops of one CurlDownloader have in common: what was chosen, checked where it is chosen and not by the first
-// transfer that meets it.
+// garner/download/curl_lanes.hpp ----------------------------------------------------------------------------
+// The two ways that a loop's transfers go: one at a time over each of several connections (HTTP/1.1), or many at a time
+// over one (HTTP/2). Each way is a libcurl multi handle of its own, with its own connections.
 
-// garner/download/credentials.hpp ---------------------------------------------------------------------------
-// What a request says about who asks: what its source brings along, and beside that what was chosen for its host. Not
-// here: to which origins that may go.
+// garner/download/curl_settings.hpp -------------------------------------------------------------------------
+// What can be chosen about CurlDownloader: what is chosen for HTTP in general, and what is its own. Plain values.
+
+namespace garner {
+
+/// Fixed at a downloader's construction.
+struct CurlSettings : HttpOptions {
+  // How the work is spread.
+  unsigned loops = 2;                      ///< threads, each with its own connections; at least 1
+  std::size_t connections_per_host = 8;    ///< over all loops, beside the shared one of each
+                                           ///< (`http2_max_bytes`); more transfers wait for a free one
+  std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
+  std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
+  std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
+
+  // What a server may do.
+  bool require_https = false;
+  std::vector<std::string> allowed_hosts;  ///< as `Options::allowed_hosts`
+  unsigned max_redirects = 5;
+  std::size_t max_header_bytes = 64 * 1024;  ///< of one response, informational ones and trailers included
+  std::uint64_t max_file_bytes = std::uint64_t{1} << 40;
+};
+
+}  // namespace garner
 
 // garner/download/curl_url.hpp ------------------------------------------------------------------------------
 // A URL as libcurl's own parser understands it, which is the only parser here: what was checked is what is fetched.
@@ -10580,6 +10605,87 @@ class CurlUrl {
 
 namespace garner::detail {
 
+/// Many small files share a connection well: there is no wait between an answer and the next request. A large one holds up
+/// all others there, and is held up by them: one connection's window, one thread's decryption. So it has one of its own,
+/// and so has one whose size nobody knows.
+///
+/// Two handles, since in one they meet: libcurl 7.88 sent small files over the idle connections that large ones had
+/// left, by HTTP/1.1, and at first opened as many connections for them as it was allowed.
+///
+/// Used on its loop's thread only.
+class CurlLanes {
+ public:
+  CurlLanes(asio::io_context& io, const CurlSettings& settings, const std::function<void()>& after)
+      : settings_(settings), parallel_(io, after), shared_(io, after) {
+    curl_multi_setopt(parallel_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    curl_multi_setopt(shared_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_MULTIPLEX));
+    curl_multi_setopt(shared_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, 1L);
+  }
+
+  [[nodiscard]] CurlDriver& parallel() { return parallel_; }
+  [[nodiscard]] CurlDriver& shared() { return shared_; }
+
+  /// For `bytes` of `url`, where it is known how many.
+  CurlDriver& choose(const CurlUrl& url, std::optional<std::uint64_t> bytes) {
+    const bool small = bytes && *bytes <= settings_.http2_max_bytes && settings_.http2_max_bytes > 0;
+    const bool shares = small && url.scheme() == "https" && !goes_alone(url.origin());
+    return shares ? shared_ : parallel_;
+  }
+
+  /// The server of `url` answered in HTTP/1.1, or its shared connection has come to a standstill: libcurl would keep that,
+  /// and have one transfer after the other run into it. What waits for that connection does so in vain.
+  void learn_alone(const CurlUrl& url) {
+    if (alone_.size() >= most_known) alone_.clear();
+    alone_[url.origin()] = Clock::now() + time_alone;
+    learnt_ = true;
+  }
+
+  /// Whether something was learnt since the last call.
+  bool take_news() { return std::exchange(learnt_, false); }
+
+  void rest() noexcept {
+    parallel_.rest();
+    shared_.rest();
+  }
+
+  void shut_down() noexcept {
+    parallel_.shut_down();
+    shared_.shut_down();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  bool goes_alone(const std::string& origin) {
+    const auto found = alone_.find(origin);
+    if (found == alone_.end()) return false;
+    if (Clock::now() < found->second) return true;
+    alone_.erase(found);
+    return false;
+  }
+
+  static constexpr std::size_t most_known = 1024;
+  static constexpr std::chrono::minutes time_alone{10};
+
+  const CurlSettings& settings_;
+  CurlDriver parallel_;
+  CurlDriver shared_;
+  std::unordered_map<std::string, Clock::time_point> alone_;  // origins, and until when
+  bool learnt_ = false;
+};
+
+}  // namespace garner::detail
+
+// garner/download/curl_shared.hpp ---------------------------------------------------------------------------
+// What all loops of one CurlDownloader have in common: what was chosen, checked where it is chosen and not by the first
+// transfer that meets it.
+
+// garner/download/credentials.hpp ---------------------------------------------------------------------------
+// What a request says about who asks: what its source brings along, and beside that what was chosen for its host. Not
+// here: to which origins that may go.
+
+namespace garner::detail {
+
 /// Reads `HttpOptions::credentials`, which says what the entries mean. Immutable, so thread-safe.
 class CredentialStore {
  public:
@@ -10708,30 +10814,6 @@ struct Identification {
 
 }  // namespace garner::detail
 
-// garner/download/curl_settings.hpp -------------------------------------------------------------------------
-// What can be chosen about CurlDownloader: what is chosen for HTTP in general, and what is its own. Plain values.
-
-namespace garner {
-
-/// Fixed at a downloader's construction.
-struct CurlSettings : HttpOptions {
-  // How the work is spread.
-  unsigned loops = 2;                      ///< threads, each with its own connections; at least 1
-  std::size_t connections_per_host = 8;    ///< over all loops; more transfers wait for a free one
-  std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
-  std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
-  std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
-
-  // What a server may do.
-  bool require_https = false;
-  std::vector<std::string> allowed_hosts;  ///< as `Options::allowed_hosts`
-  unsigned max_redirects = 5;
-  std::size_t max_header_bytes = 64 * 1024;  ///< of one response, informational ones and trailers included
-  std::uint64_t max_file_bytes = std::uint64_t{1} << 40;
-};
-
-}  // namespace garner
-
 // garner/download/host_filter.hpp ---------------------------------------------------------------------------
 // Which hosts may be connected to: by name, and again by the address that the name resolved to. No I/O.
 
@@ -10831,6 +10913,8 @@ class CurlShared {
     chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
     const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
     chosen.loops = std::clamp(chosen.loops, 1U, most);
+    const bool has_http2 = (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) != 0;
+    if (!has_http2) chosen.http2_max_bytes = 0;
     return chosen;
   }
 
@@ -10889,7 +10973,6 @@ inline std::error_code error_of_curl(CURLcode code, bool answered) {
     case CURLE_BAD_CONTENT_ENCODING: return errc::encoding_not_allowed;
     case CURLE_UNSUPPORTED_PROTOCOL:  // The scheme was checked, so this is HTTP/0.9, which is to say garbage.
     case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_HTTP2:
     case CURLE_WRITE_ERROR: return errc::malformed_response;
     case CURLE_OUT_OF_MEMORY:
       // Also what libcurl 7 says of a header line above 100 KB.
@@ -11232,14 +11315,13 @@ namespace garner::detail {
 /// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
 class CurlTransfer {
  public:
-  CurlTransfer(const CurlShared& shared, CurlDriver& driver)
+  CurlTransfer(const CurlShared& shared, CurlLanes& lanes)
       : shared_(shared),
         settings_(shared.settings),
-        driver_(driver),
-        easy_(curl_easy_init()),
+        lanes_(lanes),
+        driver_(&lanes.parallel()),
         head_(shared.settings.max_header_bytes),
         buffer_(shared.settings.write_bytes) {
-    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
     set_up();
   }
   CurlTransfer(const CurlTransfer&) = delete;
@@ -11247,6 +11329,21 @@ class CurlTransfer {
 
   [[nodiscard]] CURL* easy() const { return easy_.get(); }
   [[nodiscard]] std::uint64_t id() const { return id_; }
+  /// Of the multi handle that it is to be in.
+  [[nodiscard]] CurlDriver& driver() const { return *driver_; }
+  /// Whether it does more than wait for a connection that it may use.
+  [[nodiscard]] bool has_begun() const { return begun_; }
+
+  /// Not while it is in a multi handle.
+  void choose_lane() {
+    const std::optional<std::uint64_t> size = request_.size ? request_.size : request_.identity.length;
+    const bool left = size && *size >= request_.offset;
+    driver_ = &lanes_.choose(url_, left ? std::optional(*size - request_.offset) : std::nullopt);
+    const bool shares = driver_ == &lanes_.shared();
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(shares ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
+    set(CURLOPT_PIPEWAIT, shares ? 1L : 0L);
+    set(CURLOPT_CLOSESOCKETDATA, driver_);
+  }
 
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.
   std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
@@ -11268,6 +11365,8 @@ class CurlTransfer {
 
   /// libcurl is done with the handle. True: so is the transfer. False: it goes on at another URL.
   bool finish(CURLcode code) {
+    const bool stuck = code == CURLE_OPERATION_TIMEDOUT || code == CURLE_HTTP2;
+    if (stuck && driver_ == &lanes_.shared()) lanes_.learn_alone(url_);
     if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
     if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
     if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
@@ -11320,9 +11419,12 @@ class CurlTransfer {
   }
 
   /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
-  /// counts, gives up at the sixth, and forgets only here: the count is the handle's, not the transfer's.
+  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's. Not only reset:
+  /// where others still use the connection of a transfer that has ended, libcurl 7.88 keeps its buffer, and then lets
+  /// nobody say how large that is to be.
   void set_up() {
-    curl_easy_reset(easy_.get());
+    easy_.reset(curl_easy_init());
+    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
     signs_ = false;
     set(CURLOPT_PRIVATE, this);
     set_network_options();
@@ -11334,7 +11436,6 @@ class CurlTransfer {
 #if LIBCURL_VERSION_NUM >= 0x075700
     set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
 #endif
-    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
     set(CURLOPT_TCP_KEEPALIVE, 1L);
     set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
     set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
@@ -11351,7 +11452,10 @@ class CurlTransfer {
     set(CURLOPT_OPENSOCKETFUNCTION, &CurlTransfer::on_open);
     set(CURLOPT_OPENSOCKETDATA, this);
     set(CURLOPT_CLOSESOCKETFUNCTION, &CurlDriver::close_socket);
-    set(CURLOPT_CLOSESOCKETDATA, &driver_);
+#if LIBCURL_VERSION_NUM >= 0x075000
+    set(CURLOPT_PREREQFUNCTION, &CurlTransfer::on_request);
+    set(CURLOPT_PREREQDATA, this);
+#endif
   }
 
   void set_trust_options() {
@@ -11410,6 +11514,7 @@ class CurlTransfer {
   void prepare() {
     head_ = HttpHead(settings_.max_header_bytes);
     verdict_ = {};
+    begun_ = false;
     answered_ = false;
     ignored_ = 0;
     connect_error_ = {};
@@ -11423,6 +11528,7 @@ class CurlTransfer {
     add_header("Accept-Encoding: identity");
     identify();
     set(CURLOPT_CURLU, url_.handle());
+    choose_lane();
     if (request_.offset == 0) {
       set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
     } else {
@@ -11488,16 +11594,28 @@ class CurlTransfer {
     return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
   }
 
+  static int on_request(void* self, char*, char*, int, int) noexcept {
+    static_cast<CurlTransfer*>(self)->begun_ = true;
+    return 0;
+  }
+
   static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
+    transfer.begun_ = true;
     const bool direct = transfer.settings_.proxy.empty();
     if (direct && !transfer.shared_.filter.allows_address(address_of(address->addr))) {
       transfer.reason_ = "the host's address is not allowed";
       return CURL_SOCKET_BAD;
     }
-    const int fd = transfer.driver_.open_socket(address->family, address->socktype, address->protocol);
+    const int fd = transfer.driver_->open_socket(address->family, address->socktype, address->protocol);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE)) transfer.connect_error_ = errc::too_many_open_files;
     return fd < 0 ? CURL_SOCKET_BAD : fd;
+  }
+
+  [[nodiscard]] bool is_multiplexed() const {
+    long version = 0;
+    return curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+           version >= static_cast<long>(CURL_HTTP_VERSION_2_0);
   }
 
   bool take_header(std::string_view line) {
@@ -11505,6 +11623,7 @@ class CurlTransfer {
     if (error_) return false;
     if (answered_ || !head_.complete()) return true;
     answered_ = true;
+    if (driver_ == &lanes_.shared() && !is_multiplexed()) lanes_.learn_alone(url_);
     verdict_ = judge(request_, head_, settings_.max_file_bytes);
     received_ = 0;
     switch (verdict_.kind) {
@@ -11566,7 +11685,8 @@ class CurlTransfer {
 
   const CurlShared& shared_;
   const CurlSettings& settings_;  // of `shared_`
-  CurlDriver& driver_;
+  CurlLanes& lanes_;
+  CurlDriver* driver_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   std::unique_ptr<curl_slist, Cleanup> headers_;
   CurlUrl url_;
@@ -11581,6 +11701,7 @@ class CurlTransfer {
 
   HttpHead head_;
   Verdict verdict_;
+  bool begun_ = false;          // it has a connection, or opens one
   bool answered_ = false;       // the head was whole, and judged
   std::uint64_t received_ = 0;  // of the body that is data
   std::uint64_t limit_ = 0;     // the most that it may be
@@ -11601,15 +11722,16 @@ namespace garner::detail {
 class CurlLoop {
  public:
   explicit CurlLoop(const CurlShared& shared)
-      : shared_(shared), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
+      : shared_(shared), lanes_(io_, shared.settings, [this] { reap(); }), guard_(io_.get_executor()) {
     const auto share = [loops = shared.settings.loops](std::size_t all) {
       return static_cast<long>((all + loops - 1) / loops);
     };
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(shared.settings.connections_per_host));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    CURLM* const parallel = lanes_.parallel().multi();
+    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, share(shared.settings.connections_per_host));
+    curl_multi_setopt(parallel, CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
+    curl_multi_setopt(lanes_.shared().multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     // The first one is made here, where an option that this libcurl does not have can still throw.
-    spare_.push_back(std::make_unique<CurlTransfer>(shared_, driver_));
+    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_));
     thread_ = std::thread([this] { run(); });
   }
   CurlLoop(const CurlLoop&) = delete;
@@ -11706,7 +11828,7 @@ class CurlLoop {
     }
     FetchResult failed;
     try {
-      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, driver_);
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_);
       CurlTransfer& started = *transfer;
       const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
       running_.emplace(order.id, std::move(transfer));
@@ -11720,12 +11842,14 @@ class CurlLoop {
     order.sink->done(failed);
   }
 
-  bool add(CurlTransfer& transfer) { return curl_multi_add_handle(driver_.multi(), transfer.easy()) == CURLM_OK; }
+  static bool add(CurlTransfer& transfer) {
+    return curl_multi_add_handle(transfer.driver().multi(), transfer.easy()) == CURLM_OK;
+  }
 
   /// Delivers `done`, with `error` unless the transfer has one of its own; a transfer is spent after it.
   void end(CurlTransfer& transfer, std::error_code error = {}) {
-    curl_multi_remove_handle(driver_.multi(), transfer.easy());
-    driver_.sweep();
+    curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
+    transfer.driver().sweep();
     if (error) transfer.fail(error);
     const auto found = running_.find(transfer.id());
     auto [sink, result] = transfer.take();
@@ -11737,28 +11861,47 @@ class CurlLoop {
 
   /// Takes leave of the transfers that have ended.
   void reap() {
+    reap(lanes_.parallel());
+    reap(lanes_.shared());
+    if (lanes_.take_news()) disperse();
+    if (running_.empty()) lanes_.rest();
+  }
+
+  void reap(CurlDriver& driver) {
     int left = 0;
-    while (const CURLMsg* message = curl_multi_info_read(driver_.multi(), &left)) {
+    while (const CURLMsg* message = curl_multi_info_read(driver.multi(), &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       const CURLcode code = message->data.result;
       CurlTransfer* transfer = nullptr;
       curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
-      driver_.keep_connection(transfer->easy());
-      curl_multi_remove_handle(driver_.multi(), transfer->easy());
+      driver.keep_connection(transfer->easy());
+      curl_multi_remove_handle(driver.multi(), transfer->easy());
       if (transfer->finish(code)) {
         end(*transfer);
       } else if (!add(*transfer)) {
         end(*transfer, errc::connection_failed);
       }
     }
-    if (running_.empty()) driver_.rest();
+  }
+
+  /// Sends those that wait for a shared connection, and will not find one, on connections of their own.
+  void disperse() {
+    std::vector<CurlTransfer*> waiting;
+    for (const auto& [id, transfer] : running_) {
+      if (!transfer->has_begun() && &transfer->driver() == &lanes_.shared()) waiting.push_back(transfer.get());
+    }
+    for (CurlTransfer* transfer : waiting) {
+      curl_multi_remove_handle(transfer->driver().multi(), transfer->easy());
+      transfer->choose_lane();
+      if (!add(*transfer)) end(*transfer, errc::connection_failed);
+    }
   }
 
   void shut_down() {
     obey();
     while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
     spare_.clear();
-    driver_.shut_down();
+    lanes_.shut_down();
     guard_.reset();
   }
 
@@ -11767,7 +11910,7 @@ class CurlLoop {
 
   const CurlShared& shared_;
   asio::io_context io_{1};
-  CurlDriver driver_;
+  CurlLanes lanes_;
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   std::unordered_map<std::uint64_t, TransferPtr> running_;
   std::vector<TransferPtr> spare_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// CurlDownloader: the default Downloader, HTTP/1.1 by libcurl's multi interface on Asio. Not here: retries, mirrors,
+// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries, mirrors,
 // or what a chunk is.
 #pragma once
 

@@ -16,7 +16,8 @@ namespace garner {
 struct CurlSettings : HttpOptions {
   // How the work is spread.
   unsigned loops = 2;                      ///< threads, each with its own connections; at least 1
-  std::size_t connections_per_host = 8;    ///< over all loops; more transfers wait for a free one
+  std::size_t connections_per_host = 8;    ///< over all loops, beside the shared one of each
+                                           ///< (`http2_max_bytes`); more transfers wait for a free one
   std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
   std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
   std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)

@@ -45,6 +45,8 @@ class CurlShared {
     chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
     const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
     chosen.loops = std::clamp(chosen.loops, 1U, most);
+    const bool has_http2 = (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) != 0;
+    if (!has_http2) chosen.http2_max_bytes = 0;
     return chosen;
   }
 

@@ -26,6 +26,7 @@
 #include "garner/download/credentials.hpp"
 #include "garner/download/curl_driver.hpp"
 #include "garner/download/curl_errors.hpp"
+#include "garner/download/curl_lanes.hpp"
 #include "garner/download/curl_settings.hpp"
 #include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_url.hpp"
@@ -39,14 +40,13 @@ namespace garner::detail {
 /// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
 class CurlTransfer {
  public:
-  CurlTransfer(const CurlShared& shared, CurlDriver& driver)
+  CurlTransfer(const CurlShared& shared, CurlLanes& lanes)
       : shared_(shared),
         settings_(shared.settings),
-        driver_(driver),
-        easy_(curl_easy_init()),
+        lanes_(lanes),
+        driver_(&lanes.parallel()),
         head_(shared.settings.max_header_bytes),
         buffer_(shared.settings.write_bytes) {
-    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
     set_up();
   }
   CurlTransfer(const CurlTransfer&) = delete;
@@ -54,6 +54,21 @@ class CurlTransfer {
 
   [[nodiscard]] CURL* easy() const { return easy_.get(); }
   [[nodiscard]] std::uint64_t id() const { return id_; }
+  /// Of the multi handle that it is to be in.
+  [[nodiscard]] CurlDriver& driver() const { return *driver_; }
+  /// Whether it does more than wait for a connection that it may use.
+  [[nodiscard]] bool has_begun() const { return begun_; }
+
+  /// Not while it is in a multi handle.
+  void choose_lane() {
+    const std::optional<std::uint64_t> size = request_.size ? request_.size : request_.identity.length;
+    const bool left = size && *size >= request_.offset;
+    driver_ = &lanes_.choose(url_, left ? std::optional(*size - request_.offset) : std::nullopt);
+    const bool shares = driver_ == &lanes_.shared();
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(shares ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
+    set(CURLOPT_PIPEWAIT, shares ? 1L : 0L);
+    set(CURLOPT_CLOSESOCKETDATA, driver_);
+  }
 
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.
   std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
@@ -75,6 +90,8 @@ class CurlTransfer {
 
   /// libcurl is done with the handle. True: so is the transfer. False: it goes on at another URL.
   bool finish(CURLcode code) {
+    const bool stuck = code == CURLE_OPERATION_TIMEDOUT || code == CURLE_HTTP2;
+    if (stuck && driver_ == &lanes_.shared()) lanes_.learn_alone(url_);
     if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
     if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
     if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
@@ -127,9 +144,12 @@ class CurlTransfer {
   }
 
   /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
-  /// counts, gives up at the sixth, and forgets only here: the count is the handle's, not the transfer's.
+  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's. Not only reset:
+  /// where others still use the connection of a transfer that has ended, libcurl 7.88 keeps its buffer, and then lets
+  /// nobody say how large that is to be.
   void set_up() {
-    curl_easy_reset(easy_.get());
+    easy_.reset(curl_easy_init());
+    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
     signs_ = false;
     set(CURLOPT_PRIVATE, this);
     set_network_options();
@@ -141,7 +161,6 @@ class CurlTransfer {
 #if LIBCURL_VERSION_NUM >= 0x075700
     set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
 #endif
-    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
     set(CURLOPT_TCP_KEEPALIVE, 1L);
     set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
     set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
@@ -158,7 +177,10 @@ class CurlTransfer {
     set(CURLOPT_OPENSOCKETFUNCTION, &CurlTransfer::on_open);
     set(CURLOPT_OPENSOCKETDATA, this);
     set(CURLOPT_CLOSESOCKETFUNCTION, &CurlDriver::close_socket);
-    set(CURLOPT_CLOSESOCKETDATA, &driver_);
+#if LIBCURL_VERSION_NUM >= 0x075000
+    set(CURLOPT_PREREQFUNCTION, &CurlTransfer::on_request);
+    set(CURLOPT_PREREQDATA, this);
+#endif
   }
 
   void set_trust_options() {
@@ -217,6 +239,7 @@ class CurlTransfer {
   void prepare() {
     head_ = HttpHead(settings_.max_header_bytes);
     verdict_ = {};
+    begun_ = false;
     answered_ = false;
     ignored_ = 0;
     connect_error_ = {};
@@ -230,6 +253,7 @@ class CurlTransfer {
     add_header("Accept-Encoding: identity");
     identify();
     set(CURLOPT_CURLU, url_.handle());
+    choose_lane();
     if (request_.offset == 0) {
       set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
     } else {
@@ -295,16 +319,28 @@ class CurlTransfer {
     return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
   }
 
+  static int on_request(void* self, char*, char*, int, int) noexcept {
+    static_cast<CurlTransfer*>(self)->begun_ = true;
+    return 0;
+  }
+
   static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
+    transfer.begun_ = true;
     const bool direct = transfer.settings_.proxy.empty();
     if (direct && !transfer.shared_.filter.allows_address(address_of(address->addr))) {
       transfer.reason_ = "the host's address is not allowed";
       return CURL_SOCKET_BAD;
     }
-    const int fd = transfer.driver_.open_socket(address->family, address->socktype, address->protocol);
+    const int fd = transfer.driver_->open_socket(address->family, address->socktype, address->protocol);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE)) transfer.connect_error_ = errc::too_many_open_files;
     return fd < 0 ? CURL_SOCKET_BAD : fd;
+  }
+
+  [[nodiscard]] bool is_multiplexed() const {
+    long version = 0;
+    return curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+           version >= static_cast<long>(CURL_HTTP_VERSION_2_0);
   }
 
   bool take_header(std::string_view line) {
@@ -312,6 +348,7 @@ class CurlTransfer {
     if (error_) return false;
     if (answered_ || !head_.complete()) return true;
     answered_ = true;
+    if (driver_ == &lanes_.shared() && !is_multiplexed()) lanes_.learn_alone(url_);
     verdict_ = judge(request_, head_, settings_.max_file_bytes);
     received_ = 0;
     switch (verdict_.kind) {
@@ -373,7 +410,8 @@ class CurlTransfer {
 
   const CurlShared& shared_;
   const CurlSettings& settings_;  // of `shared_`
-  CurlDriver& driver_;
+  CurlLanes& lanes_;
+  CurlDriver* driver_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   std::unique_ptr<curl_slist, Cleanup> headers_;
   CurlUrl url_;
@@ -388,6 +426,7 @@ class CurlTransfer {
 
   HttpHead head_;
   Verdict verdict_;
+  bool begun_ = false;          // it has a connection, or opens one
   bool answered_ = false;       // the head was whole, and judged
   std::uint64_t received_ = 0;  // of the body that is data
   std::uint64_t limit_ = 0;     // the most that it may be
