@@ -29,6 +29,7 @@ enum class errc : std::uint8_t {
   no_url,               ///< a file has no URL
   invalid_url,          ///< a URL that does not parse, or has control bytes or spaces in it
   scheme_not_allowed,   ///< a URL's scheme is not `http` or `https` (or not `https`, where so configured)
+  invalid_header,       ///< a header that is malformed, that garner writes itself, or too many or too long ones
 
   // A call that cannot be served.
   closed,  ///< the manager was closed
@@ -107,6 +108,7 @@ inline constexpr ErrorInfo error_table[] = {
     {errc::no_url, ErrorClass::invalid, "the file has no URL"},
     {errc::invalid_url, ErrorClass::invalid, "not a valid URL"},
     {errc::scheme_not_allowed, ErrorClass::invalid, "the URL's scheme is not allowed"},
+    {errc::invalid_header, ErrorClass::invalid, "a header is malformed, garner's own, or too much"},
     {errc::closed, ErrorClass::invalid, "the data manager is closed"},
     {errc::cancelled, ErrorClass::cancelled, "cancelled"},
     {errc::resolve_failed, ErrorClass::transient, "the host's name does not resolve"},

@@ -20,6 +20,7 @@
 
 #include "garner/chunk.hpp"
 #include "garner/error.hpp"
+#include "garner/http_options.hpp"
 #include "garner/policies/storage.hpp"
 
 namespace garner {
@@ -58,6 +59,13 @@ struct Options {
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
 
+  // Whom it talks to, and how; fixed at construction.
+  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
+  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
+  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
+  std::vector<std::string> allowed_hosts = {};
+  HttpOptions http = {};
+
   // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
@@ -83,7 +91,7 @@ struct Options {
 
   /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
   /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
-  /// Of what it returns the URLs count; the bytes are still those that the description tells of. The transfer goes on
+  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
   /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
   std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 

@@ -51,6 +51,7 @@
 #include <deque>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <initializer_list>
 #include <iterator>
@@ -113,6 +114,7 @@ enum class errc : std::uint8_t {
   no_url,               ///< a file has no URL
   invalid_url,          ///< a URL that does not parse, or has control bytes or spaces in it
   scheme_not_allowed,   ///< a URL's scheme is not `http` or `https` (or not `https`, where so configured)
+  invalid_header,       ///< a header that is malformed, that garner writes itself, or too many or too long ones
 
   // A call that cannot be served.
   closed,  ///< the manager was closed
@@ -191,6 +193,7 @@ inline constexpr ErrorInfo error_table[] = {
     {errc::no_url, ErrorClass::invalid, "the file has no URL"},
     {errc::invalid_url, ErrorClass::invalid, "not a valid URL"},
     {errc::scheme_not_allowed, ErrorClass::invalid, "the URL's scheme is not allowed"},
+    {errc::invalid_header, ErrorClass::invalid, "a header is malformed, garner's own, or too much"},
     {errc::closed, ErrorClass::invalid, "the data manager is closed"},
     {errc::cancelled, ErrorClass::cancelled, "cancelled"},
     {errc::resolve_failed, ErrorClass::transient, "the host's name does not resolve"},
@@ -487,6 +490,74 @@ struct std::hash<garner::BasicId<Tag>> {
   }
 };
 
+// garner/http_header.hpp ------------------------------------------------------------------------------------
+// A header line that goes along with a request, as a value, and what makes one valid (RFC 9110, 5.1 and 5.5).
+
+namespace garner {
+
+/// Its value may be a secret: it is written to no file, is in no message, and is sent to the origin that it was given
+/// for and to no other.
+struct HttpHeader {
+  std::string name;
+  std::string value;
+
+  friend bool operator==(const HttpHeader&, const HttpHeader&) = default;
+};
+
+namespace detail {
+
+constexpr std::size_t most_headers = 32;
+constexpr std::size_t most_header_bytes = 16 * 1024;  // of all of them; servers take 8 KiB, as a rule
+
+/// Equal but for the case of ASCII letters.
+inline bool same_token(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+inline bool is_token(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+  });
+}
+
+/// Those that say what is asked for, how it is framed and where it goes: garner writes them itself.
+inline bool is_own_header(std::string_view name) {
+  for (const std::string_view own :
+       {"host", "range", "if-range", "accept-encoding", "content-length", "content-encoding", "transfer-encoding",
+        "connection", "keep-alive", "te", "trailer", "upgrade", "expect", "http2-settings", "user-agent"}) {
+    if (same_token(name, own)) return true;
+  }
+  return name.size() >= 6 && same_token(name.substr(0, 6), "proxy-");
+}
+
+inline bool is_header_value(std::string_view value) {
+  if (!value.empty() && (value.front() == ' ' || value.back() == ' ')) return false;
+  return std::none_of(value.begin(), value.end(), [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; });
+}
+
+/// The first that may not be sent, or null. Where there are too many, or too much, that is the one too many.
+inline const HttpHeader* find_invalid_header(const std::vector<HttpHeader>& headers) {
+  std::size_t bytes = 0;
+  std::size_t count = 0;
+  for (const HttpHeader& header : headers) {
+    bytes += header.name.size() + header.value.size();
+    const bool valid = is_token(header.name) && !is_own_header(header.name) && is_header_value(header.value);
+    if (!valid || ++count > most_headers || bytes > most_header_bytes) return &header;
+  }
+  return nullptr;
+}
+
+/// For a message: its name where that is one. Text that is none may hold the value.
+inline std::string describe_header(const HttpHeader& header) {
+  return is_token(header.name) && header.name.size() <= 64 ? "header '" + header.name + "'" : "a header";
+}
+
+}  // namespace detail
+
+}  // namespace garner
+
 // garner/chunk.hpp ------------------------------------------------------------------------------------------
 // What a chunk is: its block range, its files and where they come from, and what makes such a description
 // valid. Values only. The one check that is not here is whether a URL parses: that is the Downloader's, which
@@ -580,6 +651,7 @@ struct FileSource {
   std::vector<std::string> urls;      ///< mirrors, in order of preference
   std::optional<std::uint64_t> size;  ///< bytes
   std::optional<Digest> digest;
+  std::vector<HttpHeader> headers = {};  ///< for all mirrors: tokens and the like
 
   friend bool operator==(const FileSource&, const FileSource&) = default;
 };
@@ -669,7 +741,7 @@ inline std::string redact_url(std::string_view url) {
 
 /// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
 /// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
-/// tells them and one that does not may be of the same content (see `declared_bytes`).
+/// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who asks.
 using ContentFingerprint = std::array<std::uint8_t, 16>;
 
 inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
@@ -773,6 +845,9 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
       return invalid(errc::chunk_too_large, file);
     }
     total += size;
+    if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
+      return invalid(errc::invalid_header, file + ", " + detail::describe_header(*header));
+    }
     if (source.urls.empty()) return invalid(errc::no_url, file);
     for (const std::string& url : source.urls) {
       const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
@@ -783,6 +858,66 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
   }
   return std::nullopt;
 }
+
+}  // namespace garner
+
+// garner/http_options.hpp -----------------------------------------------------------------------------------
+// What can be chosen about HTTP, for every downloader that speaks it. Plain values; that libcurl is what speaks it by
+// default is not seen here.
+
+namespace garner {
+
+/// Keys that requests are signed with: Signature Version 4 of AWS, by which S3 and what is like it know who asks.
+struct S3Keys {
+  std::string access_key;
+  std::string secret_key;
+  std::string session_token = {};  ///< of temporary keys
+  std::string region = "us-east-1";
+  std::string service = "s3";
+};
+
+/// What is sent to one host, or to several, with every request. To them alone: after a redirect to another origin nothing
+/// of it is sent, not even where there are credentials for that. What a source brings along itself comes first: its
+/// headers replace those of the same name, and one that brings a user in its URL, an `Authorization` header, or a
+/// signature in its query gets neither token, password nor signature from here.
+struct HostCredentials {
+  /// A host's name (`lake.example`) or all names below one (`.lake.example`), which stand for https at any port; or an
+  /// origin (`https://lake.example:8443`, `http://10.0.0.7:9000`).
+  std::string host;
+  std::vector<HttpHeader> headers = {};
+  // One of these at most.
+  std::string bearer_token = {};
+  std::string user = {};  ///< with `password`: HTTP's Basic authentication
+  std::string password = {};
+  std::optional<S3Keys> s3 = std::nullopt;
+};
+
+/// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing of
+/// it ever comes from the environment.
+struct HttpOptions {
+  std::string user_agent = "garner";
+  /// `http://host:port` or `https://host:port`, with `user:password@` where it wants them; empty: none. Names are then
+  /// resolved by the proxy, and `allowed_hosts` cannot see to which address.
+  std::string proxy;
+
+  /// Over TLS, where the server speaks HTTP/2, files of at most so many bytes share a connection (one for each loop).
+  /// Larger ones, and those whose size is not known, have a connection each, by HTTP/1.1. 0: so do all.
+  std::uint64_t http2_max_bytes = std::uint64_t{1} << 20;
+
+  // TLS. Files are PEM.
+  std::string ca_bundle;           ///< the authorities to trust, instead of the system's
+  std::string client_certificate;  ///< with those between it and an authority; to whoever asks for one, but after a
+                                   ///< redirect to another origin
+  std::string client_key;          ///< empty: in the same file as the certificate
+  std::string client_key_password;
+
+  std::vector<HostCredentials> credentials = {};  ///< the first that is of a host counts
+
+  // When a transfer is given up (`errc::timed_out`).
+  std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);  ///< name, connection and TLS together
+  std::uint32_t low_speed_bytes_per_second = 1024;                       ///< slower than this ...
+  std::chrono::seconds low_speed_time = std::chrono::seconds(30);        ///< ... for this long; 0: never
+};
 
 }  // namespace garner
 
@@ -809,9 +944,10 @@ struct SourceIdentity {
 /// One file's bytes, from one URL.
 struct FetchRequest {
   std::string url;
-  std::uint64_t offset = 0;           ///< the first byte that is wanted
-  SourceIdentity identity;            ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
-  std::optional<std::uint64_t> size;  ///< of the whole file, where it is known: no more is accepted
+  std::uint64_t offset = 0;              ///< the first byte that is wanted
+  SourceIdentity identity;               ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
+  std::optional<std::uint64_t> size;     ///< of the whole file, where it is known: no more is accepted
+  std::vector<HttpHeader> headers = {};  ///< for the URL's origin alone; what is not HTTP has no use for them
 };
 
 /// How a transfer ended.
@@ -1400,6 +1536,13 @@ struct Options {
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
 
+  // Whom it talks to, and how; fixed at construction.
+  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
+  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
+  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
+  std::vector<std::string> allowed_hosts = {};
+  HttpOptions http = {};
+
   // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
@@ -1425,7 +1568,7 @@ struct Options {
 
   /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
   /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
-  /// Of what it returns the URLs count; the bytes are still those that the description tells of. The transfer goes on
+  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
   /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
   std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 
@@ -5486,6 +5629,7 @@ class Transfers {
       request.identity.length = file.identity.length;
     }
     request.size = transfer.action.source->size;
+    request.headers = transfer.action.source->headers;
     return request;
   }
 
@@ -10519,6 +10663,7 @@ class MemoryStorage {
     Disk::Held held{staging.chunk_, std::make_shared<MemoryChunk>(), {}};
     for (auto& [name, source] : held.described.files) {
       for (std::string& url : source.urls) url = redact_url(url);
+      source.headers.clear();
       std::vector<std::byte>& bytes = held.chunk->files[name] = std::move(files.at(name)->bytes);
       source.size = bytes.size();
       held.checksums[name] = checksum(bytes);
@@ -10680,7 +10825,7 @@ static_assert(Storage<MemoryStorage>);
 }  // namespace garner
 
 // garner/download/curl_downloader.hpp -----------------------------------------------------------------------
-// CurlDownloader: the default Downloader, HTTP/1.1 by libcurl's multi interface on Asio. Not here: retries, mirrors,
+// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries, mirrors,
 // or what a chunk is.
 
 // garner/download/curl_loop.hpp -----------------------------------------------------------------------------
@@ -10907,89 +11052,34 @@ class CurlDriver {
 
 }  // namespace garner::detail
 
+// garner/download/curl_lanes.hpp ----------------------------------------------------------------------------
+// The two ways that a loop's transfers go: one at a time over each of several connections (HTTP/1.1), or many at a time
+// over one (HTTP/2). Each way is a libcurl multi handle of its own, with its own connections.
+
 // garner/download/curl_settings.hpp -------------------------------------------------------------------------
-// What can be chosen about CurlDownloader. Plain values.
+// What can be chosen about CurlDownloader: what is chosen for HTTP in general, and what is its own. Plain values.
 
 namespace garner {
 
 /// Fixed at a downloader's construction.
-struct CurlSettings {
+struct CurlSettings : HttpOptions {
   // How the work is spread.
   unsigned loops = 2;                      ///< threads, each with its own connections; at least 1
-  std::size_t connections_per_host = 8;    ///< over all loops; more transfers wait for a free one
+  std::size_t connections_per_host = 8;    ///< over all loops, beside the shared one of each
+                                           ///< (`http2_max_bytes`); more transfers wait for a free one
   std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
   std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
   std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
 
-  // When a transfer is given up (`errc::timed_out`).
-  std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);  ///< name, connection and TLS together
-  std::uint32_t low_speed_bytes_per_second = 1024;                       ///< slower than this ...
-  std::chrono::seconds low_speed_time = std::chrono::seconds(30);        ///< ... for this long; 0: never
-
   // What a server may do.
   bool require_https = false;
+  std::vector<std::string> allowed_hosts;  ///< as `Options::allowed_hosts`
   unsigned max_redirects = 5;
   std::size_t max_header_bytes = 64 * 1024;  ///< of one response, informational ones and trailers included
   std::uint64_t max_file_bytes = std::uint64_t{1} << 40;
-  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
-  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
-  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
-  std::vector<std::string> allowed_hosts;
-
-  std::string user_agent = "garner";
-  std::string ca_bundle;  ///< a PEM file of the authorities to trust instead of the system's
 };
 
 }  // namespace garner
-
-// garner/download/curl_transfer.hpp -------------------------------------------------------------------------
-// One transfer on one reusable libcurl easy handle: the request it sends, what it does with each piece of the answer,
-// and how it ends. Redirects are followed here, hop by hop, so that each is held to the same rules.
-
-// garner/download/curl_errors.hpp ---------------------------------------------------------------------------
-// What libcurl's result codes mean in ours.
-
-namespace garner::detail {
-
-/// The error that `code` stands for; `answered`: a response's head had arrived whole (libcurl-errors(3)).
-inline std::error_code error_of_curl(CURLcode code, bool answered) {
-  switch (code) {
-    case CURLE_OK: return {};
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_RESOLVE_PROXY: return errc::resolve_failed;
-    case CURLE_OPERATION_TIMEDOUT: return errc::timed_out;
-    case CURLE_PARTIAL_FILE: return errc::body_too_short;
-    case CURLE_FILESIZE_EXCEEDED: return errc::body_too_long;
-    case CURLE_URL_MALFORMAT: return errc::invalid_url;
-    case CURLE_TOO_MANY_REDIRECTS: return errc::redirect_not_allowed;
-    case CURLE_BAD_CONTENT_ENCODING: return errc::encoding_not_allowed;
-    case CURLE_UNSUPPORTED_PROTOCOL:  // The scheme was checked, so this is HTTP/0.9, which is to say garbage.
-    case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_HTTP2:
-    case CURLE_WRITE_ERROR: return errc::malformed_response;
-    case CURLE_OUT_OF_MEMORY:
-      // Also what libcurl 7 says of a header line above 100 KB.
-      if (!answered) return errc::malformed_response;
-      return std::make_error_code(std::errc::not_enough_memory);
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_SSL_ENGINE_NOTFOUND:
-    case CURLE_SSL_ENGINE_SETFAILED:
-    case CURLE_SSL_ENGINE_INITFAILED:
-    case CURLE_SSL_CERTPROBLEM:
-    case CURLE_SSL_CIPHER:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_USE_SSL_FAILED:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_SHUTDOWN_FAILED:
-    case CURLE_SSL_CRL_BADFILE:
-    case CURLE_SSL_ISSUER_ERROR:
-    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-    case CURLE_SSL_INVALIDCERTSTATUS: return errc::tls_failed;
-    default: return errc::connection_failed;
-  }
-}
-
-}  // namespace garner::detail
 
 // garner/download/curl_url.hpp ------------------------------------------------------------------------------
 // A URL as libcurl's own parser understands it, which is the only parser here: what was checked is what is fetched.
@@ -11035,6 +11125,15 @@ class CurlUrl {
     next.password_ = same_origin ? password_ : std::string();
     out = std::move(next);
     return {};
+  }
+
+  /// Whether its query says already who asks, as a presigned URL's does.
+  [[nodiscard]] bool is_signed() const {
+    const std::string query = "&" + fold_case(part(CURLUPART_QUERY));
+    for (const char* name : {"&x-amz-signature=", "&x-goog-signature=", "&signature=", "&sig="}) {
+      if (query.find(name) != std::string::npos) return true;
+    }
+    return false;
   }
 
   /// For `CURLOPT_CURLU`; valid as long as this object.
@@ -11114,48 +11213,213 @@ class CurlUrl {
 
 }  // namespace garner::detail
 
-// garner/download/gather_buffer.hpp -------------------------------------------------------------------------
-// Gathers the small pieces in which a body arrives into writes of a size that file systems like. libcurl hands out at
-// most 16 KB at a time, and a write of that size costs more than its copy.
+namespace garner::detail {
+
+/// Many small files share a connection well: there is no wait between an answer and the next request. A large one holds up
+/// all others there, and is held up by them: one connection's window, one thread's decryption. So it has one of its own,
+/// and so has one whose size nobody knows.
+///
+/// Two handles, since in one they meet: libcurl 7.88 sent small files over the idle connections that large ones had
+/// left, by HTTP/1.1, and at first opened as many connections for them as it was allowed.
+///
+/// Used on its loop's thread only.
+class CurlLanes {
+ public:
+  CurlLanes(asio::io_context& io, const CurlSettings& settings, const std::function<void()>& after)
+      : settings_(settings), parallel_(io, after), shared_(io, after) {
+    curl_multi_setopt(parallel_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    curl_multi_setopt(shared_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_MULTIPLEX));
+    curl_multi_setopt(shared_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, 1L);
+  }
+
+  [[nodiscard]] CurlDriver& parallel() { return parallel_; }
+  [[nodiscard]] CurlDriver& shared() { return shared_; }
+
+  /// For `bytes` of `url`, where it is known how many.
+  CurlDriver& choose(const CurlUrl& url, std::optional<std::uint64_t> bytes) {
+    const bool small = bytes && *bytes <= settings_.http2_max_bytes && settings_.http2_max_bytes > 0;
+    const bool shares = small && url.scheme() == "https" && !goes_alone(url.origin());
+    return shares ? shared_ : parallel_;
+  }
+
+  /// The server of `url` answered in HTTP/1.1, or its shared connection has come to a standstill: libcurl would keep that,
+  /// and have one transfer after the other run into it. What waits for that connection does so in vain.
+  void learn_alone(const CurlUrl& url) {
+    if (alone_.size() >= most_known) alone_.clear();
+    alone_[url.origin()] = Clock::now() + time_alone;
+    learnt_ = true;
+  }
+
+  /// Whether something was learnt since the last call.
+  bool take_news() { return std::exchange(learnt_, false); }
+
+  void rest() noexcept {
+    parallel_.rest();
+    shared_.rest();
+  }
+
+  void shut_down() noexcept {
+    parallel_.shut_down();
+    shared_.shut_down();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  bool goes_alone(const std::string& origin) {
+    const auto found = alone_.find(origin);
+    if (found == alone_.end()) return false;
+    if (Clock::now() < found->second) return true;
+    alone_.erase(found);
+    return false;
+  }
+
+  static constexpr std::size_t most_known = 1024;
+  static constexpr std::chrono::minutes time_alone{10};
+
+  const CurlSettings& settings_;
+  CurlDriver parallel_;
+  CurlDriver shared_;
+  std::unordered_map<std::string, Clock::time_point> alone_;  // origins, and until when
+  bool learnt_ = false;
+};
+
+}  // namespace garner::detail
+
+// garner/download/curl_shared.hpp ---------------------------------------------------------------------------
+// What all loops of one CurlDownloader have in common: what was chosen, checked where it is chosen and not by the first
+// transfer that meets it.
+
+// garner/download/credentials.hpp ---------------------------------------------------------------------------
+// What a request says about who asks: what its source brings along, and beside that what was chosen for its host. Not
+// here: to which origins that may go.
 
 namespace garner::detail {
 
-/// Used by one thread at a time. Its memory comes with the first piece that has to wait, and stays.
-class GatherBuffer {
+/// Reads `HttpOptions::credentials`, which says what the entries mean. Immutable, so thread-safe.
+class CredentialStore {
  public:
-  explicit GatherBuffer(std::size_t capacity) : capacity_(std::max<std::size_t>(capacity, 1)) {}
-
-  /// Takes `piece`; whole buffers go to `sink`, whose error is returned. The `last` piece goes at once.
-  std::error_code add(std::span<const std::byte> piece, bool last, FetchSink& sink) {
-    // What needs not wait is not copied: all of a small file, as a rule.
-    if (size_ == 0 && last) return piece.empty() ? std::error_code() : sink.write(piece);
-    if (memory_ == nullptr) memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
-    while (!piece.empty()) {
-      const std::size_t count = std::min(piece.size(), capacity_ - size_);
-      std::memcpy(memory_.get() + size_, piece.data(), count);
-      size_ += count;
-      piece = piece.subspan(count);
-      if (size_ == capacity_) {
-        if (const std::error_code error = flush(sink)) return error;
+  /// Throws `Error`, which names the host and shows no secret.
+  explicit CredentialStore(const std::vector<HostCredentials>& all) {
+    for (const HostCredentials& credentials : all) {
+      const std::string subject = "credentials for " + printable(redact_url(credentials.host));
+      if (const HttpHeader* header = find_invalid_header(credentials.headers)) {
+        throw Error(errc::invalid_header, subject + ", " + describe_header(*header));
       }
+      if (!is_header_value(credentials.bearer_token)) throw Error(errc::invalid_header, subject + ", bearer token");
+      if (credentials.s3 && !is_header_value(credentials.s3->session_token)) {
+        throw Error(errc::invalid_header, subject + ", session token");
+      }
+      const int ways = static_cast<int>(!credentials.bearer_token.empty()) +
+                       static_cast<int>(!credentials.user.empty() || !credentials.password.empty()) +
+                       static_cast<int>(credentials.s3.has_value());
+      const std::string host = fold_case(credentials.host);
+      const bool is_origin = host.find("://") != std::string::npos;
+      CurlUrl url;
+      const std::string name = is_origin ? host : "https://" + host.substr(host.starts_with('.') ? 1 : 0);
+      const std::error_code error = CurlUrl::parse(name, false, url);
+      // What is more than a host, or an origin, is a misunderstanding.
+      const bool plain = !error && url.user().empty() && url.password().empty() &&
+                         host.find_first_of("/?#@", is_origin ? host.find("://") + 3 : 0) == std::string::npos;
+      if (!plain || ways > 1) throw Error(std::make_error_code(std::errc::invalid_argument), subject);
+      std::string match = is_origin ? url.origin() : host.front() == '.' ? "." + url.host() : url.host();
+      entries_.push_back({std::move(match), is_origin, credentials});
     }
-    return last ? flush(sink) : std::error_code();
   }
 
-  /// Gives the sink what is there.
-  std::error_code flush(FetchSink& sink) {
-    if (size_ == 0) return {};
-    const std::size_t count = size_;
-    size_ = 0;
-    return sink.write({memory_.get(), count});
+  /// Null where there is nothing for it.
+  [[nodiscard]] const HostCredentials* find(const CurlUrl& url) const {
+    if (entries_.empty()) return nullptr;
+    const std::string host = url.scheme() == "https" ? url.host() : std::string();
+    const std::string origin = url.origin();
+    const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+      if (entry.is_origin) return entry.match == origin;
+      if (!entry.match.starts_with('.')) return entry.match == host;
+      return host.size() > entry.match.size() && host.ends_with(entry.match);
+    });
+    return found != entries_.end() ? &found->credentials : nullptr;
   }
-
-  void clear() { size_ = 0; }
 
  private:
-  std::size_t capacity_;
-  std::size_t size_ = 0;
-  std::unique_ptr<std::byte[]> memory_;
+  struct Entry {
+    std::string match;
+    bool is_origin;
+    HostCredentials credentials;
+  };
+  std::vector<Entry> entries_;
+};
+
+/// `url` as its signature must be made of it: its path and its query with everything encoded that may be, and the query
+/// in order. Servers compute the signature from that, whatever was sent; libcurl 7.88 from what is sent.
+inline std::string encode_for_signature(const std::string& url) {
+  const auto encode = [](std::string_view text, char kept) {
+    constexpr std::string_view digits = "0123456789ABCDEF";
+    std::string out;
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      auto byte = static_cast<std::uint8_t>(text[at]);
+      if (text[at] == '%' && at + 2 < text.size() && parse_hex(text.substr(at + 1, 2), &byte, 1)) at += 2;
+      const char c = static_cast<char>(byte);
+      const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == kept ||
+                         c == '-' || c == '.' || c == '_' || c == '~';
+      if (plain) {
+        out += c;
+      } else {
+        out.append(1, '%').append(1, digits[byte >> 4]).append(1, digits[byte & 15]);
+      }
+    }
+    return out;
+  };
+  const std::string whole = url.substr(0, url.find('#'));
+  const std::size_t path = std::min(whole.find('/', whole.find("://") + 3), whole.size());
+  const std::size_t query = std::min(whole.find('?', path), whole.size());
+  std::vector<std::string> parameters;
+  for (std::size_t at = query; at < whole.size();) {
+    const std::size_t end = std::min(whole.find('&', at + 1), whole.size());
+    const std::string parameter = whole.substr(at + 1, end - at - 1);
+    const std::size_t name = std::min(parameter.find('='), parameter.size());
+    if (!parameter.empty()) {
+      const std::string value = parameter.substr(std::min(name + 1, parameter.size()));
+      parameters.push_back(encode(parameter.substr(0, name), '~') + "=" + encode(value, '~'));
+    }
+    at = end;
+  }
+  std::sort(parameters.begin(), parameters.end());
+  std::string out = whole.substr(0, path) + encode(whole.substr(path, query - path), '/');
+  for (std::size_t i = 0; i < parameters.size(); ++i) out += (i == 0 ? "?" : "&") + parameters[i];
+  return out;
+}
+
+/// Who asks, as one request says it.
+struct Identification {
+  std::vector<HttpHeader> headers;
+  std::string user;
+  std::string password;
+  const S3Keys* s3 = nullptr;  ///< as long as the credentials that it is of
+
+  /// Of a request for `url` that `source` headers came with; `host` may be null.
+  static Identification of(const CurlUrl& url, const std::vector<HttpHeader>& source, const HostCredentials* host) {
+    Identification out{source, url.user(), url.password(), nullptr};
+    if (host == nullptr) return out;
+    const auto has = [&out](std::string_view name) {
+      return std::any_of(out.headers.begin(), out.headers.end(),
+                         [&](const HttpHeader& header) { return same_token(header.name, name); });
+    };
+    const bool identified = !out.user.empty() || !out.password.empty() || has("authorization") || url.is_signed();
+    std::vector<HttpHeader> more;
+    for (const HttpHeader& header : host->headers) {
+      if (!has(header.name) && !(identified && same_token(header.name, "authorization"))) more.push_back(header);
+    }
+    out.headers.insert(out.headers.end(), more.begin(), more.end());
+    if (identified || has("authorization")) return out;
+    if (!host->bearer_token.empty()) out.headers.push_back({"Authorization", "Bearer " + host->bearer_token});
+    out.user = host->user;
+    out.password = host->password;
+    if (host->s3) {
+      out.s3 = &*host->s3;
+      if (!host->s3->session_token.empty()) out.headers.push_back({"x-amz-security-token", host->s3->session_token});
+    }
+    return out;
+  }
 };
 
 }  // namespace garner::detail
@@ -11165,7 +11429,7 @@ class GatherBuffer {
 
 namespace garner::detail {
 
-/// Reads `CurlSettings::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
+/// Reads `Options::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
 class HostFilter {
  public:
   /// Throws `Error` for an entry that is a network and does not parse.
@@ -11235,6 +11499,161 @@ class HostFilter {
 
 }  // namespace garner::detail
 
+namespace garner::detail {
+
+/// Immutable, so thread-safe.
+class CurlShared {
+ public:
+  /// Throws `Error`, which names the option and shows no secret.
+  explicit CurlShared(CurlSettings chosen)
+      : settings(limit(std::move(chosen))), filter(settings.allowed_hosts), credentials(settings.credentials) {
+    init_curl();
+    check_proxy();
+    check_files();
+    check_signing();
+    if (!is_header_value(settings.user_agent)) reject(std::errc::invalid_argument, "the user agent");
+  }
+
+  const CurlSettings settings;
+  const HostFilter filter;
+  const CredentialStore credentials;
+
+ private:
+  static CurlSettings limit(CurlSettings chosen) {
+    chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
+    const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
+    chosen.loops = std::clamp(chosen.loops, 1U, most);
+    const bool has_http2 = (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) != 0;
+    if (!has_http2) chosen.http2_max_bytes = 0;
+    return chosen;
+  }
+
+  [[noreturn]] static void reject(std::errc why, const std::string& what) {
+    throw Error(std::make_error_code(why), what);
+  }
+
+  void check_proxy() const {
+    if (settings.proxy.empty()) return;
+    CurlUrl proxy;
+    if (const std::error_code error = CurlUrl::parse(settings.proxy, false, proxy)) throw Error(error, "the proxy");
+  }
+
+  /// libcurl reads them with the first connection, and then fails it as it would fail one to a server without trust.
+  void check_files() const {
+    for (const std::string& file : {settings.ca_bundle, settings.client_certificate, settings.client_key}) {
+      if (!file.empty() && !std::ifstream(file).is_open()) reject(std::errc::no_such_file_or_directory, file);
+    }
+    if (settings.client_certificate.empty() && !settings.client_key.empty()) {
+      reject(std::errc::invalid_argument, "a client's key without its certificate");
+    }
+  }
+
+  void check_signing() const {
+    const auto signs = [](const HostCredentials& of) { return of.s3.has_value(); };
+    if (std::none_of(settings.credentials.begin(), settings.credentials.end(), signs)) return;
+    const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> easy(curl_easy_init(), curl_easy_cleanup);
+    if (easy == nullptr || curl_easy_setopt(easy.get(), CURLOPT_AWS_SIGV4, "aws:amz") != CURLE_OK) {
+      reject(std::errc::not_supported, "this libcurl signs no requests");
+    }
+  }
+};
+
+}  // namespace garner::detail
+
+// garner/download/curl_transfer.hpp -------------------------------------------------------------------------
+// One transfer on one reusable libcurl easy handle: the request it sends, what it does with each piece of the answer,
+// and how it ends. Redirects are followed here, hop by hop, so that each is held to the same rules.
+
+// garner/download/curl_errors.hpp ---------------------------------------------------------------------------
+// What libcurl's result codes mean in ours.
+
+namespace garner::detail {
+
+/// The error that `code` stands for; `answered`: a response's head had arrived whole (libcurl-errors(3)).
+inline std::error_code error_of_curl(CURLcode code, bool answered) {
+  switch (code) {
+    case CURLE_OK: return {};
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY: return errc::resolve_failed;
+    case CURLE_OPERATION_TIMEDOUT: return errc::timed_out;
+    case CURLE_PARTIAL_FILE: return errc::body_too_short;
+    case CURLE_FILESIZE_EXCEEDED: return errc::body_too_long;
+    case CURLE_URL_MALFORMAT: return errc::invalid_url;
+    case CURLE_TOO_MANY_REDIRECTS: return errc::redirect_not_allowed;
+    case CURLE_BAD_CONTENT_ENCODING: return errc::encoding_not_allowed;
+    case CURLE_UNSUPPORTED_PROTOCOL:  // The scheme was checked, so this is HTTP/0.9, which is to say garbage.
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_WRITE_ERROR: return errc::malformed_response;
+    case CURLE_OUT_OF_MEMORY:
+      // Also what libcurl 7 says of a header line above 100 KB.
+      if (!answered) return errc::malformed_response;
+      return std::make_error_code(std::errc::not_enough_memory);
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_SSL_ENGINE_SETFAILED:
+    case CURLE_SSL_ENGINE_INITFAILED:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_USE_SSL_FAILED:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_SHUTDOWN_FAILED:
+    case CURLE_SSL_CRL_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+    case CURLE_SSL_INVALIDCERTSTATUS: return errc::tls_failed;
+    default: return errc::connection_failed;
+  }
+}
+
+}  // namespace garner::detail
+
+// garner/download/gather_buffer.hpp -------------------------------------------------------------------------
+// Gathers the small pieces in which a body arrives into writes of a size that file systems like. libcurl hands out at
+// most 16 KB at a time, and a write of that size costs more than its copy.
+
+namespace garner::detail {
+
+/// Used by one thread at a time. Its memory comes with the first piece that has to wait, and stays.
+class GatherBuffer {
+ public:
+  explicit GatherBuffer(std::size_t capacity) : capacity_(std::max<std::size_t>(capacity, 1)) {}
+
+  /// Takes `piece`; whole buffers go to `sink`, whose error is returned. The `last` piece goes at once.
+  std::error_code add(std::span<const std::byte> piece, bool last, FetchSink& sink) {
+    // What needs not wait is not copied: all of a small file, as a rule.
+    if (size_ == 0 && last) return piece.empty() ? std::error_code() : sink.write(piece);
+    if (memory_ == nullptr) memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
+    while (!piece.empty()) {
+      const std::size_t count = std::min(piece.size(), capacity_ - size_);
+      std::memcpy(memory_.get() + size_, piece.data(), count);
+      size_ += count;
+      piece = piece.subspan(count);
+      if (size_ == capacity_) {
+        if (const std::error_code error = flush(sink)) return error;
+      }
+    }
+    return last ? flush(sink) : std::error_code();
+  }
+
+  /// Gives the sink what is there.
+  std::error_code flush(FetchSink& sink) {
+    if (size_ == 0) return {};
+    const std::size_t count = size_;
+    size_ = 0;
+    return sink.write({memory_.get(), count});
+  }
+
+  void clear() { size_ = 0; }
+
+ private:
+  std::size_t capacity_;
+  std::size_t size_ = 0;
+  std::unique_ptr<std::byte[]> memory_;
+};
+
+}  // namespace garner::detail
+
 // garner/download/http_response.hpp -------------------------------------------------------------------------
 // Reads the head of an HTTP response, line by line and without trust, and judges what it means for a request: bytes
 // from which offset on and how many, a redirect, or which error. No I/O, and no libcurl.
@@ -11245,16 +11664,6 @@ inline std::string_view trim(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(" \t\r\n") + 1 - first);
-}
-
-/// Equal but for the case of ASCII letters.
-inline bool same_token(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (lower(a[i]) != lower(b[i])) return false;
-  }
-  return true;
 }
 
 /// Digits and nothing else; nothing where it overflows.
@@ -11517,14 +11926,13 @@ namespace garner::detail {
 /// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
 class CurlTransfer {
  public:
-  CurlTransfer(const CurlSettings& settings, const HostFilter& filter, CurlDriver& driver)
-      : settings_(settings),
-        filter_(filter),
-        driver_(driver),
-        easy_(curl_easy_init()),
-        head_(settings.max_header_bytes),
-        buffer_(settings.write_bytes) {
-    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+  CurlTransfer(const CurlShared& shared, CurlLanes& lanes)
+      : shared_(shared),
+        settings_(shared.settings),
+        lanes_(lanes),
+        driver_(&lanes.parallel()),
+        head_(shared.settings.max_header_bytes),
+        buffer_(shared.settings.write_bytes) {
     set_up();
   }
   CurlTransfer(const CurlTransfer&) = delete;
@@ -11532,6 +11940,21 @@ class CurlTransfer {
 
   [[nodiscard]] CURL* easy() const { return easy_.get(); }
   [[nodiscard]] std::uint64_t id() const { return id_; }
+  /// Of the multi handle that it is to be in.
+  [[nodiscard]] CurlDriver& driver() const { return *driver_; }
+  /// Whether it does more than wait for a connection that it may use.
+  [[nodiscard]] bool has_begun() const { return begun_; }
+
+  /// Not while it is in a multi handle.
+  void choose_lane() {
+    const std::optional<std::uint64_t> size = request_.size ? request_.size : request_.identity.length;
+    const bool left = size && *size >= request_.offset;
+    driver_ = &lanes_.choose(url_, left ? std::optional(*size - request_.offset) : std::nullopt);
+    const bool shares = driver_ == &lanes_.shared();
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(shares ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
+    set(CURLOPT_PIPEWAIT, shares ? 1L : 0L);
+    set(CURLOPT_CLOSESOCKETDATA, driver_);
+  }
 
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.
   std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
@@ -11539,14 +11962,22 @@ class CurlTransfer {
     request_ = std::move(request);
     sink_ = std::move(sink);
     redirects_ = 0;
+    left_origin_ = false;
     error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
-    if (error_) reason_ = "not fetched";
+    const HttpHeader* const invalid = find_invalid_header(request_.headers);
+    if (!error_ && invalid != nullptr) {
+      error_ = errc::invalid_header;
+      reason_ = describe_header(*invalid);
+    }
+    if (error_ && reason_.empty()) reason_ = "not fetched";
     if (!error_) prepare();
     return error_;
   }
 
   /// libcurl is done with the handle. True: so is the transfer. False: it goes on at another URL.
   bool finish(CURLcode code) {
+    const bool stuck = code == CURLE_OPERATION_TIMEDOUT || code == CURLE_HTTP2;
+    if (stuck && driver_ == &lanes_.shared()) lanes_.learn_alone(url_);
     if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
     if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
     if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
@@ -11599,9 +12030,13 @@ class CurlTransfer {
   }
 
   /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
-  /// counts, gives up at the sixth, and forgets only here: the count is the handle's, not the transfer's.
+  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's. Not only reset:
+  /// where others still use the connection of a transfer that has ended, libcurl 7.88 keeps its buffer, and then lets
+  /// nobody say how large that is to be.
   void set_up() {
-    curl_easy_reset(easy_.get());
+    easy_.reset(curl_easy_init());
+    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    signs_ = false;
     set(CURLOPT_PRIVATE, this);
     set_network_options();
     set_trust_options();
@@ -11612,7 +12047,6 @@ class CurlTransfer {
 #if LIBCURL_VERSION_NUM >= 0x075700
     set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
 #endif
-    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
     set(CURLOPT_TCP_KEEPALIVE, 1L);
     set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
     set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
@@ -11629,7 +12063,10 @@ class CurlTransfer {
     set(CURLOPT_OPENSOCKETFUNCTION, &CurlTransfer::on_open);
     set(CURLOPT_OPENSOCKETDATA, this);
     set(CURLOPT_CLOSESOCKETFUNCTION, &CurlDriver::close_socket);
-    set(CURLOPT_CLOSESOCKETDATA, &driver_);
+#if LIBCURL_VERSION_NUM >= 0x075000
+    set(CURLOPT_PREREQFUNCTION, &CurlTransfer::on_request);
+    set(CURLOPT_PREREQDATA, this);
+#endif
   }
 
   void set_trust_options() {
@@ -11646,8 +12083,7 @@ class CurlTransfer {
     set(CURLOPT_UNRESTRICTED_AUTH, 0L);
     set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
     set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-    set(CURLOPT_PROXY, "");
-    set(CURLOPT_NOPROXY, "*");
+    set_proxy();
     set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
     set(CURLOPT_SSL_VERIFYPEER, 1L);
     set(CURLOPT_SSL_VERIFYHOST, 2L);
@@ -11655,32 +12091,93 @@ class CurlTransfer {
     if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
   }
 
+  void set_proxy() {
+    if (settings_.proxy.empty()) {
+      set(CURLOPT_PROXY, "");
+      set(CURLOPT_NOPROXY, "*");
+      return;
+    }
+    CurlUrl proxy;
+    const std::error_code error = CurlUrl::parse(settings_.proxy, false, proxy);
+    if (error) throw Error(error, "the proxy");
+    set(CURLOPT_PROXY, proxy.text().c_str());
+    set(CURLOPT_NOPROXY, "");
+    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // ours are none of its business
+    set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
+    if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
+    if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
+    set(CURLOPT_PROXY_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_PROXY_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  /// Whoever the chain of redirects leads to is not whom it was meant for.
+  void set_client_certificate(bool present) {
+    const auto text = [present](const std::string& value) {
+      return present && !value.empty() ? value.c_str() : nullptr;
+    };
+    set(CURLOPT_SSLCERT, text(settings_.client_certificate));
+    set(CURLOPT_SSLKEY, text(settings_.client_key.empty() ? settings_.client_certificate : settings_.client_key));
+    set(CURLOPT_KEYPASSWD, text(settings_.client_key_password));
+  }
+
   /// Sets up the handle for `url_`.
   void prepare() {
     head_ = HttpHead(settings_.max_header_bytes);
     verdict_ = {};
+    begun_ = false;
     answered_ = false;
     ignored_ = 0;
     connect_error_ = {};
     error_text_[0] = '\0';
-    if (!filter_.allows_host(url_.host())) {
+    if (!shared_.filter.allows_host(url_.host())) {
       error_ = redirects_ == 0 ? errc::connection_failed : errc::redirect_not_allowed;
       reason_ = "the host is not allowed";
       return;
     }
+    headers_.reset();
+    add_header("Accept-Encoding: identity");
+    identify();
     set(CURLOPT_CURLU, url_.handle());
-    const bool credentials = !url_.user().empty() || !url_.password().empty();
-    set(CURLOPT_USERNAME, credentials ? url_.user().c_str() : nullptr);
-    set(CURLOPT_PASSWORD, credentials ? url_.password().c_str() : nullptr);
-    headers_.reset(curl_slist_append(nullptr, "Accept-Encoding: identity"));
+    choose_lane();
     if (request_.offset == 0) {
       set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
     } else {
       set(CURLOPT_RANGE, (std::to_string(request_.offset) + "-").c_str());
       const std::string validator = if_range(request_.identity);
-      if (!validator.empty()) curl_slist_append(headers_.get(), ("If-Range: " + validator).c_str());
+      if (!validator.empty()) add_header("If-Range: " + validator);
     }
     set(CURLOPT_HTTPHEADER, headers_.get());
+  }
+
+  /// Says who asks: to the origin that was asked first, and to nobody else.
+  void identify() {
+    Identification who;
+    if (!left_origin_) who = Identification::of(url_, request_.headers, shared_.credentials.find(url_));
+    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
+    for (const HttpHeader& header : who.headers) {
+      add_header(header.name + (header.value.empty() ? ";" : ": " + header.value));
+    }
+    if (who.s3 != nullptr) {
+      set(CURLOPT_AWS_SIGV4, ("aws:amz:" + who.s3->region + ":" + who.s3->service).c_str());
+      who.user = who.s3->access_key;
+      who.password = who.s3->secret_key;
+      CurlUrl::parse(encode_for_signature(url_.text()), settings_.require_https, url_);
+    } else if (std::exchange(signs_, false)) {
+      set(CURLOPT_AWS_SIGV4, static_cast<const char*>(nullptr));
+      set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
+    }
+    signs_ = who.s3 != nullptr;
+    const bool named = !who.user.empty() || !who.password.empty();
+    set(CURLOPT_USERNAME, named ? who.user.c_str() : nullptr);
+    set(CURLOPT_PASSWORD, named ? who.password.c_str() : nullptr);
+  }
+
+  void add_header(const std::string& line) {
+    curl_slist* const longer = curl_slist_append(headers_.get(), line.c_str());
+    if (longer == nullptr) throw std::bad_alloc();
+    static_cast<void>(headers_.release());
+    headers_.reset(longer);
   }
 
   /// False where the redirect may not be followed, or not begun.
@@ -11693,6 +12190,7 @@ class CurlTransfer {
     }
     error_ = url_.resolve(head_.location, settings_.require_https, next);
     if (error_) return false;
+    left_origin_ = left_origin_ || next.origin() != url_.origin();
     url_ = std::move(next);
     prepare();
     return !error_;
@@ -11707,15 +12205,28 @@ class CurlTransfer {
     return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
   }
 
+  static int on_request(void* self, char*, char*, int, int) noexcept {
+    static_cast<CurlTransfer*>(self)->begun_ = true;
+    return 0;
+  }
+
   static curl_socket_t on_open(void* self, curlsocktype, curl_sockaddr* address) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
-    if (!transfer.filter_.allows_address(address_of(address->addr))) {
+    transfer.begun_ = true;
+    const bool direct = transfer.settings_.proxy.empty();
+    if (direct && !transfer.shared_.filter.allows_address(address_of(address->addr))) {
       transfer.reason_ = "the host's address is not allowed";
       return CURL_SOCKET_BAD;
     }
-    const int fd = transfer.driver_.open_socket(address->family, address->socktype, address->protocol);
+    const int fd = transfer.driver_->open_socket(address->family, address->socktype, address->protocol);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE)) transfer.connect_error_ = errc::too_many_open_files;
     return fd < 0 ? CURL_SOCKET_BAD : fd;
+  }
+
+  [[nodiscard]] bool is_multiplexed() const {
+    long version = 0;
+    return curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+           version >= static_cast<long>(CURL_HTTP_VERSION_2_0);
   }
 
   bool take_header(std::string_view line) {
@@ -11723,6 +12234,7 @@ class CurlTransfer {
     if (error_) return false;
     if (answered_ || !head_.complete()) return true;
     answered_ = true;
+    if (driver_ == &lanes_.shared() && !is_multiplexed()) lanes_.learn_alone(url_);
     verdict_ = judge(request_, head_, settings_.max_file_bytes);
     received_ = 0;
     switch (verdict_.kind) {
@@ -11782,9 +12294,10 @@ class CurlTransfer {
   /// Of a body that is not data; more of it is not worth a connection.
   static constexpr std::size_t most_ignored = 16 * 1024;
 
-  const CurlSettings& settings_;
-  const HostFilter& filter_;
-  CurlDriver& driver_;
+  const CurlShared& shared_;
+  const CurlSettings& settings_;  // of `shared_`
+  CurlLanes& lanes_;
+  CurlDriver* driver_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   std::unique_ptr<curl_slist, Cleanup> headers_;
   CurlUrl url_;
@@ -11794,9 +12307,12 @@ class CurlTransfer {
   FetchRequest request_;
   std::shared_ptr<FetchSink> sink_;
   unsigned redirects_ = 0;
+  bool signs_ = false;        // the handle is set to sign
+  bool left_origin_ = false;  // for one that was redirected to; coming back to it changes nothing
 
   HttpHead head_;
   Verdict verdict_;
+  bool begun_ = false;          // it has a connection, or opens one
   bool answered_ = false;       // the head was whole, and judged
   std::uint64_t received_ = 0;  // of the body that is data
   std::uint64_t limit_ = 0;     // the most that it may be
@@ -11813,19 +12329,20 @@ class CurlTransfer {
 namespace garner::detail {
 
 /// Thread-safety: every member from any thread, but `join` from one. Idle, it does not wake.
-/// Object lifetimes: `settings` and `filter` outlive it. The destructor stops it and joins; not on its own thread.
+/// Object lifetimes: `shared` outlives it. The destructor stops it and joins; not on its own thread.
 class CurlLoop {
  public:
-  CurlLoop(const CurlSettings& settings, const HostFilter& filter)
-      : settings_(settings), filter_(filter), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
-    const auto share = [loops = settings.loops](std::size_t all) {
+  explicit CurlLoop(const CurlShared& shared)
+      : shared_(shared), lanes_(io_, shared.settings, [this] { reap(); }), guard_(io_.get_executor()) {
+    const auto share = [loops = shared.settings.loops](std::size_t all) {
       return static_cast<long>((all + loops - 1) / loops);
     };
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(settings.connections_per_host));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(settings.idle_connections));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    CURLM* const parallel = lanes_.parallel().multi();
+    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, share(shared.settings.connections_per_host));
+    curl_multi_setopt(parallel, CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
+    curl_multi_setopt(lanes_.shared().multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     // The first one is made here, where an option that this libcurl does not have can still throw.
-    spare_.push_back(std::make_unique<CurlTransfer>(settings_, filter_, driver_));
+    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_));
     thread_ = std::thread([this] { run(); });
   }
   CurlLoop(const CurlLoop&) = delete;
@@ -11922,7 +12439,7 @@ class CurlLoop {
     }
     FetchResult failed;
     try {
-      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(settings_, filter_, driver_);
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_);
       CurlTransfer& started = *transfer;
       const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
       running_.emplace(order.id, std::move(transfer));
@@ -11936,12 +12453,14 @@ class CurlLoop {
     order.sink->done(failed);
   }
 
-  bool add(CurlTransfer& transfer) { return curl_multi_add_handle(driver_.multi(), transfer.easy()) == CURLM_OK; }
+  static bool add(CurlTransfer& transfer) {
+    return curl_multi_add_handle(transfer.driver().multi(), transfer.easy()) == CURLM_OK;
+  }
 
   /// Delivers `done`, with `error` unless the transfer has one of its own; a transfer is spent after it.
   void end(CurlTransfer& transfer, std::error_code error = {}) {
-    curl_multi_remove_handle(driver_.multi(), transfer.easy());
-    driver_.sweep();
+    curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
+    transfer.driver().sweep();
     if (error) transfer.fail(error);
     const auto found = running_.find(transfer.id());
     auto [sink, result] = transfer.take();
@@ -11953,38 +12472,56 @@ class CurlLoop {
 
   /// Takes leave of the transfers that have ended.
   void reap() {
+    reap(lanes_.parallel());
+    reap(lanes_.shared());
+    if (lanes_.take_news()) disperse();
+    if (running_.empty()) lanes_.rest();
+  }
+
+  void reap(CurlDriver& driver) {
     int left = 0;
-    while (const CURLMsg* message = curl_multi_info_read(driver_.multi(), &left)) {
+    while (const CURLMsg* message = curl_multi_info_read(driver.multi(), &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       const CURLcode code = message->data.result;
       CurlTransfer* transfer = nullptr;
       curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
-      driver_.keep_connection(transfer->easy());
-      curl_multi_remove_handle(driver_.multi(), transfer->easy());
+      driver.keep_connection(transfer->easy());
+      curl_multi_remove_handle(driver.multi(), transfer->easy());
       if (transfer->finish(code)) {
         end(*transfer);
       } else if (!add(*transfer)) {
         end(*transfer, errc::connection_failed);
       }
     }
-    if (running_.empty()) driver_.rest();
+  }
+
+  /// Sends those that wait for a shared connection, and will not find one, on connections of their own.
+  void disperse() {
+    std::vector<CurlTransfer*> waiting;
+    for (const auto& [id, transfer] : running_) {
+      if (!transfer->has_begun() && &transfer->driver() == &lanes_.shared()) waiting.push_back(transfer.get());
+    }
+    for (CurlTransfer* transfer : waiting) {
+      curl_multi_remove_handle(transfer->driver().multi(), transfer->easy());
+      transfer->choose_lane();
+      if (!add(*transfer)) end(*transfer, errc::connection_failed);
+    }
   }
 
   void shut_down() {
     obey();
     while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
     spare_.clear();
-    driver_.shut_down();
+    lanes_.shut_down();
     guard_.reset();
   }
 
   /// Handles that are kept for the next transfers, with their buffers.
   static constexpr std::size_t most_spare = 8;
 
-  const CurlSettings& settings_;
-  const HostFilter& filter_;
+  const CurlShared& shared_;
   asio::io_context io_{1};
-  CurlDriver driver_;
+  CurlLanes lanes_;
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   std::unordered_map<std::uint64_t, TransferPtr> running_;
   std::vector<TransferPtr> spare_;
@@ -12006,7 +12543,7 @@ namespace garner {
 /// that are kept alive.
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
-/// `.netrc` of the environment are ignored. Bytes that follow a body of the declared length are no part of it
+/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
 /// (RFC 9112, 6.3): they are dropped with their connection.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
@@ -12042,7 +12579,7 @@ class CurlDownloader {
   /// address: that is done when a connection is made.
   [[nodiscard]] std::error_code check_url(std::string_view text) const {
     detail::CurlUrl url;
-    return detail::CurlUrl::parse(text, work_->settings.require_https, url);
+    return detail::CurlUrl::parse(text, work_->shared.settings.require_https, url);
   }
 
   /// On the thread with the fewest transfers. A URL that `check_url` rejects ends with its error.
@@ -12062,8 +12599,9 @@ class CurlDownloader {
 
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings;
+    Settings settings{options.http};
     settings.require_https = options.require_https;
+    settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);
     settings.max_file_bytes = options.max_chunk_bytes;
     return settings;
@@ -12071,11 +12609,8 @@ class CurlDownloader {
 
  private:
   struct Work {
-    explicit Work(Settings chosen) : settings(limit(std::move(chosen))), filter(settings.allowed_hosts) {
-      detail::init_curl();
-      for (unsigned i = 0; i < settings.loops; ++i) {
-        loops.push_back(std::make_unique<detail::CurlLoop>(settings, filter));
-      }
+    explicit Work(Settings chosen) : shared(std::move(chosen)) {
+      for (unsigned i = 0; i < shared.settings.loops; ++i) loops.push_back(std::make_unique<detail::CurlLoop>(shared));
     }
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
@@ -12085,15 +12620,7 @@ class CurlDownloader {
       for (auto& loop : loops) loop->join();
     }
 
-    static Settings limit(Settings chosen) {
-      chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
-      const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
-      chosen.loops = std::clamp(chosen.loops, 1U, most);
-      return chosen;
-    }
-
-    Settings settings;
-    detail::HostFilter filter;
+    const detail::CurlShared shared;
     std::vector<std::unique_ptr<detail::CurlLoop>> loops;
     std::atomic<std::uint64_t> next_id{1};
   };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// CurlDownloader: the default Downloader, HTTP/1.1 by libcurl's multi interface on Asio. Not here: retries, mirrors,
+// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries, mirrors,
 // or what a chunk is.
 #pragma once
 
@@ -16,8 +16,8 @@
 
 #include "garner/download/curl_loop.hpp"
 #include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_url.hpp"
-#include "garner/download/host_filter.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
 #include "garner/status.hpp"
@@ -28,7 +28,7 @@ namespace garner {
 /// that are kept alive.
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
-/// `.netrc` of the environment are ignored. Bytes that follow a body of the declared length are no part of it
+/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
 /// (RFC 9112, 6.3): they are dropped with their connection.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
@@ -64,7 +64,7 @@ class CurlDownloader {
   /// address: that is done when a connection is made.
   [[nodiscard]] std::error_code check_url(std::string_view text) const {
     detail::CurlUrl url;
-    return detail::CurlUrl::parse(text, work_->settings.require_https, url);
+    return detail::CurlUrl::parse(text, work_->shared.settings.require_https, url);
   }
 
   /// On the thread with the fewest transfers. A URL that `check_url` rejects ends with its error.
@@ -84,8 +84,9 @@ class CurlDownloader {
 
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings;
+    Settings settings{options.http};
     settings.require_https = options.require_https;
+    settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);
     settings.max_file_bytes = options.max_chunk_bytes;
     return settings;
@@ -93,11 +94,8 @@ class CurlDownloader {
 
  private:
   struct Work {
-    explicit Work(Settings chosen) : settings(limit(std::move(chosen))), filter(settings.allowed_hosts) {
-      detail::init_curl();
-      for (unsigned i = 0; i < settings.loops; ++i) {
-        loops.push_back(std::make_unique<detail::CurlLoop>(settings, filter));
-      }
+    explicit Work(Settings chosen) : shared(std::move(chosen)) {
+      for (unsigned i = 0; i < shared.settings.loops; ++i) loops.push_back(std::make_unique<detail::CurlLoop>(shared));
     }
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
@@ -107,15 +105,7 @@ class CurlDownloader {
       for (auto& loop : loops) loop->join();
     }
 
-    static Settings limit(Settings chosen) {
-      chosen.connections_per_host = std::max<std::size_t>(chosen.connections_per_host, 1);
-      const auto most = static_cast<unsigned>(std::min<std::size_t>(chosen.connections_per_host, 64));
-      chosen.loops = std::clamp(chosen.loops, 1U, most);
-      return chosen;
-    }
-
-    Settings settings;
-    detail::HostFilter filter;
+    const detail::CurlShared shared;
     std::vector<std::unique_ptr<detail::CurlLoop>> loops;
     std::atomic<std::uint64_t> next_id{1};
   };

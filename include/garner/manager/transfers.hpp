@@ -291,6 +291,7 @@ class Transfers {
       request.identity.length = file.identity.length;
     }
     request.size = transfer.action.source->size;
+    request.headers = transfer.action.source->headers;
     return request;
   }
 

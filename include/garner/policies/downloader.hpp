@@ -15,6 +15,9 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
+
+#include "garner/http_header.hpp"
 
 namespace garner {
 
@@ -30,9 +33,10 @@ struct SourceIdentity {
 /// One file's bytes, from one URL.
 struct FetchRequest {
   std::string url;
-  std::uint64_t offset = 0;           ///< the first byte that is wanted
-  SourceIdentity identity;            ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
-  std::optional<std::uint64_t> size;  ///< of the whole file, where it is known: no more is accepted
+  std::uint64_t offset = 0;              ///< the first byte that is wanted
+  SourceIdentity identity;               ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
+  std::optional<std::uint64_t> size;     ///< of the whole file, where it is known: no more is accepted
+  std::vector<HttpHeader> headers = {};  ///< for the URL's origin alone; what is not HTTP has no use for them
 };
 
 /// How a transfer ended.
