@@ -11073,7 +11073,7 @@ struct CurlSettings : HttpOptions {
 
   // What a server may do.
   bool require_https = false;
-  std::vector<std::string> allowed_hosts;  ///< as `Options::allowed_hosts`
+  std::vector<std::string> allowed_hosts = {};  ///< as `Options::allowed_hosts`
   unsigned max_redirects = 5;
   std::size_t max_header_bytes = 64 * 1024;  ///< of one response, informational ones and trailers included
   std::uint64_t max_file_bytes = std::uint64_t{1} << 40;
