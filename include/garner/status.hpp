@@ -51,6 +51,16 @@ struct Location {
   bool must_be_mount_point = false;
 };
 
+/// How much is fetched at once.
+struct FetchLimits {
+  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+  std::size_t max_files_per_host = 8;      ///< of them, from one server
+  std::uint64_t bytes_per_second = 0;      ///< over all transfers; 0: as fast as it goes
+
+  friend bool operator==(const FetchLimits&, const FetchLimits&) = default;
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -70,6 +80,10 @@ struct Options {
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
+  std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes
+  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a worker
+  /// that is being filled may take all that the network gives, and one that answers queries may not. `Status::filled` tells.
+  std::optional<FetchLimits> when_filled = std::nullopt;
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
   // removed for it.
@@ -208,6 +222,7 @@ struct Status {
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
+  bool filled = false;        ///< it had converged once, and served chunks then (`Options::when_filled`)
   bool converged = false;     ///< nothing wanted is missing, nothing unwanted is left unpinned
   bool closed = false;
 };

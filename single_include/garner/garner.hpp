@@ -1528,6 +1528,16 @@ struct Location {
   bool must_be_mount_point = false;
 };
 
+/// How much is fetched at once.
+struct FetchLimits {
+  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+  std::size_t max_files_per_host = 8;      ///< of them, from one server
+  std::uint64_t bytes_per_second = 0;      ///< over all transfers; 0: as fast as it goes
+
+  friend bool operator==(const FetchLimits&, const FetchLimits&) = default;
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -1547,6 +1557,10 @@ struct Options {
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
+  std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes
+  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a worker
+  /// that is being filled may take all that the network gives, and one that answers queries may not. `Status::filled` tells.
+  std::optional<FetchLimits> when_filled = std::nullopt;
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
   // removed for it.
@@ -1685,6 +1699,7 @@ struct Status {
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
+  bool filled = false;        ///< it had converged once, and served chunks then (`Options::when_filled`)
   bool converged = false;     ///< nothing wanted is missing, nothing unwanted is left unpinned
   bool closed = false;
 };
@@ -2602,7 +2617,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last six is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -2671,6 +2686,10 @@ struct CleanUp {
 /// Find out what each volume can do. `found` comes before the report, for each generation on one that was opened anew.
 struct Examine {};
 
+/// From now on, for a downloader that can be told.
+struct Limit {
+  FetchLimits limits;
+};
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
   TransferId transfer;
@@ -2696,17 +2715,17 @@ struct Condemn {
 
 using Action = std::variant<action::Stage, action::StartFile, action::Refresh, action::Publish, action::Discard,
                             action::Doom, action::Spare, action::Remove, action::Quarantine, action::Describe,
-                            action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::StopFile,
-                            action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
+                            action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::Limit,
+                            action::StopFile, action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
-                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
-                              !std::is_same_v<Done, action::Condemn>;
+    constexpr bool reported = !std::is_same_v<Done, action::Limit> && !std::is_same_v<Done, action::StopFile> &&
+                              !std::is_same_v<Done, action::FreeIds> && !std::is_same_v<Done, action::List> &&
+                              !std::is_same_v<Done, action::Unlist> && !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }
@@ -2846,9 +2865,9 @@ class Hosts {
     return host.setbacks_ever;
   }
 
-  /// A transfer has ended so.
-  void ended(const HostPtr& host, std::uint64_t began, const Outcome& outcome, const Options& options, Instant now,
-             Random& random) {
+  /// A transfer has ended so. `most`: that may go to one server at once.
+  void ended(const HostPtr& host, std::uint64_t began, const Outcome& outcome, const Options& options, std::size_t most,
+             Instant now, Random& random) {
     --host->moving;
     const ErrorClass cls = classify(outcome.error);
     measure(*host, outcome);
@@ -2857,7 +2876,7 @@ class Hosts {
     } else if (cls == ErrorClass::none) {
       host->setbacks = 0;
       host->bears += 1 / host->bears;
-      if (host->bears >= static_cast<double>(options.max_files_per_host)) host->bears = Host::unlimited;
+      if (host->bears >= static_cast<double>(most)) host->bears = Host::unlimited;
     } else if (cls == ErrorClass::gone || cls == ErrorClass::credentials) {
       host->setbacks = 0;  // it has answered
     }
@@ -3540,6 +3559,7 @@ class Tally {
   }
 
   [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
+  [[nodiscard]] bool any_ready() const noexcept { return counts_.ready > 0; }
   [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
   [[nodiscard]] const FetchQueue& queue() const noexcept { return missing_; }
   [[nodiscard]] Budget& budget() noexcept { return budget_; }
@@ -3719,6 +3739,8 @@ class FetchRules : protected ActionList {
   }
 
   Options options_;
+  FetchLimits limits_;   // that count now, as they were told
+  bool filled_ = false;  // it had converged once, and served chunks
   Random random_;
   Hosts hosts_;
   Tally tally_{hosts_};
@@ -4239,6 +4261,7 @@ class ChunkTurns : protected ChunkVolumes {
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
     if (closed_) return;
+    set_limits();
     attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
     hosts_.wake(now);
@@ -4258,10 +4281,23 @@ class ChunkTurns : protected ChunkVolumes {
       });
     }
     scrub(now);
+    set_limits();
+  }
+
+  /// Those that count now. Whoever is filled stays so.
+  void set_limits() {
+    filled_ = filled_ || (tally_.settled() && tally_.any_ready());
+    FetchLimits limits{options_.max_concurrent_chunks, options_.max_concurrent_files, options_.max_files_per_host,
+                       options_.bytes_per_second};
+    if (filled_ && options_.when_filled) limits = *options_.when_filled;
+    limits.max_files_per_host = std::max<std::size_t>(limits.max_files_per_host, 1);
+    if (limits == limits_) return;
+    limits_ = limits;
+    act(action::Limit{limits});
   }
 
   void begin_fetches(Instant now) {
-    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
+    while (!hold_until_ && active_fetches_ < limits_.max_concurrent_chunks) {
       const auto front = tally_.queue().front([this](const FetchQueue::Lane& lane) { return is_open(lane); });
       if (!front) break;
       const auto& [id, lane] = *front;
@@ -4288,9 +4324,9 @@ class ChunkTurns : protected ChunkVolumes {
   /// servers rest: true.
   bool start_files(Instant now) {
     bool left_place = false;
-    const std::size_t most = std::max<std::size_t>(options_.max_files_per_host, 1);
+    const std::size_t most = limits_.max_files_per_host;
     for (auto at = startable_.begin(); !hold_until_ && at != startable_.end();) {
-      if (moving_files_ >= options_.max_concurrent_files) break;
+      if (moving_files_ >= limits_.max_concurrent_files) break;
       const auto key = *at;
       const ChunkFetch& fetch = *entries_.at(key.second).fetch;
       if (fetch.moving() == 0 && fetch.rest_until()) {
@@ -4445,7 +4481,7 @@ class FetchReports : protected ChunkTurns {
       ChunkFetch& fetch = *entry.fetch;
       const ErrorClass cls = classify(outcome.error);
       const ChunkFetch::Ended ended = outcome.ok() ? fetch.file_done(transfer) : fetch.file_failed(transfer, cls);
-      hosts_.ended(ended.host, ended.began, outcome, options_, now, random_);
+      hosts_.ended(ended.host, ended.began, outcome, options_, limits_.max_files_per_host, now, random_);
       // Where the store failed, that is what counts, whatever else ends because of it.
       if (outcome.ok() || fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
       if (hope(outcome) >= hope(fetch.failure)) fetch.failure = outcome;
@@ -4833,6 +4869,7 @@ class ChunkTable : public FetchReports {
     status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
+    status.filled = filled_;
     status.closed = closed_;
   }
 
@@ -5751,6 +5788,7 @@ class Performer {
  public:
   Performer(Engine& engine, S& storage, D& downloader, std::uint64_t checkpoint_bytes)
       : engine_(engine),
+        downloader_(downloader),
         store_(storage),
         transfers_(storage, downloader, checkpoint_bytes,
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
@@ -5823,6 +5861,11 @@ class Performer {
   }
 
   void perform(core::action::StartFile& action) { transfers_.start(action); }
+  void perform(core::action::Limit& action) {
+    if constexpr (LimitedDownloader<D>) {
+      guarded([&] { downloader_.set_limits({action.limits.max_files_per_host, action.limits.bytes_per_second}); });
+    }
+  }
   void perform(core::action::StopFile& action) { transfers_.stop(action.transfer); }
 
   void perform(core::action::Refresh& action) {
@@ -5962,6 +6005,7 @@ class Performer {
   }
 
   Engine& engine_;
+  D& downloader_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
   std::atomic<bool> stop_reading_{false};

@@ -308,6 +308,7 @@ class World {
     std::sort(all.begin(), all.end());
     table_.held(all, now_);
   }
+  void answer(const action::Limit&) {}
   void answer(const action::StopFile&) {}
   void answer(const action::FreeIds&) {}
   void answer(const action::Condemn&) {}
@@ -328,9 +329,10 @@ class World {
     for (garner::core::Action& task : std::exchange(table_.actions(), {})) {
       std::visit([this](const auto& what) { asked(what); }, task);
       const bool reported =
-          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::FreeIds>(task) &&
-          !std::holds_alternative<action::List>(task) && !std::holds_alternative<action::Unlist>(task) &&
-          !std::holds_alternative<action::Condemn>(task) && !std::holds_alternative<garner::Event>(task);
+          !std::holds_alternative<action::Limit>(task) && !std::holds_alternative<action::StopFile>(task) &&
+          !std::holds_alternative<action::FreeIds>(task) && !std::holds_alternative<action::List>(task) &&
+          !std::holds_alternative<action::Unlist>(task) && !std::holds_alternative<action::Condemn>(task) &&
+          !std::holds_alternative<garner::Event>(task);
       if (reported) pending_.push_back(std::move(task));
     }
   }
@@ -364,6 +366,7 @@ class World {
     held.moving.insert(task.transfer);
   }
   void asked(const action::FreeIds&) {}
+  void asked(const action::Limit&) {}
   void asked(const action::StopFile& task) { stopped_.insert(task.transfer); }
   void asked(const action::Publish& task) {
     Held& held = held_.at(task.number);

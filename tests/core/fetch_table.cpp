@@ -192,3 +192,30 @@ TEST_CASE("the same bytes wanted from elsewhere are gone on with, and other byte
   CHECK(bench.done(3, errc::cancelled) == "discard 1");
   CHECK(bench.discarded(1) == "stage 2");
 }
+
+TEST_CASE("other limits count once it is filled, and it stays filled") {
+  Options options;
+  options.max_concurrent_files = 4;
+  options.bytes_per_second = 0;
+  options.when_filled = garner::FetchLimits{1, 1, 1, 1000};
+  TableBench bench(options);
+  bench.measured(1000, 0);
+  CHECK(bench.limits.bytes_per_second == 0);  // nothing is missing, but nothing is there either
+  CHECK_FALSE(bench.status().filled);
+  bench.want(describe("a", 1, 2));
+  CHECK(bench.staged(1) == "start 1 f0@0 (1), start 1 f1@0 (2)");
+  bench.done(1);
+  bench.done(2);
+  CHECK_FALSE(bench.status().filled);
+  bench.published(1);
+  CHECK(bench.status().filled);
+  CHECK(bench.limits == *options.when_filled);
+  bench.want(describe("b", 1, 2));
+  bench.want(describe("c", 1, 2));
+  CHECK(bench.last_generation == 2);
+  CHECK(bench.staged(2) == "start 2 f0@0 (3)");
+  CHECK(bench.status().filled);
+  options.when_filled.reset();
+  CHECK(bench.set_options(options) == "stage 3, start 2 f1@0 (4)");
+  CHECK(bench.limits.bytes_per_second == 0);
+}

@@ -36,7 +36,7 @@ struct World {
   /// One transfer, from its begin to this end.
   void transfer(const HostPtr& host, const Outcome& outcome) {
     const std::uint64_t began = Hosts::began(*host);
-    hosts.ended(host, began, outcome, options, now, random);
+    hosts.ended(host, began, outcome, options, 8, now, random);
   }
   void fail(const HostPtr& host, errc error, std::optional<std::chrono::nanoseconds> retry_after = std::nullopt) {
     transfer(host, {error, "subject", retry_after});
@@ -98,7 +98,7 @@ TEST_CASE("transfers that were under way when a server failed tell nothing new b
   std::array<std::uint64_t, 8> began{};
   for (std::uint64_t& at : began) at = Hosts::began(*host);
   for (const std::uint64_t at : began) {
-    world.hosts.ended(host, at, {errc::server_busy, "", std::nullopt}, world.options, world.now, world.random);
+    world.hosts.ended(host, at, {errc::server_busy, "", std::nullopt}, world.options, 8, world.now, world.random);
   }
   CHECK(host->setbacks == 1);
   CHECK(host->moving == 0);

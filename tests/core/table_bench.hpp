@@ -45,6 +45,7 @@ class TableBench {
   core::ChunkTable table;
   std::chrono::nanoseconds now{};
   std::vector<Event> events;
+  FetchLimits limits;                    ///< as they were told last
   std::vector<std::uint64_t> condemned;  ///< generations whose pins were told that they are corrupt
 
   /// What was asked for since the last time.
@@ -260,6 +261,10 @@ class TableBench {
     last_transfer = todo.transfer;
     return "start " + std::to_string(todo.number) + " " + *todo.name + "@" + std::to_string(todo.url) + " (" +
            std::to_string(todo.transfer) + ")";
+  }
+  std::string note(const core::action::Limit& todo) {
+    limits = todo.limits;
+    return "";
   }
   std::string note(const core::action::Refresh& todo) {
     return "refresh " + *todo.name + " (" + std::to_string(todo.transfer) + ")";

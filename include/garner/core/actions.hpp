@@ -49,7 +49,7 @@ struct Outcome {
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last six is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -118,6 +118,10 @@ struct CleanUp {
 /// Find out what each volume can do. `found` comes before the report, for each generation on one that was opened anew.
 struct Examine {};
 
+/// From now on, for a downloader that can be told.
+struct Limit {
+  FetchLimits limits;
+};
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
   TransferId transfer;
@@ -143,17 +147,17 @@ struct Condemn {
 
 using Action = std::variant<action::Stage, action::StartFile, action::Refresh, action::Publish, action::Discard,
                             action::Doom, action::Spare, action::Remove, action::Quarantine, action::Describe,
-                            action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::StopFile,
-                            action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
+                            action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::Limit,
+                            action::StopFile, action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
-                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
-                              !std::is_same_v<Done, action::Condemn>;
+    constexpr bool reported = !std::is_same_v<Done, action::Limit> && !std::is_same_v<Done, action::StopFile> &&
+                              !std::is_same_v<Done, action::FreeIds> && !std::is_same_v<Done, action::List> &&
+                              !std::is_same_v<Done, action::Unlist> && !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }

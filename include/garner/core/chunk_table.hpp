@@ -318,6 +318,7 @@ class ChunkTable : public FetchReports {
     status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
+    status.filled = filled_;
     status.closed = closed_;
   }
 

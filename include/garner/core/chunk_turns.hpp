@@ -31,6 +31,7 @@ class ChunkTurns : protected ChunkVolumes {
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
     if (closed_) return;
+    set_limits();
     attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
     hosts_.wake(now);
@@ -50,11 +51,24 @@ class ChunkTurns : protected ChunkVolumes {
       });
     }
     scrub(now);
+    set_limits();
+  }
+
+  /// Those that count now. Whoever is filled stays so.
+  void set_limits() {
+    filled_ = filled_ || (tally_.settled() && tally_.any_ready());
+    FetchLimits limits{options_.max_concurrent_chunks, options_.max_concurrent_files, options_.max_files_per_host,
+                       options_.bytes_per_second};
+    if (filled_ && options_.when_filled) limits = *options_.when_filled;
+    limits.max_files_per_host = std::max<std::size_t>(limits.max_files_per_host, 1);
+    if (limits == limits_) return;
+    limits_ = limits;
+    act(action::Limit{limits});
   }
 
   void begin_fetches(Instant now) {
-    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
-      const auto front = tally_.queue().front([this](const FetchQueue::Lane& lane) { return is_open(lane); });
+    while (!hold_until_ && active_fetches_ < limits_.max_concurrent_chunks) {
+      const auto front = tally_.queue().front([](const FetchQueue::Lane& lane) { return is_open(lane); });
       if (!front) break;
       const auto& [id, lane] = *front;
       if (has_room(entries_.at(id))) {
@@ -80,9 +94,9 @@ class ChunkTurns : protected ChunkVolumes {
   /// servers rest: true.
   bool start_files(Instant now) {
     bool left_place = false;
-    const std::size_t most = std::max<std::size_t>(options_.max_files_per_host, 1);
+    const std::size_t most = limits_.max_files_per_host;
     for (auto at = startable_.begin(); !hold_until_ && at != startable_.end();) {
-      if (moving_files_ >= options_.max_concurrent_files) break;
+      if (moving_files_ >= limits_.max_concurrent_files) break;
       const auto key = *at;
       const ChunkFetch& fetch = *entries_.at(key.second).fetch;
       if (fetch.moving() == 0 && fetch.rest_until()) {

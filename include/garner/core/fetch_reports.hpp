@@ -38,7 +38,7 @@ class FetchReports : protected ChunkTurns {
       ChunkFetch& fetch = *entry.fetch;
       const ErrorClass cls = classify(outcome.error);
       const ChunkFetch::Ended ended = outcome.ok() ? fetch.file_done(transfer) : fetch.file_failed(transfer, cls);
-      hosts_.ended(ended.host, ended.began, outcome, options_, now, random_);
+      hosts_.ended(ended.host, ended.began, outcome, options_, limits_.max_files_per_host, now, random_);
       // Where the store failed, that is what counts, whatever else ends because of it.
       if (outcome.ok() || fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
       if (hope(outcome) >= hope(fetch.failure)) fetch.failure = outcome;

@@ -153,6 +153,8 @@ class FetchRules : protected ActionList {
   }
 
   Options options_;
+  FetchLimits limits_;   // that count now, as they were told
+  bool filled_ = false;  // it had converged once, and served chunks
   Random random_;
   Hosts hosts_;
   Tally tally_{hosts_};

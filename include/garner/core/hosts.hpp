@@ -117,9 +117,9 @@ class Hosts {
     return host.setbacks_ever;
   }
 
-  /// A transfer has ended so.
-  void ended(const HostPtr& host, std::uint64_t began, const Outcome& outcome, const Options& options, Instant now,
-             Random& random) {
+  /// A transfer has ended so. `most`: that may go to one server at once.
+  void ended(const HostPtr& host, std::uint64_t began, const Outcome& outcome, const Options& options, std::size_t most,
+             Instant now, Random& random) {
     --host->moving;
     const ErrorClass cls = classify(outcome.error);
     measure(*host, outcome);
@@ -128,7 +128,7 @@ class Hosts {
     } else if (cls == ErrorClass::none) {
       host->setbacks = 0;
       host->bears += 1 / host->bears;
-      if (host->bears >= static_cast<double>(options.max_files_per_host)) host->bears = Host::unlimited;
+      if (host->bears >= static_cast<double>(most)) host->bears = Host::unlimited;
     } else if (cls == ErrorClass::gone || cls == ErrorClass::credentials) {
       host->setbacks = 0;  // it has answered
     }

@@ -40,6 +40,7 @@ class Tally {
   }
 
   [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
+  [[nodiscard]] bool any_ready() const noexcept { return counts_.ready > 0; }
   [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
   [[nodiscard]] const FetchQueue& queue() const noexcept { return missing_; }
   [[nodiscard]] Budget& budget() noexcept { return budget_; }

@@ -35,6 +35,7 @@ class Performer {
  public:
   Performer(Engine& engine, S& storage, D& downloader, std::uint64_t checkpoint_bytes)
       : engine_(engine),
+        downloader_(downloader),
         store_(storage),
         transfers_(storage, downloader, checkpoint_bytes,
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
@@ -107,6 +108,11 @@ class Performer {
   }
 
   void perform(core::action::StartFile& action) { transfers_.start(action); }
+  void perform(core::action::Limit& action) {
+    if constexpr (LimitedDownloader<D>) {
+      guarded([&] { downloader_.set_limits({action.limits.max_files_per_host, action.limits.bytes_per_second}); });
+    }
+  }
   void perform(core::action::StopFile& action) { transfers_.stop(action.transfer); }
 
   void perform(core::action::Refresh& action) {
@@ -246,6 +252,7 @@ class Performer {
   }
 
   Engine& engine_;
+  D& downloader_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
   std::atomic<bool> stop_reading_{false};
