@@ -10857,9 +10857,7 @@ class Paced {
   Paced() = default;
   Paced(const Paced&) = delete;
   Paced& operator=(const Paced&) = delete;
-
- protected:
-  ~Paced() = default;
+  virtual ~Paced() = default;
 
  private:
   friend class CurlPace;
@@ -11141,6 +11139,9 @@ struct Identification {
     out.password = host->password;
     if (host->s3) {
       out.s3 = &*host->s3;
+      // S3 wants to be told the digest of the body, which is empty; libcurl 7.88 does not tell it.
+      const char* const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+      if (!has("x-amz-content-sha256")) out.headers.push_back({"x-amz-content-sha256", digest});
       if (!host->s3->session_token.empty()) out.headers.push_back({"x-amz-security-token", host->s3->session_token});
     }
     return out;
@@ -12437,7 +12438,8 @@ class CurlDownloader {
 
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings{options.http};
+    Settings settings;
+    static_cast<HttpOptions&>(settings) = options.http;
     settings.require_https = options.require_https;
     settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);

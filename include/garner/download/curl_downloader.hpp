@@ -96,7 +96,8 @@ class CurlDownloader {
 
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings{options.http};
+    Settings settings;
+    static_cast<HttpOptions&>(settings) = options.http;
     settings.require_https = options.require_https;
     settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);

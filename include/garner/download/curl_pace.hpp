@@ -65,9 +65,7 @@ class Paced {
   Paced() = default;
   Paced(const Paced&) = delete;
   Paced& operator=(const Paced&) = delete;
-
- protected:
-  ~Paced() = default;
+  virtual ~Paced() = default;
 
  private:
   friend class CurlPace;
