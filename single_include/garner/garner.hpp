@@ -959,6 +959,14 @@ struct FetchResult {
                                                         ///< (redacted) and what it answered; or empty
 };
 
+/// What a downloader is held to, over all of its transfers.
+struct DownloadLimits {
+  std::size_t connections_per_host = 8;  ///< at least 1
+  std::uint64_t bytes_per_second = 0;    ///< of files' bytes; 0: no limit
+
+  friend bool operator==(const DownloadLimits&, const DownloadLimits&) = default;
+};
+
 /// Takes the bytes of one transfer. `begin`, `write` and `done` are called by one thread at a time, in this
 /// order: `begin` at most once, `write` any number of times after it, `done` exactly once and last. Where
 /// `begin` or `write` returns an error, the transfer stops and `done` reports that error.
@@ -988,6 +996,10 @@ class FetchSink {
 /// | `d.cancel(transfer)`     |                   | the transfer ends soon: its `done` comes with `errc::cancelled`, or |
 /// |                          |                   | with what had happened before. Does not wait for it. Nothing        |
 /// |                          |                   | happens where the transfer has ended                                |
+/// | `d.set_limits(limits)`   |                   | optional: from soon on, for transfers that run too. Does not wait.  |
+/// |                          |                   | Connections that are open may stay open. Over w seconds at most     |
+/// |                          |                   | `bytes_per_second` * (w + 0.1 s) bytes are let through, and what    |
+/// |                          |                   | waits for that is not taken for slow                                |
 ///
 /// Thread-safety: every member from any thread. The sink of one transfer is called by one thread at a time.
 /// Throws: `start` may throw; then the sink is not touched. The others throw nothing.
@@ -1021,6 +1033,10 @@ template <class D>
 concept Downloader =
     fragments::downloader_moves<D> && fragments::downloader_checks_urls<D> && fragments::downloader_has_transfer<D> &&
     fragments::downloader_starts<D> && fragments::downloader_cancels<D>;
+
+/// A Downloader that has the optional `set_limits`.
+template <class D>
+concept LimitedDownloader = Downloader<D> && requires(D& d, const DownloadLimits& limits) { d.set_limits(limits); };
 // clang-format on
 
 /// Compiles where `D` is a Downloader; otherwise each requirement that it misses is one sentence.
@@ -4298,7 +4314,7 @@ class ChunkTurns : protected ChunkVolumes {
 
   void begin_fetches(Instant now) {
     while (!hold_until_ && active_fetches_ < limits_.max_concurrent_chunks) {
-      const auto front = tally_.queue().front([this](const FetchQueue::Lane& lane) { return is_open(lane); });
+      const auto front = tally_.queue().front([](const FetchQueue::Lane& lane) { return is_open(lane); });
       if (!front) break;
       const auto& [id, lane] = *front;
       if (has_room(entries_.at(id))) {
@@ -11330,6 +11346,323 @@ class CurlLanes {
 
 }  // namespace garner::detail
 
+// garner/download/curl_pace.hpp -----------------------------------------------------------------------------
+// Holds transfers up so that all of them together stay below a rate: one meter for all loops, and for each loop the
+// transfers that wait, with one timer.
+
+// garner/download/stall_rule.hpp ----------------------------------------------------------------------------
+// When a transfer that is held up now and then is too slow by its server's fault. Pure: the time is given to it.
+
+namespace garner::detail {
+
+/// libcurl's rule (`CURLOPT_LOW_SPEED_LIMIT`) for a transfer that pauses: libcurl counts a pause as slowness as soon as the
+/// transfer goes on. Looked at about once a second; a stretch that was paused for half of the time, or more, says nothing
+/// of the server, and begins the count anew.
+class StallRule {
+ public:
+  using Duration = std::chrono::nanoseconds;
+
+  void begin(Duration now) {
+    *this = StallRule();
+    looked_ = now;
+  }
+  void moved(std::uint64_t bytes) noexcept { bytes_ += bytes; }
+  void pause(Duration now) noexcept {
+    if (!paused_) since_ = now;
+    paused_ = true;
+  }
+  void resume(Duration now) noexcept {
+    if (paused_) pauses_ += now - since_;
+    paused_ = false;
+  }
+
+  /// Whether it has moved fewer than `bytes_per_second` for `time`.
+  bool is_stalled(Duration now, std::uint32_t bytes_per_second, Duration time) {
+    const bool paused = paused_;
+    resume(now);
+    const Duration active = now - looked_ - pauses_;
+    const double needed = bytes_per_second * std::chrono::duration<double>(active).count();
+    const bool slow = active * 2 > now - looked_ && static_cast<double>(bytes_) < needed;
+    slow_ = slow ? slow_ + (now - looked_) : Duration();
+    looked_ = now;
+    bytes_ = 0;
+    pauses_ = {};
+    if (paused) pause(now);
+    return slow && slow_ >= time;
+  }
+
+ private:
+  Duration looked_{};
+  Duration slow_{};
+  Duration pauses_{};  // since it was looked at
+  Duration since_{};
+  std::uint64_t bytes_ = 0;  // likewise
+  bool paused_ = false;
+};
+
+}  // namespace garner::detail
+
+// garner/download/token_bucket.hpp --------------------------------------------------------------------------
+// Meters out bytes at a rate. Pure: the time is given to it, and it waits for nothing.
+
+namespace garner::detail {
+
+/// Over any time of w seconds it grants at most rate * (w + 0.1 s) bytes and one more, and all of rate * w where it is asked for more
+/// throughout. Not thread-safe. Times do not go back; where they do, it is as if none had passed.
+class TokenBucket {
+ public:
+  using Duration = std::chrono::nanoseconds;
+
+  /// What may be granted at once is what comes in so long a time.
+  static constexpr Duration depth = std::chrono::milliseconds(100);
+
+  /// 0: no limit. What was saved at the old rate is kept as far as the new one could have saved it.
+  void set_rate(std::uint64_t bytes_per_second, Duration now) {
+    fill(now);
+    rate_ = bytes_per_second;
+    tokens_ = rate_ == 0 ? 0 : std::min(tokens_, capacity());
+  }
+  [[nodiscard]] std::uint64_t rate() const noexcept { return rate_; }
+
+  /// Grants as many of `wanted` bytes as may pass now; whoever needs more asks again later for the rest.
+  std::uint64_t take(std::uint64_t wanted, Duration now) {
+    if (rate_ == 0) return wanted;
+    fill(now);
+    const std::uint64_t granted = std::min(wanted, static_cast<std::uint64_t>(std::max(tokens_, 0.0)));
+    tokens_ -= static_cast<double>(granted);
+    return granted;
+  }
+
+  /// `bytes` have passed that nobody could hold up. They are made up for.
+  void charge(std::uint64_t bytes, Duration now) {
+    if (rate_ == 0) return;
+    fill(now);
+    tokens_ -= static_cast<double>(bytes);
+  }
+
+  /// How long until `wanted` bytes can be granted in one piece, or as many of them as ever can.
+  [[nodiscard]] Duration wait_for(std::uint64_t wanted, Duration now) {
+    if (rate_ == 0) return {};
+    fill(now);
+    const double missing = std::min(static_cast<double>(wanted), capacity()) - tokens_;
+    return missing <= 0 ? Duration()
+                        : Duration(static_cast<Duration::rep>(missing * 1e9 / static_cast<double>(rate_)) + 1);
+  }
+
+ private:
+  /// And one byte, or it would lose what makes up one, and at the lowest rates never grant any.
+  [[nodiscard]] double capacity() const {
+    return static_cast<double>(rate_) * std::chrono::duration<double>(depth).count() + 1;
+  }
+
+  void fill(Duration now) {
+    if (now <= filled_) return;
+    const double seconds = std::chrono::duration<double>(now - filled_).count();
+    tokens_ = std::min(tokens_ + static_cast<double>(rate_) * seconds, capacity());
+    filled_ = now;
+  }
+
+  std::uint64_t rate_ = 0;
+  double tokens_ = 0;
+  Duration filled_{};
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Thread-safe.
+class SharedBucket {
+ public:
+  using Duration = TokenBucket::Duration;
+
+  static Duration now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+
+  [[nodiscard]] std::uint64_t rate() const noexcept { return rate_.load(std::memory_order_relaxed); }
+  void set_rate(std::uint64_t bytes_per_second) {
+    const std::lock_guard lock(mutex_);
+    bucket_.set_rate(bytes_per_second, now());
+    rate_.store(bytes_per_second, std::memory_order_relaxed);
+  }
+  std::uint64_t take(std::uint64_t wanted) {
+    if (rate() == 0) return wanted;
+    const std::lock_guard lock(mutex_);
+    return bucket_.take(wanted, now());
+  }
+  void charge(std::uint64_t bytes) {
+    if (rate() == 0) return;
+    const std::lock_guard lock(mutex_);
+    bucket_.charge(bytes, now());
+  }
+  Duration wait_for(std::uint64_t wanted) {
+    const std::lock_guard lock(mutex_);
+    return bucket_.wait_for(wanted, now());
+  }
+
+ private:
+  std::mutex mutex_;
+  TokenBucket bucket_;
+  std::atomic<std::uint64_t> rate_{0};
+};
+
+/// What is held up. Used by its loop's `CurlPace`.
+class Paced {
+ public:
+  Paced() = default;
+  Paced(const Paced&) = delete;
+  Paced& operator=(const Paced&) = delete;
+  virtual ~Paced() = default;
+
+ private:
+  friend class CurlPace;
+  /// Goes on, at once. False where that was its end.
+  virtual bool resume() = 0;
+
+  std::uint64_t wanted_ = 0;  // bytes that it has and may not take yet
+  std::uint64_t credit_ = 0;  // of those, granted
+  bool watched_ = false;      // it has been held up
+  StallRule stall_;
+};
+
+/// Used on its loop's thread only. Its timer is set while something waits or is watched, and at no other time.
+class CurlPace {
+ public:
+  /// `after` is called whenever transfers may have ended.
+  CurlPace(asio::io_context& io, SharedBucket& bucket, const CurlSettings& settings, std::function<void()> after)
+      : bucket_(bucket), settings_(settings), after_(std::move(after)), timer_(io) {}
+
+  [[nodiscard]] std::uint64_t rate() const noexcept { return bucket_.rate(); }
+
+  /// Whether `transfer` may take `bytes` now. Where not, it is to pause, and is told to resume.
+  bool admit(Paced& transfer, std::uint64_t bytes) {
+    if (rate() == 0) return moved(transfer, bytes);
+    // Not ahead of those that wait already, but for what it was granted.
+    if (waiting_.empty() && transfer.credit_ < bytes) transfer.credit_ += bucket_.take(bytes - transfer.credit_);
+    if (transfer.credit_ >= bytes) {
+      transfer.credit_ -= bytes;
+      return moved(transfer, bytes);
+    }
+    transfer.wanted_ = bytes;
+    waiting_.push_back(&transfer);
+    const Duration now = SharedBucket::now();
+    if (!std::exchange(transfer.watched_, true)) {
+      transfer.stall_.begin(now);
+      if (watched_.empty()) look_ = now + std::chrono::seconds(1);
+      watched_.push_back(&transfer);
+    }
+    transfer.stall_.pause(now);
+    sleep();
+    return false;
+  }
+
+  /// They pass, whatever may pass: they came over a connection that others share, and to pause one is to pause all.
+  void charge(std::uint64_t bytes) { bucket_.charge(bytes); }
+
+  /// `transfer` ends, or begins anew.
+  void forget(Paced& transfer) {
+    std::erase(waiting_, &transfer);
+    std::erase(ended_, &transfer);
+    std::erase(stalled_, &transfer);
+    if (std::exchange(transfer.watched_, false)) std::erase(watched_, &transfer);
+    if (watched_.empty()) rest();
+    transfer.wanted_ = transfer.credit_ = 0;
+  }
+
+  /// The rate has changed.
+  void refresh() {
+    if (!waiting_.empty()) tick();
+  }
+
+  /// Those whose end came here; true: because they stalled.
+  std::vector<std::pair<Paced*, bool>> take_ended() {
+    std::vector<std::pair<Paced*, bool>> out;
+    for (Paced* transfer : std::exchange(ended_, {})) out.emplace_back(transfer, false);
+    for (Paced* transfer : std::exchange(stalled_, {})) out.emplace_back(transfer, true);
+    return out;
+  }
+
+  /// Nothing waits: an alarm that nobody needs is taken back.
+  void rest() noexcept {
+    if (!alarm_) return;
+    alarm_.reset();
+    try {
+      timer_.cancel();
+    } catch (const std::system_error&) {
+      // It rings once more, for nothing.
+    }
+  }
+
+ private:
+  using Duration = TokenBucket::Duration;
+
+  static bool moved(Paced& transfer, std::uint64_t bytes) {
+    if (transfer.watched_) transfer.stall_.moved(bytes);
+    return true;
+  }
+
+  void tick() {
+    // In turn, a piece each; one that goes on may be back here, behind the others, before its `resume` returns.
+    while (!waiting_.empty()) {
+      Paced& transfer = *waiting_.front();
+      transfer.credit_ += bucket_.take(transfer.wanted_ - std::min(transfer.wanted_, transfer.credit_));
+      if (transfer.credit_ < transfer.wanted_) break;
+      waiting_.pop_front();
+      transfer.stall_.resume(SharedBucket::now());
+      if (!transfer.resume()) ended_.push_back(&transfer);
+    }
+    const Duration now = SharedBucket::now();
+    if (!watched_.empty() && now >= look_) look(now);
+    sleep();
+    after_();
+  }
+
+  void look(Duration now) {
+    look_ = now + std::chrono::seconds(1);
+    if (settings_.low_speed_time.count() <= 0) return;
+    for (Paced* transfer : watched_) {
+      const bool stalled =
+          transfer->stall_.is_stalled(now, settings_.low_speed_bytes_per_second, settings_.low_speed_time);
+      if (stalled) stalled_.push_back(transfer);
+    }
+  }
+
+  void sleep() {
+    if (watched_.empty()) return;
+    Duration wait = std::max(look_ - SharedBucket::now(), Duration());
+    if (!waiting_.empty()) {
+      const Paced& next = *waiting_.front();
+      const Duration due = bucket_.wait_for(next.wanted_ - std::min(next.wanted_, next.credit_));
+      wait = std::min(wait, std::clamp(due, Duration(shortest), Duration(longest)));
+    }
+    const auto rings = std::chrono::steady_clock::now() + wait;
+    if (alarm_ && *alarm_ <= rings) return;
+    alarm_ = rings;
+    timer_.expires_at(rings);
+    timer_.async_wait([this, rings](const std::error_code& error) {
+      if (error || alarm_ != rings) return;
+      alarm_.reset();
+      tick();
+    });
+  }
+
+  // Of a wait: half of what a bucket can save is not lost, and a loop does not wake for each byte.
+  static constexpr std::chrono::milliseconds shortest{2};
+  static constexpr std::chrono::milliseconds longest{50};
+
+  SharedBucket& bucket_;
+  const CurlSettings& settings_;
+  std::function<void()> after_;
+  asio::steady_timer timer_;
+  std::optional<std::chrono::steady_clock::time_point> alarm_;  // what the timer is set to
+  std::deque<Paced*> waiting_;
+  std::vector<Paced*> watched_;
+  std::vector<Paced*> ended_;
+  std::vector<Paced*> stalled_;
+  Duration look_{};  // when the watched ones are looked at next
+};
+
+}  // namespace garner::detail
+
 // garner/download/curl_shared.hpp ---------------------------------------------------------------------------
 // What all loops of one CurlDownloader have in common: what was chosen, checked where it is chosen and not by the first
 // transfer that meets it.
@@ -11460,6 +11793,9 @@ struct Identification {
     out.password = host->password;
     if (host->s3) {
       out.s3 = &*host->s3;
+      // S3 wants to be told the digest of the body, which is empty; libcurl 7.88 does not tell it.
+      const char* const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+      if (!has("x-amz-content-sha256")) out.headers.push_back({"x-amz-content-sha256", digest});
       if (!host->s3->session_token.empty()) out.headers.push_back({"x-amz-security-token", host->s3->session_token});
     }
     return out;
@@ -11652,6 +11988,122 @@ inline std::error_code error_of_curl(CURLcode code, bool answered) {
 
 }  // namespace garner::detail
 
+// garner/download/curl_handle.hpp ---------------------------------------------------------------------------
+// A libcurl easy handle with what was chosen set on it: the network, trust, the proxy. Not here: what is of one transfer.
+
+namespace garner::detail {
+
+/// `settings` outlives it. Used by one thread at a time.
+class CurlHandle {
+ public:
+  /// Empty before `renew`.
+  explicit CurlHandle(const CurlSettings& settings) : settings_(settings) {}
+
+  [[nodiscard]] CURL* easy() const { return easy_.get(); }
+
+  /// An option that libcurl refuses is a protection that is missing.
+  template <class Value>
+  void set(CURLoption option, Value value) {
+    const CURLcode code = curl_easy_setopt(easy_.get(), option, value);
+    if (code != CURLE_OK) throw Error(std::make_error_code(std::errc::not_supported), curl_easy_strerror(code));
+  }
+
+  /// A new one, and not only a reset one: where others still use the connection of a transfer that has ended, libcurl
+  /// 7.88 keeps its buffer, and then lets nobody say how large that is to be.
+  void renew() {
+    easy_.reset(curl_easy_init());
+    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    set_network_options();
+    set_trust_options();
+  }
+
+  /// Before each request; `rate`: that all transfers together are held to, or 0.
+  void set_speeds(std::uint64_t rate) {
+    if (settings_.low_speed_time.count() > 0) {
+      set(CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(settings_.low_speed_bytes_per_second));
+      set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.low_speed_time.count()));
+    }
+    // Small pieces make a low rate an even one. Where the buffer cannot be changed now, the rate is less so.
+    const std::uint64_t piece = rate == 0 ? settings_.receive_bytes : std::max<std::uint64_t>(rate / 50, 1024);
+    const auto bytes = static_cast<long>(std::min<std::uint64_t>(piece, settings_.receive_bytes));
+    static_cast<void>(curl_easy_setopt(easy_.get(), CURLOPT_BUFFERSIZE, bytes));
+  }
+
+  void stop_stall_rule() noexcept { static_cast<void>(curl_easy_setopt(easy_.get(), CURLOPT_LOW_SPEED_LIMIT, 0L)); }
+
+  /// Whoever a chain of redirects leads to is not whom it was meant for.
+  void show_client_certificate(bool shown) {
+    if (settings_.client_certificate.empty()) return;
+    const auto text = [shown](const std::string& value) { return shown && !value.empty() ? value.c_str() : nullptr; };
+    set(CURLOPT_SSLCERT, text(settings_.client_certificate));
+    set(CURLOPT_SSLKEY, text(settings_.client_key.empty() ? settings_.client_certificate : settings_.client_key));
+    set(CURLOPT_KEYPASSWD, text(settings_.client_key_password));
+  }
+
+ private:
+  struct Cleanup {
+    void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+  };
+
+  void set_network_options() {
+    set(CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
+#endif
+    set(CURLOPT_TCP_KEEPALIVE, 1L);
+    set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
+    set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
+    if (!settings_.user_agent.empty()) set(CURLOPT_USERAGENT, settings_.user_agent.c_str());
+  }
+
+  void set_trust_options() {
+#if LIBCURL_VERSION_NUM >= 0x075500
+    const char* schemes = settings_.require_https ? "https" : "http,https";
+    set(CURLOPT_PROTOCOLS_STR, schemes);
+    set(CURLOPT_REDIR_PROTOCOLS_STR, schemes);
+#else
+    const long schemes = settings_.require_https ? CURLPROTO_HTTPS : CURLPROTO_HTTP | CURLPROTO_HTTPS;
+    set(CURLOPT_PROTOCOLS, schemes);
+    set(CURLOPT_REDIR_PROTOCOLS, schemes);
+#endif
+    set(CURLOPT_FOLLOWLOCATION, 0L);
+    set(CURLOPT_UNRESTRICTED_AUTH, 0L);
+    set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
+    set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    set_proxy();
+    set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
+    set(CURLOPT_SSL_VERIFYPEER, 1L);
+    set(CURLOPT_SSL_VERIFYHOST, 2L);
+    set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  void set_proxy() {
+    if (settings_.proxy.empty()) {
+      set(CURLOPT_PROXY, "");
+      set(CURLOPT_NOPROXY, "*");
+      return;
+    }
+    CurlUrl proxy;
+    const std::error_code error = CurlUrl::parse(settings_.proxy, false, proxy);
+    if (error) throw Error(error, "the proxy");
+    set(CURLOPT_PROXY, proxy.text().c_str());
+    set(CURLOPT_NOPROXY, "");
+    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // ours are none of its business
+    set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
+    if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
+    if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
+    set(CURLOPT_PROXY_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    if (!settings_.ca_bundle.empty()) set(CURLOPT_PROXY_CAINFO, settings_.ca_bundle.c_str());
+  }
+
+  const CurlSettings& settings_;
+  std::unique_ptr<CURL, Cleanup> easy_;
+};
+
+}  // namespace garner::detail
+
 // garner/download/gather_buffer.hpp -------------------------------------------------------------------------
 // Gathers the small pieces in which a body arrives into writes of a size that file systems like. libcurl hands out at
 // most 16 KB at a time, and a write of that size costs more than its copy.
@@ -11687,6 +12139,8 @@ class GatherBuffer {
     size_ = 0;
     return sink.write({memory_.get(), count});
   }
+
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
   void clear() { size_ = 0; }
 
@@ -11968,13 +12422,15 @@ std::optional<std::chrono::nanoseconds> parse_retry_after(const std::string& tex
 namespace garner::detail {
 
 /// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
-class CurlTransfer {
+class CurlTransfer final : public Paced {
  public:
-  CurlTransfer(const CurlShared& shared, CurlLanes& lanes)
+  CurlTransfer(const CurlShared& shared, CurlLanes& lanes, CurlPace& pace)
       : shared_(shared),
         settings_(shared.settings),
         lanes_(lanes),
+        pace_(pace),
         driver_(&lanes.parallel()),
+        handle_(shared.settings),
         head_(shared.settings.max_header_bytes),
         buffer_(shared.settings.write_bytes) {
     set_up();
@@ -11982,7 +12438,7 @@ class CurlTransfer {
   CurlTransfer(const CurlTransfer&) = delete;
   CurlTransfer& operator=(const CurlTransfer&) = delete;
 
-  [[nodiscard]] CURL* easy() const { return easy_.get(); }
+  [[nodiscard]] CURL* easy() const { return handle_.easy(); }
   [[nodiscard]] std::uint64_t id() const { return id_; }
   /// Of the multi handle that it is to be in.
   [[nodiscard]] CurlDriver& driver() const { return *driver_; }
@@ -11993,7 +12449,9 @@ class CurlTransfer {
   void choose_lane() {
     const std::optional<std::uint64_t> size = request_.size ? request_.size : request_.identity.length;
     const bool left = size && *size >= request_.offset;
-    driver_ = &lanes_.choose(url_, left ? std::optional(*size - request_.offset) : std::nullopt);
+    // What shares a connection cannot be held up by itself.
+    const bool may_share = left && pace_.rate() == 0;
+    driver_ = &lanes_.choose(url_, may_share ? std::optional(*size - request_.offset) : std::nullopt);
     const bool shares = driver_ == &lanes_.shared();
     set(CURLOPT_HTTP_VERSION, static_cast<long>(shares ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
     set(CURLOPT_PIPEWAIT, shares ? 1L : 0L);
@@ -12034,6 +12492,8 @@ class CurlTransfer {
     return true;
   }
 
+  bool resume() override { return curl_easy_pause(easy(), CURLPAUSE_CONT) == CURLE_OK; }
+
   /// The end that somebody else decided on.
   void fail(std::error_code error) {
     if (!error_) error_ = error;
@@ -12055,50 +12515,22 @@ class CurlTransfer {
     error_ = {};
     reason_.clear();
     long opened = 0;
-    curl_easy_getinfo(easy_.get(), CURLINFO_NUM_CONNECTS, &opened);
+    curl_easy_getinfo(easy(), CURLINFO_NUM_CONNECTS, &opened);
     if (opened > 0) set_up();
     return {std::exchange(sink_, nullptr), std::move(result)};
   }
 
  private:
   struct Cleanup {
-    void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
     void operator()(curl_slist* list) const { curl_slist_free_all(list); }
   };
 
-  /// An option that libcurl refuses is a protection that is missing.
-  template <class Value>
-  void set(CURLoption option, Value value) {
-    const CURLcode code = curl_easy_setopt(easy_.get(), option, value);
-    if (code != CURLE_OK) throw Error(std::make_error_code(std::errc::not_supported), curl_easy_strerror(code));
-  }
-
   /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
-  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's. Not only reset:
-  /// where others still use the connection of a transfer that has ended, libcurl 7.88 keeps its buffer, and then lets
-  /// nobody say how large that is to be.
+  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's.
   void set_up() {
-    easy_.reset(curl_easy_init());
-    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    handle_.renew();
     signs_ = false;
     set(CURLOPT_PRIVATE, this);
-    set_network_options();
-    set_trust_options();
-  }
-
-  void set_network_options() {
-    set(CURLOPT_NOSIGNAL, 1L);
-#if LIBCURL_VERSION_NUM >= 0x075700
-    set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
-#endif
-    set(CURLOPT_TCP_KEEPALIVE, 1L);
-    set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
-    set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
-    if (settings_.low_speed_time.count() > 0) {
-      set(CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(settings_.low_speed_bytes_per_second));
-      set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.low_speed_time.count()));
-    }
-    if (!settings_.user_agent.empty()) set(CURLOPT_USERAGENT, settings_.user_agent.c_str());
     set(CURLOPT_ERRORBUFFER, error_text_.data());
     set(CURLOPT_HEADERFUNCTION, &CurlTransfer::on_header);
     set(CURLOPT_HEADERDATA, this);
@@ -12113,56 +12545,9 @@ class CurlTransfer {
 #endif
   }
 
-  void set_trust_options() {
-#if LIBCURL_VERSION_NUM >= 0x075500
-    const char* schemes = settings_.require_https ? "https" : "http,https";
-    set(CURLOPT_PROTOCOLS_STR, schemes);
-    set(CURLOPT_REDIR_PROTOCOLS_STR, schemes);
-#else
-    const long schemes = settings_.require_https ? CURLPROTO_HTTPS : CURLPROTO_HTTP | CURLPROTO_HTTPS;
-    set(CURLOPT_PROTOCOLS, schemes);
-    set(CURLOPT_REDIR_PROTOCOLS, schemes);
-#endif
-    set(CURLOPT_FOLLOWLOCATION, 0L);
-    set(CURLOPT_UNRESTRICTED_AUTH, 0L);
-    set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
-    set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-    set_proxy();
-    set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
-    set(CURLOPT_SSL_VERIFYPEER, 1L);
-    set(CURLOPT_SSL_VERIFYHOST, 2L);
-    set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-    if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
-  }
-
-  void set_proxy() {
-    if (settings_.proxy.empty()) {
-      set(CURLOPT_PROXY, "");
-      set(CURLOPT_NOPROXY, "*");
-      return;
-    }
-    CurlUrl proxy;
-    const std::error_code error = CurlUrl::parse(settings_.proxy, false, proxy);
-    if (error) throw Error(error, "the proxy");
-    set(CURLOPT_PROXY, proxy.text().c_str());
-    set(CURLOPT_NOPROXY, "");
-    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // ours are none of its business
-    set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
-    if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
-    if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
-    set(CURLOPT_PROXY_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-    if (!settings_.ca_bundle.empty()) set(CURLOPT_PROXY_CAINFO, settings_.ca_bundle.c_str());
-  }
-
-  /// Whoever the chain of redirects leads to is not whom it was meant for.
-  void set_client_certificate(bool present) {
-    const auto text = [present](const std::string& value) {
-      return present && !value.empty() ? value.c_str() : nullptr;
-    };
-    set(CURLOPT_SSLCERT, text(settings_.client_certificate));
-    set(CURLOPT_SSLKEY, text(settings_.client_key.empty() ? settings_.client_certificate : settings_.client_key));
-    set(CURLOPT_KEYPASSWD, text(settings_.client_key_password));
+  template <class Value>
+  void set(CURLoption option, Value value) {
+    handle_.set(option, value);
   }
 
   /// Sets up the handle for `url_`.
@@ -12184,6 +12569,7 @@ class CurlTransfer {
     identify();
     set(CURLOPT_CURLU, url_.handle());
     choose_lane();
+    handle_.set_speeds(pace_.rate());
     if (request_.offset == 0) {
       set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
     } else {
@@ -12198,7 +12584,7 @@ class CurlTransfer {
   void identify() {
     Identification who;
     if (!left_origin_) who = Identification::of(url_, request_.headers, shared_.credentials.find(url_));
-    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
+    handle_.show_client_certificate(!left_origin_);
     for (const HttpHeader& header : who.headers) {
       add_header(header.name + (header.value.empty() ? ";" : ": " + header.value));
     }
@@ -12246,7 +12632,9 @@ class CurlTransfer {
 
   static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
-    return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
+    const std::span<const std::byte> piece = std::as_bytes(std::span(data, size));
+    if (transfer.is_data() && !transfer.may_take(piece.size())) return transfer.hold_back();
+    return transfer.take_body(piece) ? size : 0;
   }
 
   static int on_request(void* self, char*, char*, int, int) noexcept {
@@ -12269,7 +12657,7 @@ class CurlTransfer {
 
   [[nodiscard]] bool is_multiplexed() const {
     long version = 0;
-    return curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+    return curl_easy_getinfo(easy(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
            version >= static_cast<long>(CURL_HTTP_VERSION_2_0);
   }
 
@@ -12292,12 +12680,30 @@ class CurlTransfer {
     return !error_;
   }
 
+  [[nodiscard]] bool is_data() const { return answered_ && verdict_.kind == Verdict::Kind::data; }
+
+  bool may_take(std::size_t bytes) {
+    if (driver_ == &lanes_.parallel()) return pace_.admit(*this, bytes);
+    pace_.charge(bytes);
+    return true;
+  }
+
+  /// Until `resume`: libcurl then comes with the same bytes again.
+  std::size_t hold_back() {
+    // From now on it is the pace that looks for stalls.
+    handle_.stop_stall_rule();
+    driver_->keep_connection(easy());
+    // The sink is to see bytes as they come, and not a buffer's worth every now and then.
+    if (buffer_.size() >= pace_.rate() / 10) error_ = buffer_.flush(*sink_);
+    return error_ ? 0 : CURL_WRITEFUNC_PAUSE;
+  }
+
   bool take_body(std::span<const std::byte> piece) {
     if (!answered_) {
       error_ = errc::malformed_response;
       return false;
     }
-    if (verdict_.kind != Verdict::Kind::data) {
+    if (!is_data()) {
       // A short one is read to its end for the sake of the connection.
       ignored_ += piece.size();
       return ignored_ <= most_ignored;
@@ -12341,11 +12747,12 @@ class CurlTransfer {
   const CurlShared& shared_;
   const CurlSettings& settings_;  // of `shared_`
   CurlLanes& lanes_;
+  CurlPace& pace_;
   CurlDriver* driver_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   std::unique_ptr<curl_slist, Cleanup> headers_;
   CurlUrl url_;
-  std::unique_ptr<CURL, Cleanup> easy_;
+  CurlHandle handle_;
 
   std::uint64_t id_ = 0;
   FetchRequest request_;
@@ -12376,17 +12783,20 @@ namespace garner::detail {
 /// Object lifetimes: `shared` outlives it. The destructor stops it and joins; not on its own thread.
 class CurlLoop {
  public:
-  explicit CurlLoop(const CurlShared& shared)
-      : shared_(shared), lanes_(io_, shared.settings, [this] { reap(); }), guard_(io_.get_executor()) {
+  CurlLoop(const CurlShared& shared, SharedBucket& bucket, std::size_t connections_per_host)
+      : shared_(shared),
+        lanes_(io_, shared.settings, [this] { reap(); }),
+        pace_(io_, bucket, shared.settings, [this] { reap(); }),
+        guard_(io_.get_executor()) {
     const auto share = [loops = shared.settings.loops](std::size_t all) {
       return static_cast<long>((all + loops - 1) / loops);
     };
     CURLM* const parallel = lanes_.parallel().multi();
-    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, share(shared.settings.connections_per_host));
+    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(connections_per_host));
     curl_multi_setopt(parallel, CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     curl_multi_setopt(lanes_.shared().multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     // The first one is made here, where an option that this libcurl does not have can still throw.
-    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_));
+    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_, pace_));
     thread_ = std::thread([this] { run(); });
   }
   CurlLoop(const CurlLoop&) = delete;
@@ -12416,6 +12826,13 @@ class CurlLoop {
     if (stopped_) return;
     orders_.push_back({id, {}, nullptr});
     wake();
+  }
+
+  /// The rate is the bucket's.
+  void set_limits(std::size_t connections_per_host) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    asio::post(io_, [this, connections_per_host] { apply(connections_per_host); });
   }
 
   /// Ends all transfers soon, and the thread after their `done`.
@@ -12483,7 +12900,7 @@ class CurlLoop {
     }
     FetchResult failed;
     try {
-      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_);
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_, pace_);
       CurlTransfer& started = *transfer;
       const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
       running_.emplace(order.id, std::move(transfer));
@@ -12505,6 +12922,7 @@ class CurlLoop {
   void end(CurlTransfer& transfer, std::error_code error = {}) {
     curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
     transfer.driver().sweep();
+    pace_.forget(transfer);
     if (error) transfer.fail(error);
     const auto found = running_.find(transfer.id());
     auto [sink, result] = transfer.take();
@@ -12516,6 +12934,11 @@ class CurlLoop {
 
   /// Takes leave of the transfers that have ended.
   void reap() {
+    for (const auto& [ended, stalled] : pace_.take_ended()) {
+      auto& transfer = static_cast<CurlTransfer&>(*ended);
+      transfer.finish(stalled ? CURLE_OPERATION_TIMEDOUT : CURLE_WRITE_ERROR);
+      end(transfer);
+    }
     reap(lanes_.parallel());
     reap(lanes_.shared());
     if (lanes_.take_news()) disperse();
@@ -12545,17 +12968,33 @@ class CurlLoop {
     for (const auto& [id, transfer] : running_) {
       if (!transfer->has_begun() && &transfer->driver() == &lanes_.shared()) waiting.push_back(transfer.get());
     }
-    for (CurlTransfer* transfer : waiting) {
-      curl_multi_remove_handle(transfer->driver().multi(), transfer->easy());
-      transfer->choose_lane();
-      if (!add(*transfer)) end(*transfer, errc::connection_failed);
+    for (CurlTransfer* transfer : waiting) start_again(*transfer);
+  }
+
+  void start_again(CurlTransfer& transfer) {
+    curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
+    transfer.choose_lane();
+    if (!add(transfer)) end(transfer, errc::connection_failed);
+  }
+
+  void apply(std::size_t connections_per_host) {
+    const auto connections = static_cast<long>(connections_per_host);
+    curl_multi_setopt(lanes_.parallel().multi(), CURLMOPT_MAX_HOST_CONNECTIONS, connections);
+    // libcurl looks at those that wait for a connection when one becomes free, and not when more are allowed.
+    std::vector<CurlTransfer*> waiting;
+    for (const auto& [id, transfer] : running_) {
+      if (!transfer->has_begun()) waiting.push_back(transfer.get());
     }
+    for (CurlTransfer* transfer : waiting) start_again(*transfer);
+    pace_.refresh();
+    reap();
   }
 
   void shut_down() {
     obey();
     while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
     spare_.clear();
+    pace_.rest();
     lanes_.shut_down();
     guard_.reset();
   }
@@ -12566,6 +13005,7 @@ class CurlLoop {
   const CurlShared& shared_;
   asio::io_context io_{1};
   CurlLanes lanes_;
+  CurlPace pace_;
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   std::unordered_map<std::uint64_t, TransferPtr> running_;
   std::vector<TransferPtr> spare_;
@@ -12629,7 +13069,8 @@ class CurlDownloader {
   /// On the thread with the fewest transfers. A URL that `check_url` rejects ends with its error.
   Transfer start(FetchRequest request, std::shared_ptr<FetchSink> sink) {
     std::size_t best = 0;
-    for (std::size_t i = 1; i < work_->loops.size(); ++i) {
+    const std::size_t active = work_->active.load(std::memory_order_relaxed);
+    for (std::size_t i = 1; i < active; ++i) {
       if (work_->loops[i]->load() < work_->loops[best]->load()) best = i;
     }
     const std::uint64_t id = work_->next_id.fetch_add(1, std::memory_order_relaxed);
@@ -12641,9 +13082,19 @@ class CurlDownloader {
     if (transfer.id_ != 0) work_->loops[transfer.loop_]->cancel(transfer.id_);
   }
 
+  /// From the next moment on, for what is running too. While there is a rate, no connection is shared (HTTP/2).
+  void set_limits(const DownloadLimits& limits) {
+    const std::size_t connections = std::max<std::size_t>(limits.connections_per_host, 1);
+    const std::lock_guard lock(work_->limits_mutex);
+    work_->bucket.set_rate(limits.bytes_per_second);
+    work_->active = std::min(connections, work_->loops.size());
+    for (std::size_t i = 0; i < work_->loops.size(); ++i) work_->loops[i]->set_limits(work_->share(i, connections));
+  }
+
   /// What `options` say about downloading, and the defaults for the rest.
   static Settings from_options(const Options& options) {
-    Settings settings{options.http};
+    Settings settings;
+    static_cast<HttpOptions&>(settings) = options.http;
     settings.require_https = options.require_https;
     settings.allowed_hosts = options.allowed_hosts;
     settings.connections_per_host = std::max<std::size_t>(options.max_concurrent_files, 1);
@@ -12654,7 +13105,11 @@ class CurlDownloader {
  private:
   struct Work {
     explicit Work(Settings chosen) : shared(std::move(chosen)) {
-      for (unsigned i = 0; i < shared.settings.loops; ++i) loops.push_back(std::make_unique<detail::CurlLoop>(shared));
+      const std::size_t connections = shared.settings.connections_per_host;
+      for (unsigned i = 0; i < shared.settings.loops; ++i) {
+        loops.push_back(std::make_unique<detail::CurlLoop>(shared, bucket, share(i, connections)));
+      }
+      active = loops.size();
     }
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
@@ -12664,7 +13119,17 @@ class CurlDownloader {
       for (auto& loop : loops) loop->join();
     }
 
+    /// Of the connections of a host, those of one loop: together all of them. A loop that gets no transfers any more may
+    /// still have some.
+    [[nodiscard]] std::size_t share(std::size_t loop, std::size_t connections) const {
+      const std::size_t all = shared.settings.loops;
+      return std::max<std::size_t>(connections / all + (loop < connections % all ? 1 : 0), 1);
+    }
+
     const detail::CurlShared shared;
+    detail::SharedBucket bucket;
+    std::mutex limits_mutex;             // so that all loops end with the same limits
+    std::atomic<std::size_t> active{0};  // loops that get new transfers
     std::vector<std::unique_ptr<detail::CurlLoop>> loops;
     std::atomic<std::uint64_t> next_id{1};
   };
@@ -12672,7 +13137,7 @@ class CurlDownloader {
   std::unique_ptr<Work> work_;
 };
 
-static_assert(diagnose_downloader<CurlDownloader>());
+static_assert(diagnose_downloader<CurlDownloader>() && LimitedDownloader<CurlDownloader>);
 
 }  // namespace garner
 

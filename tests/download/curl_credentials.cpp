@@ -17,6 +17,7 @@
 #include "garner/error.hpp"
 #include "garner/http_header.hpp"
 #include "garner/http_options.hpp"
+#include "support/aws_signature.hpp"
 #include "support/fetching.hpp"
 #include "support/http_server.hpp"
 
@@ -140,7 +141,30 @@ TEST_CASE("a host's credentials go along with every request of it") {
     CHECK(said.find("hunter2") == std::string::npos);
     CHECK(request.field("x-amz-security-token") == "temporary");
     CHECK(request.fields.count("x-amz-date") == 1);
+    CHECK(request.fields.count("x-amz-content-sha256") == 1);
   }
+}
+
+TEST_CASE("a signature is the one that a server makes of the request, whatever its path, its query and its headers") {
+  HostCredentials credentials = with_keys();
+  SUBCASE("with keys that stay") {}
+  SUBCASE("with temporary keys") { credentials.s3->session_token = "FwoGZXIvYXdzEJr//a+b=="; }
+  SUBCASE("for another service") { credentials.s3->service = "execute-api"; }
+  Known known(credentials);
+  for (const char* target :
+       {"/file", "/", "/a/b.parquet", "/date=2024-01-01/part+0.parquet", "/%41%2b%c3%a4/x%20y", "/a?versionId=abc",
+        "/a?z=1&a=2", "/a?flag&list-type=2&prefix=x/y", "/a?x=%7e%2F&y=a+b", "/a?b=&a", "/it's/(a)/!$&,;:@*"}) {
+    CAPTURE(target);
+    const Exchange plain = known.ask(known.server.url(target));
+    CHECK(garner::test::has_valid_signature(plain, "hunter2"));
+    CHECK_FALSE(garner::test::has_valid_signature(plain, "hunter3"));
+    const Exchange more =
+        known.ask(known.server.url(target), {{"X-Own", "a  b"}, {"x-amz-request-payer", "requester"}});
+    CHECK(garner::test::has_valid_signature(more, "hunter2"));
+  }
+  const auto rest = known.fetching.fetch({known.server.url("/file"), 1, {2, "\"v1\"", ""}, 2});
+  CHECK(garner::test::has_valid_signature(known.server.requests().back(), "hunter2"));
+  CHECK(known.server.requests().back().field("range") == "bytes=1-");
 }
 
 TEST_CASE("what a source brings along itself comes before its host's credentials") {
@@ -171,7 +195,8 @@ TEST_CASE("what a source brings along itself comes before its host's credentials
 TEST_CASE("hostile 17: headers, tokens and signatures stay behind on the way to another origin") {
   HttpServer other;
   const auto clean = [](const Exchange& request) {
-    for (const char* name : {"authorization", "x-own", "x-tenant", "x-amz-date", "x-amz-security-token"}) {
+    for (const char* name :
+         {"authorization", "x-own", "x-tenant", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}) {
       CAPTURE(name);
       CHECK(request.fields.count(name) == 0);
     }

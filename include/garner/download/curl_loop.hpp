@@ -25,6 +25,7 @@
 
 #include "garner/download/curl_driver.hpp"
 #include "garner/download/curl_lanes.hpp"
+#include "garner/download/curl_pace.hpp"
 #include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_transfer.hpp"
 #include "garner/error.hpp"
@@ -36,17 +37,20 @@ namespace garner::detail {
 /// Object lifetimes: `shared` outlives it. The destructor stops it and joins; not on its own thread.
 class CurlLoop {
  public:
-  explicit CurlLoop(const CurlShared& shared)
-      : shared_(shared), lanes_(io_, shared.settings, [this] { reap(); }), guard_(io_.get_executor()) {
+  CurlLoop(const CurlShared& shared, SharedBucket& bucket, std::size_t connections_per_host)
+      : shared_(shared),
+        lanes_(io_, shared.settings, [this] { reap(); }),
+        pace_(io_, bucket, shared.settings, [this] { reap(); }),
+        guard_(io_.get_executor()) {
     const auto share = [loops = shared.settings.loops](std::size_t all) {
       return static_cast<long>((all + loops - 1) / loops);
     };
     CURLM* const parallel = lanes_.parallel().multi();
-    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, share(shared.settings.connections_per_host));
+    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(connections_per_host));
     curl_multi_setopt(parallel, CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     curl_multi_setopt(lanes_.shared().multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     // The first one is made here, where an option that this libcurl does not have can still throw.
-    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_));
+    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_, pace_));
     thread_ = std::thread([this] { run(); });
   }
   CurlLoop(const CurlLoop&) = delete;
@@ -76,6 +80,13 @@ class CurlLoop {
     if (stopped_) return;
     orders_.push_back({id, {}, nullptr});
     wake();
+  }
+
+  /// The rate is the bucket's.
+  void set_limits(std::size_t connections_per_host) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    asio::post(io_, [this, connections_per_host] { apply(connections_per_host); });
   }
 
   /// Ends all transfers soon, and the thread after their `done`.
@@ -143,7 +154,7 @@ class CurlLoop {
     }
     FetchResult failed;
     try {
-      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_);
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_, pace_);
       CurlTransfer& started = *transfer;
       const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
       running_.emplace(order.id, std::move(transfer));
@@ -165,6 +176,7 @@ class CurlLoop {
   void end(CurlTransfer& transfer, std::error_code error = {}) {
     curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
     transfer.driver().sweep();
+    pace_.forget(transfer);
     if (error) transfer.fail(error);
     const auto found = running_.find(transfer.id());
     auto [sink, result] = transfer.take();
@@ -176,6 +188,11 @@ class CurlLoop {
 
   /// Takes leave of the transfers that have ended.
   void reap() {
+    for (const auto& [ended, stalled] : pace_.take_ended()) {
+      auto& transfer = static_cast<CurlTransfer&>(*ended);
+      transfer.finish(stalled ? CURLE_OPERATION_TIMEDOUT : CURLE_WRITE_ERROR);
+      end(transfer);
+    }
     reap(lanes_.parallel());
     reap(lanes_.shared());
     if (lanes_.take_news()) disperse();
@@ -205,17 +222,33 @@ class CurlLoop {
     for (const auto& [id, transfer] : running_) {
       if (!transfer->has_begun() && &transfer->driver() == &lanes_.shared()) waiting.push_back(transfer.get());
     }
-    for (CurlTransfer* transfer : waiting) {
-      curl_multi_remove_handle(transfer->driver().multi(), transfer->easy());
-      transfer->choose_lane();
-      if (!add(*transfer)) end(*transfer, errc::connection_failed);
+    for (CurlTransfer* transfer : waiting) start_again(*transfer);
+  }
+
+  void start_again(CurlTransfer& transfer) {
+    curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
+    transfer.choose_lane();
+    if (!add(transfer)) end(transfer, errc::connection_failed);
+  }
+
+  void apply(std::size_t connections_per_host) {
+    const auto connections = static_cast<long>(connections_per_host);
+    curl_multi_setopt(lanes_.parallel().multi(), CURLMOPT_MAX_HOST_CONNECTIONS, connections);
+    // libcurl looks at those that wait for a connection when one becomes free, and not when more are allowed.
+    std::vector<CurlTransfer*> waiting;
+    for (const auto& [id, transfer] : running_) {
+      if (!transfer->has_begun()) waiting.push_back(transfer.get());
     }
+    for (CurlTransfer* transfer : waiting) start_again(*transfer);
+    pace_.refresh();
+    reap();
   }
 
   void shut_down() {
     obey();
     while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
     spare_.clear();
+    pace_.rest();
     lanes_.shut_down();
     guard_.reset();
   }
@@ -226,6 +259,7 @@ class CurlLoop {
   const CurlShared& shared_;
   asio::io_context io_{1};
   CurlLanes lanes_;
+  CurlPace pace_;
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   std::unordered_map<std::uint64_t, TransferPtr> running_;
   std::vector<TransferPtr> spare_;

@@ -26,7 +26,9 @@
 #include "garner/download/credentials.hpp"
 #include "garner/download/curl_driver.hpp"
 #include "garner/download/curl_errors.hpp"
+#include "garner/download/curl_handle.hpp"
 #include "garner/download/curl_lanes.hpp"
+#include "garner/download/curl_pace.hpp"
 #include "garner/download/curl_settings.hpp"
 #include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_url.hpp"
@@ -38,13 +40,15 @@
 namespace garner::detail {
 
 /// Used on its loop's thread only. Does not deliver `done`: its loop does, when it has let go of the handle.
-class CurlTransfer {
+class CurlTransfer final : public Paced {
  public:
-  CurlTransfer(const CurlShared& shared, CurlLanes& lanes)
+  CurlTransfer(const CurlShared& shared, CurlLanes& lanes, CurlPace& pace)
       : shared_(shared),
         settings_(shared.settings),
         lanes_(lanes),
+        pace_(pace),
         driver_(&lanes.parallel()),
+        handle_(shared.settings),
         head_(shared.settings.max_header_bytes),
         buffer_(shared.settings.write_bytes) {
     set_up();
@@ -52,7 +56,7 @@ class CurlTransfer {
   CurlTransfer(const CurlTransfer&) = delete;
   CurlTransfer& operator=(const CurlTransfer&) = delete;
 
-  [[nodiscard]] CURL* easy() const { return easy_.get(); }
+  [[nodiscard]] CURL* easy() const { return handle_.easy(); }
   [[nodiscard]] std::uint64_t id() const { return id_; }
   /// Of the multi handle that it is to be in.
   [[nodiscard]] CurlDriver& driver() const { return *driver_; }
@@ -63,7 +67,9 @@ class CurlTransfer {
   void choose_lane() {
     const std::optional<std::uint64_t> size = request_.size ? request_.size : request_.identity.length;
     const bool left = size && *size >= request_.offset;
-    driver_ = &lanes_.choose(url_, left ? std::optional(*size - request_.offset) : std::nullopt);
+    // What shares a connection cannot be held up by itself.
+    const bool may_share = left && pace_.rate() == 0;
+    driver_ = &lanes_.choose(url_, may_share ? std::optional(*size - request_.offset) : std::nullopt);
     const bool shares = driver_ == &lanes_.shared();
     set(CURLOPT_HTTP_VERSION, static_cast<long>(shares ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
     set(CURLOPT_PIPEWAIT, shares ? 1L : 0L);
@@ -104,6 +110,8 @@ class CurlTransfer {
     return true;
   }
 
+  bool resume() override { return curl_easy_pause(easy(), CURLPAUSE_CONT) == CURLE_OK; }
+
   /// The end that somebody else decided on.
   void fail(std::error_code error) {
     if (!error_) error_ = error;
@@ -125,50 +133,22 @@ class CurlTransfer {
     error_ = {};
     reason_.clear();
     long opened = 0;
-    curl_easy_getinfo(easy_.get(), CURLINFO_NUM_CONNECTS, &opened);
+    curl_easy_getinfo(easy(), CURLINFO_NUM_CONNECTS, &opened);
     if (opened > 0) set_up();
     return {std::exchange(sink_, nullptr), std::move(result)};
   }
 
  private:
   struct Cleanup {
-    void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
     void operator()(curl_slist* list) const { curl_slist_free_all(list); }
   };
 
-  /// An option that libcurl refuses is a protection that is missing.
-  template <class Value>
-  void set(CURLoption option, Value value) {
-    const CURLcode code = curl_easy_setopt(easy_.get(), option, value);
-    if (code != CURLE_OK) throw Error(std::make_error_code(std::errc::not_supported), curl_easy_strerror(code));
-  }
-
   /// Also after each transfer that opened a connection: perhaps because a kept one had just been closed, which libcurl
-  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's. Not only reset:
-  /// where others still use the connection of a transfer that has ended, libcurl 7.88 keeps its buffer, and then lets
-  /// nobody say how large that is to be.
+  /// counts, gives up at the sixth, and does not forget: the count is the handle's, not the transfer's.
   void set_up() {
-    easy_.reset(curl_easy_init());
-    if (easy_ == nullptr) throw Error(std::make_error_code(std::errc::not_enough_memory), "libcurl");
+    handle_.renew();
     signs_ = false;
     set(CURLOPT_PRIVATE, this);
-    set_network_options();
-    set_trust_options();
-  }
-
-  void set_network_options() {
-    set(CURLOPT_NOSIGNAL, 1L);
-#if LIBCURL_VERSION_NUM >= 0x075700
-    set(CURLOPT_QUICK_EXIT, 1L);  // or else to cancel would wait for a resolver that hangs
-#endif
-    set(CURLOPT_TCP_KEEPALIVE, 1L);
-    set(CURLOPT_BUFFERSIZE, static_cast<long>(settings_.receive_bytes));
-    set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(settings_.connect_timeout.count()));
-    if (settings_.low_speed_time.count() > 0) {
-      set(CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(settings_.low_speed_bytes_per_second));
-      set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.low_speed_time.count()));
-    }
-    if (!settings_.user_agent.empty()) set(CURLOPT_USERAGENT, settings_.user_agent.c_str());
     set(CURLOPT_ERRORBUFFER, error_text_.data());
     set(CURLOPT_HEADERFUNCTION, &CurlTransfer::on_header);
     set(CURLOPT_HEADERDATA, this);
@@ -183,56 +163,9 @@ class CurlTransfer {
 #endif
   }
 
-  void set_trust_options() {
-#if LIBCURL_VERSION_NUM >= 0x075500
-    const char* schemes = settings_.require_https ? "https" : "http,https";
-    set(CURLOPT_PROTOCOLS_STR, schemes);
-    set(CURLOPT_REDIR_PROTOCOLS_STR, schemes);
-#else
-    const long schemes = settings_.require_https ? CURLPROTO_HTTPS : CURLPROTO_HTTP | CURLPROTO_HTTPS;
-    set(CURLOPT_PROTOCOLS, schemes);
-    set(CURLOPT_REDIR_PROTOCOLS, schemes);
-#endif
-    set(CURLOPT_FOLLOWLOCATION, 0L);
-    set(CURLOPT_UNRESTRICTED_AUTH, 0L);
-    set(CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BASIC));
-    set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-    set_proxy();
-    set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
-    set(CURLOPT_SSL_VERIFYPEER, 1L);
-    set(CURLOPT_SSL_VERIFYHOST, 2L);
-    set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-    if (!settings_.ca_bundle.empty()) set(CURLOPT_CAINFO, settings_.ca_bundle.c_str());
-  }
-
-  void set_proxy() {
-    if (settings_.proxy.empty()) {
-      set(CURLOPT_PROXY, "");
-      set(CURLOPT_NOPROXY, "*");
-      return;
-    }
-    CurlUrl proxy;
-    const std::error_code error = CurlUrl::parse(settings_.proxy, false, proxy);
-    if (error) throw Error(error, "the proxy");
-    set(CURLOPT_PROXY, proxy.text().c_str());
-    set(CURLOPT_NOPROXY, "");
-    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // ours are none of its business
-    set(CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
-    if (!proxy.user().empty()) set(CURLOPT_PROXYUSERNAME, proxy.user().c_str());
-    if (!proxy.password().empty()) set(CURLOPT_PROXYPASSWORD, proxy.password().c_str());
-    set(CURLOPT_PROXY_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-    if (!settings_.ca_bundle.empty()) set(CURLOPT_PROXY_CAINFO, settings_.ca_bundle.c_str());
-  }
-
-  /// Whoever the chain of redirects leads to is not whom it was meant for.
-  void set_client_certificate(bool present) {
-    const auto text = [present](const std::string& value) {
-      return present && !value.empty() ? value.c_str() : nullptr;
-    };
-    set(CURLOPT_SSLCERT, text(settings_.client_certificate));
-    set(CURLOPT_SSLKEY, text(settings_.client_key.empty() ? settings_.client_certificate : settings_.client_key));
-    set(CURLOPT_KEYPASSWD, text(settings_.client_key_password));
+  template <class Value>
+  void set(CURLoption option, Value value) {
+    handle_.set(option, value);
   }
 
   /// Sets up the handle for `url_`.
@@ -254,6 +187,7 @@ class CurlTransfer {
     identify();
     set(CURLOPT_CURLU, url_.handle());
     choose_lane();
+    handle_.set_speeds(pace_.rate());
     if (request_.offset == 0) {
       set(CURLOPT_RANGE, static_cast<const char*>(nullptr));
     } else {
@@ -268,7 +202,7 @@ class CurlTransfer {
   void identify() {
     Identification who;
     if (!left_origin_) who = Identification::of(url_, request_.headers, shared_.credentials.find(url_));
-    if (!settings_.client_certificate.empty()) set_client_certificate(!left_origin_);
+    handle_.show_client_certificate(!left_origin_);
     for (const HttpHeader& header : who.headers) {
       add_header(header.name + (header.value.empty() ? ";" : ": " + header.value));
     }
@@ -316,7 +250,9 @@ class CurlTransfer {
 
   static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self) noexcept {
     auto& transfer = *static_cast<CurlTransfer*>(self);
-    return transfer.take_body(std::as_bytes(std::span(data, size))) ? size : 0;
+    const std::span<const std::byte> piece = std::as_bytes(std::span(data, size));
+    if (transfer.is_data() && !transfer.may_take(piece.size())) return transfer.hold_back();
+    return transfer.take_body(piece) ? size : 0;
   }
 
   static int on_request(void* self, char*, char*, int, int) noexcept {
@@ -339,7 +275,7 @@ class CurlTransfer {
 
   [[nodiscard]] bool is_multiplexed() const {
     long version = 0;
-    return curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+    return curl_easy_getinfo(easy(), CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
            version >= static_cast<long>(CURL_HTTP_VERSION_2_0);
   }
 
@@ -362,12 +298,30 @@ class CurlTransfer {
     return !error_;
   }
 
+  [[nodiscard]] bool is_data() const { return answered_ && verdict_.kind == Verdict::Kind::data; }
+
+  bool may_take(std::size_t bytes) {
+    if (driver_ == &lanes_.parallel()) return pace_.admit(*this, bytes);
+    pace_.charge(bytes);
+    return true;
+  }
+
+  /// Until `resume`: libcurl then comes with the same bytes again.
+  std::size_t hold_back() {
+    // From now on it is the pace that looks for stalls.
+    handle_.stop_stall_rule();
+    driver_->keep_connection(easy());
+    // The sink is to see bytes as they come, and not a buffer's worth every now and then.
+    if (buffer_.size() >= pace_.rate() / 10) error_ = buffer_.flush(*sink_);
+    return error_ ? 0 : CURL_WRITEFUNC_PAUSE;
+  }
+
   bool take_body(std::span<const std::byte> piece) {
     if (!answered_) {
       error_ = errc::malformed_response;
       return false;
     }
-    if (verdict_.kind != Verdict::Kind::data) {
+    if (!is_data()) {
       // A short one is read to its end for the sake of the connection.
       ignored_ += piece.size();
       return ignored_ <= most_ignored;
@@ -411,11 +365,12 @@ class CurlTransfer {
   const CurlShared& shared_;
   const CurlSettings& settings_;  // of `shared_`
   CurlLanes& lanes_;
+  CurlPace& pace_;
   CurlDriver* driver_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
   std::unique_ptr<curl_slist, Cleanup> headers_;
   CurlUrl url_;
-  std::unique_ptr<CURL, Cleanup> easy_;
+  CurlHandle handle_;
 
   std::uint64_t id_ = 0;
   FetchRequest request_;
