@@ -1795,6 +1795,118 @@ class Subscription {
 // The pin: DataChunkRef keeps one generation of a chunk where it is and as it is. And what pins share with
 // the manager that gave them, which they may outlive.
 
+// garner/pin_slots.hpp --------------------------------------------------------------------------------------
+// Where threads write down what they are using, so that taking a pin costs a store and no counter that all threads share.
+// Not here: what is pinned, and who waits for it (`chunk_ref.hpp`).
+
+namespace garner::detail {
+
+/// Hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 2004) that are kept
+/// for as long as their holder likes, and by whatever thread: a few slots for each thread, in which it alone takes places,
+/// and which any thread may free. Where all of its slots are taken, its pins are counted instead.
+///
+/// Why nothing is missed. A slot is taken inside of a grace period's guard (`core/epoch.hpp`), of something that was listed
+/// then; so when that was unlisted and the grace period is over, every slot that holds it is seen, and none will hold it
+/// again. `watch` then marks each of them with a compare-and-swap, and a slot is freed with an exchange: of the two the
+/// second one sees the first. So either `watch` finds the slot free, or whoever frees it finds the mark and has to tell.
+///
+/// Thread-safety: every member from any thread. Object lifetimes: there is one for the program, which is never destroyed.
+class PinSlots {
+ public:
+  using Slot = std::atomic<std::uintptr_t>;
+
+  PinSlots(const PinSlots&) = delete;
+  PinSlots& operator=(const PinSlots&) = delete;
+
+  static PinSlots& instance() {
+    static PinSlots* const slots = new PinSlots;  // pins may outlive every static object
+    return *slots;
+  }
+
+  /// A slot of this thread's that holds `pinned` now, which is aligned to two bytes at least; null where none is free.
+  Slot* take(const void* pinned) noexcept {
+    Block* const block = mine_.of == this ? mine_.block : begin_thread();
+    if (block == nullptr) return nullptr;
+    for (Slot& slot : block->slots) {
+      if (slot.load(std::memory_order_relaxed) != 0) continue;
+      slot.store(reinterpret_cast<std::uintptr_t>(pinned), std::memory_order_release);
+      return &slot;
+    }
+    return nullptr;
+  }
+
+  /// Frees a slot. True where what it held is waited for: the caller tells that.
+  [[nodiscard]] static bool drop(Slot& slot) noexcept {
+    return (slot.exchange(0, std::memory_order_acq_rel) & watched) != 0;
+  }
+
+  /// Marks the slots that hold `pinned` and are not marked yet; returns how many they were.
+  [[nodiscard]] std::size_t watch(const void* pinned) noexcept {
+    const auto sought = reinterpret_cast<std::uintptr_t>(pinned);
+    std::size_t found = 0;
+    for (Block* block = blocks_.load(std::memory_order_acquire); block != nullptr; block = block->next) {
+      for (Slot& slot : block->slots) {
+        std::uintptr_t held = slot.load(std::memory_order_acquire);
+        if (held != sought) continue;
+        if (slot.compare_exchange_strong(held, held | watched, std::memory_order_acq_rel)) ++found;
+      }
+    }
+    return found;
+  }
+
+ private:
+  static constexpr std::uintptr_t watched = 1;
+  static constexpr std::size_t slots_a_thread = 16;
+
+  /// One thread's at a time. Two cache lines, and nobody else's.
+  struct alignas(128) Block {
+    std::array<Slot, slots_a_thread> slots{};
+    Block* next = nullptr;
+    std::atomic<bool> taken{true};
+  };
+
+  /// What this thread has, and of whom: each of several shared libraries may have an instance of its own.
+  struct Mine {
+    PinSlots* of;
+    Block* block;
+    bool ended;
+  };
+
+  /// Gives the thread's block to another one when it ends. What is pinned in it stays so.
+  struct Leave {
+    ~Leave() {
+      if (mine_.block != nullptr) mine_.block->taken.store(false, std::memory_order_release);
+      mine_ = {nullptr, nullptr, true};
+    }
+  };
+
+  PinSlots() = default;
+
+  Block* begin_thread() noexcept {
+    if (mine_.ended || mine_.of != nullptr) return nullptr;
+    thread_local const Leave leave;
+    static_cast<void>(leave);
+    mine_.of = this;
+    for (Block* block = blocks_.load(std::memory_order_acquire); block != nullptr; block = block->next) {
+      if (!block->taken.load(std::memory_order_relaxed) && !block->taken.exchange(true, std::memory_order_acquire)) {
+        return mine_.block = block;
+      }
+    }
+    auto* const block = new (std::nothrow) Block;
+    if (block == nullptr) return nullptr;
+    block->next = blocks_.load(std::memory_order_relaxed);
+    while (!blocks_.compare_exchange_weak(block->next, block, std::memory_order_release, std::memory_order_relaxed)) {
+    }
+    return mine_.block = block;
+  }
+
+  static inline thread_local constinit Mine mine_{nullptr, nullptr, false};
+
+  std::atomic<Block*> blocks_{nullptr};  // never fewer
+};
+
+}  // namespace garner::detail
+
 namespace garner {
 
 namespace detail {
@@ -1817,6 +1929,8 @@ class PinHost {
  public:
   PinHost(S policy, DrainListener* listener) : storage(std::move(policy)), listener_(listener) {}
 
+  [[nodiscard]] PinSlots& slots() const noexcept { return slots_; }
+
   void drained(const Generation& generation, std::uint64_t serial) noexcept {
     calls_.fetch_add(1);
     if (DrainListener* listener = listener_.load()) listener->drained(generation, serial);
@@ -1833,16 +1947,18 @@ class PinHost {
   }
 
   S storage;
+  std::mutex ownership;  ///< who owns what is pinned
 
  private:
+  PinSlots& slots_ = PinSlots::instance();
   std::atomic<DrainListener*> listener_;
   std::atomic<std::uint64_t> calls_{0};
 };
 
-/// One listing of one generation. The index holds it while the generation is listed, each pin as long as it
-/// lives.
+/// One generation that is or was listed. It owns itself as long as the index has it or a slot holds it, and each pin that
+/// is counted owns it too.
 template <Storage S>
-class Pinned {
+class Pinned : public std::enable_shared_from_this<Pinned<S>> {
  public:
   Pinned(const Generation& generation, std::uint64_t serial, std::shared_ptr<PinHost<S>> host)
       : generation_(generation), serial_(serial), host_(std::move(host)) {}
@@ -1854,6 +1970,24 @@ class Pinned {
   }
 
   [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
+
+  /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before that.
+  void listed() const {
+    const std::scoped_lock lock(host_->ownership);
+    if (self_ == nullptr) self_ = this->shared_from_this();
+    ++listings_;
+  }
+  void unlisted() const noexcept {
+    disown([this] {
+      --listings_;
+      slots_ += host_->slots().watch(this);
+    });
+  }
+  /// A slot that held it and was watched is free.
+  void slot_dropped() const noexcept {
+    disown([this] { --slots_; });
+  }
+
   [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
   [[nodiscard]] bool is_corrupt() const noexcept { return corrupt_.load(std::memory_order_acquire); }
   void condemn() const noexcept { corrupt_.store(true, std::memory_order_release); }
@@ -1877,11 +2011,28 @@ class Pinned {
   }
 
  private:
+  template <class Change>
+  void disown(const Change& change) const noexcept {
+    std::shared_ptr<const Pinned> last;  // dropped without the lock: it reports that it is drained
+    const std::scoped_lock lock(host_->ownership);
+    change();
+    if (listings_ == 0 && slots_ == 0) last.swap(self_);
+  }
+
   Generation generation_;
   std::uint64_t serial_;
   std::shared_ptr<PinHost<S>> host_;
+  mutable std::shared_ptr<const Pinned> self_;  // this and the next two: under the host's `ownership`
+  mutable std::size_t listings_ = 0;
+  mutable std::size_t slots_ = 0;  // that are watched and hold it
   mutable std::atomic<const DataChunk*> description_{nullptr};
   mutable std::atomic<bool> corrupt_{false};
+};
+
+/// What the index does with what it has.
+template <Storage S>
+struct Unlist {
+  void operator()(const Pinned<S>* pinned) const noexcept { pinned->unlisted(); }
 };
 
 }  // namespace detail
@@ -1890,7 +2041,8 @@ class Pinned {
 /// the same place and unchanged, whatever is called meanwhile; after `close()` and after the manager's
 /// destruction too. The store's lock is held as long.
 ///
-/// Cheap to copy (one atomic increment). Dropping it never blocks on I/O.
+/// Cheap to take and to drop: a few nanoseconds for the first sixteen that a thread has at a time, and an atomic increment
+/// for more of them and for copies. Dropping it never blocks on I/O.
 /// Thread-safety: distinct objects may be used by distinct threads, whatever they pin; one object as an
 /// `int`.
 template <Storage S>
@@ -1898,7 +2050,23 @@ class DataChunkRef {
  public:
   using Location = typename S::Location;
 
-  explicit DataChunkRef(std::shared_ptr<const detail::Pinned<S>> pin) noexcept : pin_(std::move(pin)) {}
+  /// For the manager, of what is listed now and cannot be destroyed before this returns.
+  DataChunkRef(const detail::Pinned<S>& listed, detail::PinSlots& slots) noexcept : slot_(slots.take(&listed)) {
+    pin_ = slot_ != nullptr ? Pin(Pin(), &listed) : listed.shared_from_this();
+  }
+  DataChunkRef(const DataChunkRef& other) noexcept
+      : pin_(other.slot_ != nullptr ? other.pin_->shared_from_this() : other.pin_) {}
+  DataChunkRef(DataChunkRef&& other) noexcept
+      : pin_(std::move(other.pin_)), slot_(std::exchange(other.slot_, nullptr)) {}
+  DataChunkRef& operator=(DataChunkRef other) noexcept {
+    pin_.swap(other.pin_);
+    std::swap(slot_, other.slot_);
+    return *this;
+  }
+  ~DataChunkRef() {
+    // What is watched lives until it was told.
+    if (slot_ != nullptr && detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
+  }
 
   [[nodiscard]] const ChunkId& id() const noexcept { return pin_->generation().id; }
   [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->generation().dataset_id; }
@@ -1926,7 +2094,10 @@ class DataChunkRef {
   }
 
  private:
-  std::shared_ptr<const detail::Pinned<S>> pin_;
+  using Pin = std::shared_ptr<const detail::Pinned<S>>;
+
+  Pin pin_;  // owns it only where there is no slot
+  detail::PinSlots::Slot* slot_ = nullptr;
 };
 
 }  // namespace garner
@@ -1954,7 +2125,7 @@ namespace garner::core {
 class Epochs {
  public:
   /// What is not to be destroyed while a reader may see it. The destructor may do anything.
-  using Garbage = std::shared_ptr<void>;
+  using Garbage = std::shared_ptr<const void>;
 
   /// A reader's stay. Short: nothing that was retired during it is freed before it ends.
   class Guard {
@@ -1976,8 +2147,8 @@ class Epochs {
   }
 
   /// Hands over what readers cannot reach any more, but may have reached before.
-  template <class T>
-  void retire(std::unique_ptr<T> garbage) {
+  template <class T, class Release>
+  void retire(std::unique_ptr<T, Release> garbage) {
     retired_.emplace_back(std::move(garbage));
   }
 
@@ -2044,20 +2215,22 @@ class Epochs {
 
 namespace garner::core {
 
-/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. `Value` is copied
-/// out.
+/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. It owns its values, each an object
+/// that `Release` takes once no reader can come upon it any more.
 ///
-/// All datasets share one tree: a dataset is a small number, and positions are (dataset, block). Each node
-/// keeps the greatest end below each of its slots (an interval tree: Cormen et al., Introduction to
-/// Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
-/// O(log n) question whatever overlaps.
+/// All datasets share one tree, so that one store publishes changes to any of them: a dataset is a small number, and
+/// positions are (dataset, block). Each node keeps the greatest end below each of its slots (an interval tree: Cormen et al.,
+/// Introduction to Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
+/// O(log n) question whatever overlaps. Mostly nothing does, and then that range is the last one that begins at or before the
+/// block: this is looked for first, in the begins alone.
 ///
-/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish`
-/// and `collect` from one thread at a time. A change is seen by readers at the next `publish`, and all
-/// changes before it at once.
-template <class Value>
+/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish` and `collect`
+/// from one thread at a time. A change is seen by readers at the next `publish`, and all changes before it at once.
+template <class T, class Release = std::default_delete<T>>
 class ChunkIndex {
  public:
+  using ValuePtr = std::unique_ptr<T, Release>;
+
   /// Names one entry. `asked` is its own, and decides between ranges of one begin: the greatest wins.
   struct Key {
     std::uint32_t dataset = 0;
@@ -2075,9 +2248,10 @@ class ChunkIndex {
     delete datasets_.load();
   }
 
-  Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, Value value) {
+  Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, ValuePtr value) {
     const Key key{number_of(dataset), range.begin, asked};
-    Item item{key, {key.dataset, range.end}, nullptr, std::make_unique<Value>(std::move(value)).release()};
+    Item item{key, {key.dataset, range.end}, {}};
+    item.below.value = value.release();
     if (working_ == nullptr) {
       working_ = std::make_unique<Node>(batch_, 0).release();
       put(*working_, 0, item);
@@ -2095,7 +2269,7 @@ class ChunkIndex {
   void erase(const Key& key) {
     working_ = erase_below(working_, key);
     while (working_ != nullptr && working_->level > 0 && working_->size == 1) {
-      Node* child = working_->children[0];
+      Node* child = working_->slots[0].below.node;
       retire(working_);
       working_ = child;
     }
@@ -2115,15 +2289,20 @@ class ChunkIndex {
   [[nodiscard]] bool pending() const noexcept { return epochs_.pending(); }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
-  /// Of the ranges that contain `block`, the one of the greatest begin; among equals, the one asked for last.
-  [[nodiscard]] std::optional<Value> find(const DatasetId& dataset, BlockNumber block) const {
+  /// Of the ranges that contain `block`, the one of the greatest begin; among equals, the one asked for last: what
+  /// `take(value)` makes of it. The value is not released before `take` has returned.
+  template <class Take>
+  [[nodiscard]] std::optional<std::invoke_result_t<Take, T&>> find(const DatasetId& dataset, BlockNumber block,
+                                                                   Take&& take) const {
     const auto guard = epochs_.enter();
     const std::optional<std::uint32_t> number = lookup(dataset);
     const Node* root = root_.load(std::memory_order_seq_cst);
     if (!number || root == nullptr) return std::nullopt;
-    const Value* value = find_last(*root, Key{*number, block, latest}, Position{*number, block});
+    const Position position{*number, block};
+    T* value = find_disjoint(*root, position);
+    if (value == nullptr) value = find_last(*root, position);
     if (value == nullptr) return std::nullopt;
-    return *value;
+    return take(*value);
   }
 
   /// Calls `take(value)` for each range that meets `range`, by begin and then by order of asking.
@@ -2143,7 +2322,7 @@ class ChunkIndex {
   void visit_all(Take&& take) const {
     const auto guard = epochs_.enter();
     const Node* root = root_.load(std::memory_order_seq_cst);
-    if (root != nullptr) visit_below(*root, Position{}, Key{~std::uint32_t{0}, ~BlockNumber{0}, latest}, take);
+    if (root != nullptr) visit_below(*root, Position{}, Key{~std::uint32_t{0}, latest, latest}, take);
   }
 
  private:
@@ -2156,72 +2335,147 @@ class ChunkIndex {
     friend constexpr auto operator<=>(const Position&, const Position&) noexcept = default;
   };
 
-  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children with their first key and
-  /// greatest end.
-  struct Node {
-    Node(std::uint64_t made_in, std::size_t height) : batch(made_in), level(height) {}
-    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
-    std::size_t level;
-    std::size_t size = 0;
-    std::array<Key, capacity> keys;
-    std::array<Position, capacity> ends;
-    std::array<Node*, capacity> children{};
-    std::array<Value*, capacity> values{};
+  struct Node;
+  union Below {
+    Node* node;
+    T* value;
+  };
 
-    /// The last slot whose key is not after `key`; `size` where there is none.
-    [[nodiscard]] std::size_t last_not_after(const Key& key) const {
-      const auto end = keys.begin() + static_cast<std::ptrdiff_t>(size);
-      const auto it = std::upper_bound(keys.begin(), end, key);
-      return it == keys.begin() ? size : static_cast<std::size_t>(it - keys.begin()) - 1;
+  /// What a reader needs of a slot once it has found it, side by side.
+  struct Slot {
+    Below below{};
+    BlockNumber end = 0;  // the greatest below it
+  };
+
+  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes through
+  /// the first cache lines of a node, and one of `slots`; the rest is the writer's.
+  struct alignas(64) Node {
+    Node(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
+      begins.fill(latest);
     }
-    [[nodiscard]] Position greatest_end() const {
-      return *std::max_element(ends.begin(), ends.begin() + static_cast<std::ptrdiff_t>(size));
+    Node(const Node&) = default;
+
+    std::uint32_t level;
+    std::uint32_t size = 0;
+    std::array<BlockNumber, capacity> begins;  // behind the last one: the greatest number
+    std::array<Slot, capacity> slots{};
+    std::array<std::uint32_t, capacity> datasets{};
+    std::array<std::uint32_t, capacity> end_datasets{};
+    std::array<std::uint64_t, capacity> asked{};
+    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
+
+    [[nodiscard]] Key key(std::size_t at) const noexcept { return {datasets[at], begins[at], asked[at]}; }
+    [[nodiscard]] Position end(std::size_t at) const noexcept { return {end_datasets[at], slots[at].end}; }
+
+    /// How many slots have a key that is not after `key`.
+    [[nodiscard]] std::size_t count_not_after(const Key& key) const noexcept {
+      std::size_t low = 0;
+      std::size_t high = size;
+      while (low < high) {
+        const std::size_t middle = (low + high) / 2;
+        if (key < this->key(middle)) {
+          high = middle;
+        } else {
+          low = middle + 1;
+        }
+      }
+      return low;
+    }
+    /// How many slots begin at or before `position`.
+    [[nodiscard]] std::size_t count_not_after(const Position& position) const noexcept {
+      if (datasets[0] != position.dataset || datasets[size - 1] != position.dataset) {
+        return count_not_after(Key{position.dataset, position.block, latest});
+      }
+      // Without a branch that could be foretold wrongly.
+      static_assert(capacity == 32);
+      std::size_t count = 0;
+      for (std::size_t step = 16; step > 0; step /= 2) {
+        count += begins[count + step - 1] <= position.block ? step : 0;
+      }
+      count += begins[count] <= position.block ? 1 : 0;
+      return std::min<std::size_t>(count, size);
+    }
+    [[nodiscard]] Position greatest_end() const noexcept {
+      Position greatest = end(0);
+      for (std::size_t i = 1; i < size; ++i) greatest = std::max(greatest, end(i));
+      return greatest;
     }
   };
 
   struct Item {
     Key key;
     Position end;
-    Node* child;
-    Value* value;
+    Below below;
   };
 
   struct Datasets {
+    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
     std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
   };
 
   // -- readers
 
+  /// The first bytes of an id as a number, which orders as they do.
+  static std::uint64_t prefix_of(const DatasetId& id) noexcept {
+    std::uint64_t prefix = 0;
+    for (std::size_t i = 0; i < sizeof(prefix); ++i) prefix = prefix << 8 | id.bytes()[i];
+    return prefix;
+  }
+
   [[nodiscard]] std::optional<std::uint32_t> lookup(const DatasetId& dataset) const {
     const Datasets* datasets = datasets_.load(std::memory_order_seq_cst);
     if (datasets == nullptr) return std::nullopt;
-    const auto it = std::lower_bound(datasets->sorted.begin(), datasets->sorted.end(), dataset,
-                                     [](const auto& entry, const DatasetId& id) { return entry.first < id; });
-    if (it == datasets->sorted.end() || it->first != dataset) return std::nullopt;
-    return it->second;
+    const std::vector<std::uint64_t>& prefixes = datasets->prefixes;
+    const std::uint64_t prefix = prefix_of(dataset);
+    auto at = static_cast<std::size_t>(std::lower_bound(prefixes.begin(), prefixes.end(), prefix) - prefixes.begin());
+    for (; at < prefixes.size() && prefixes[at] == prefix; ++at) {
+      if (datasets->sorted[at].first == dataset) return datasets->sorted[at].second;
+    }
+    return std::nullopt;
   }
 
-  static const Value* find_last(const Node& node, const Key& bound, const Position& position) {
-    const std::size_t last = node.last_not_after(bound);
-    if (last == node.size) return nullptr;
-    for (std::size_t i = last + 1; i-- > 0;) {
-      if (node.ends[i] <= position) continue;
-      if (node.level == 0) return node.values[i];
+  static void prefetch(const Node* node) noexcept {
+#if defined(__GNUC__)
+    for (std::size_t byte = 0; byte < offsetof(Node, slots); byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(node) + byte);
+    }
+#endif
+  }
+
+  /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says nothing.
+  static T* find_disjoint(const Node& root, const Position& position) noexcept {
+    const Node* node = &root;
+    while (true) {
+      const std::size_t count = node->count_not_after(position);
+      if (count == 0) return nullptr;
+      const Slot& slot = node->slots[count - 1];
+      if (node->level == 0) {
+        return slot.end > position.block && node->datasets[count - 1] == position.dataset ? slot.below.value : nullptr;
+      }
+      node = slot.below.node;
+      prefetch(node);
+    }
+  }
+
+  static T* find_last(const Node& node, const Position& position) noexcept {
+    for (std::size_t i = node.count_not_after(position); i-- > 0;) {
+      if (node.end(i) <= position) continue;
+      if (node.level == 0) return node.slots[i].below.value;
       // Below any but the last of these slots every key is within the bound, so the answer is there for
       // certain.
-      if (const Value* value = find_last(*node.children[i], bound, position)) return value;
+      if (T* value = find_last(*node.slots[i].below.node, position)) return value;
     }
     return nullptr;
   }
 
   template <class Take>
   static void visit_below(const Node& node, const Position& after, const Key& before, Take& take) {
-    for (std::size_t i = 0; i < node.size && node.keys[i] < before; ++i) {
-      if (node.ends[i] <= after) continue;
+    for (std::size_t i = 0; i < node.size && node.key(i) < before; ++i) {
+      if (node.end(i) <= after) continue;
       if (node.level == 0) {
-        take(*node.values[i]);
+        take(*node.slots[i].below.value);
       } else {
-        visit_below(*node.children[i], after, before, take);
+        visit_below(*node.slots[i].below.node, after, before, take);
       }
     }
   }
@@ -2236,6 +2490,7 @@ class ChunkIndex {
     const auto number = static_cast<std::uint32_t>(grown->sorted.size());
     grown->sorted.emplace_back(dataset, number);
     std::sort(grown->sorted.begin(), grown->sorted.end());
+    for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
     datasets_.store(grown.release(), std::memory_order_seq_cst);
     if (old) epochs_.retire(std::move(old));
     return number;
@@ -2252,18 +2507,21 @@ class ChunkIndex {
     return copy.release();
   }
 
-  static Item item_of(Node* node) { return {node->keys[0], node->greatest_end(), node, nullptr}; }
+  static Item item_of(Node* node) {
+    Item item{node->key(0), node->greatest_end(), {}};
+    item.below.node = node;
+    return item;
+  }
 
   static void set(Node& node, std::size_t at, const Item& item) {
-    node.keys[at] = item.key;
-    node.ends[at] = item.end;
-    node.children[at] = item.child;
-    node.values[at] = item.value;
+    node.begins[at] = item.key.begin;
+    node.slots[at] = {item.below, item.end.block};
+    node.datasets[at] = item.key.dataset;
+    node.end_datasets[at] = item.end.dataset;
+    node.asked[at] = item.key.asked;
   }
 
-  static Item get(const Node& node, std::size_t at) {
-    return {node.keys[at], node.ends[at], node.children[at], node.values[at]};
-  }
+  static Item get(const Node& node, std::size_t at) { return {node.key(at), node.end(at), node.slots[at].below}; }
 
   static void put(Node& node, std::size_t at, const Item& item) {
     for (std::size_t i = node.size; i > at; --i) set(node, i, get(node, i - 1));
@@ -2271,9 +2529,14 @@ class ChunkIndex {
     ++node.size;
   }
 
+  static void shrink(Node& node, std::size_t size) {
+    std::fill(node.begins.begin() + static_cast<std::ptrdiff_t>(size), node.begins.end(), latest);
+    node.size = static_cast<std::uint32_t>(size);
+  }
+
   static void take_out(Node& node, std::size_t at) {
     for (std::size_t i = at; i + 1 < node.size; ++i) set(node, i, get(node, i + 1));
-    --node.size;
+    shrink(node, node.size - 1);
   }
 
   /// Puts `item` into `node`, which is writable; returns the right half where it had to be split.
@@ -2286,7 +2549,7 @@ class ChunkIndex {
     const std::size_t half = at == node.size ? node.size : node.size / 2;
     auto right = std::make_unique<Node>(batch_, node.level);
     for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
-    node.size = half;
+    shrink(node, half);
     if (at > half || half == capacity) {
       put(*right, at - half, item);
     } else {
@@ -2297,21 +2560,21 @@ class ChunkIndex {
 
   Node* insert_below(Node*& node, const Item& item) {
     node = writable(node);
-    std::size_t at = node->last_not_after(item.key);
-    if (node->level == 0) return put_or_split(*node, at == node->size ? 0 : at + 1, item);
-    if (at == node->size) at = 0;
-    Node* right = insert_below(node->children[at], item);
-    set(*node, at, item_of(node->children[at]));
+    const std::size_t count = node->count_not_after(item.key);
+    if (node->level == 0) return put_or_split(*node, count, item);
+    const std::size_t at = count == 0 ? 0 : count - 1;
+    Node* right = insert_below(node->slots[at].below.node, item);
+    set(*node, at, item_of(node->slots[at].below.node));
     return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
   }
 
   Node* erase_below(Node* node, const Key& key) {
     node = writable(node);
-    const std::size_t at = node->last_not_after(key);
+    const std::size_t at = node->count_not_after(key) - 1;
     if (node->level == 0) {
-      epochs_.retire(std::unique_ptr<Value>(node->values[at]));
+      epochs_.retire(ValuePtr(node->slots[at].below.value));
       take_out(*node, at);
-    } else if (Node* child = erase_below(node->children[at], key)) {
+    } else if (Node* child = erase_below(node->slots[at].below.node, key)) {
       set(*node, at, item_of(child));
       // A branch may have one child: appending starts one with it.
       if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
@@ -2325,9 +2588,9 @@ class ChunkIndex {
 
   /// Merges the children at `at` and right of it where they fit into one with room to grow.
   void merge(Node& node, std::size_t at) {
-    if (node.children[at]->size + node.children[at + 1]->size > capacity * 3 / 4) return;
-    Node* left = writable(node.children[at]);
-    Node* right = node.children[at + 1];
+    Node* right = node.slots[at + 1].below.node;
+    if (node.slots[at].below.node->size + right->size > capacity * 3 / 4) return;
+    Node* left = writable(node.slots[at].below.node);
     for (std::size_t i = 0; i < right->size; ++i) put(*left, left->size, get(*right, i));
     retire(right);
     set(node, at, item_of(left));
@@ -2337,9 +2600,9 @@ class ChunkIndex {
   static void destroy(Node* node) {
     for (std::size_t i = 0; i < node->size; ++i) {
       if (node->level > 0) {
-        destroy(node->children[i]);
+        destroy(node->slots[i].below.node);
       } else {
-        delete node->values[i];
+        ValuePtr(node->slots[i].below.value).reset();
       }
     }
     delete node;
@@ -5050,7 +5313,8 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     // report is then of another serial, and not current.
     if (!pin) pin = std::make_shared<const Pinned<S>>(generation, ++record.serial, host_);
     record.pin = pin;
-    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, std::move(pin));
+    pin->listed();
+    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pin.get()));
     changed_ = true;
   }
 
@@ -5066,7 +5330,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     // It may turn out to be the last one, which must not be dropped here: it reports that.
     if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
       pin->condemn();
-      condemned_.push_back(std::const_pointer_cast<Pinned<S>>(std::move(pin)));
+      condemned_.push_back(std::move(pin));
     }
   }
 
@@ -5094,20 +5358,18 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   // ---- readers
 
   [[nodiscard]] std::optional<DataChunkRef<S>> find(const DatasetId& dataset, BlockNumber block) const {
-    std::optional<Pin> pin = index_.find(dataset, block);
-    if (!pin) return std::nullopt;
-    return DataChunkRef<S>(*std::move(pin));
+    return index_.find(dataset, block, [this](const Listed& listed) { return DataChunkRef<S>(listed, slots_); });
   }
 
   [[nodiscard]] std::vector<DataChunkRef<S>> find_all(const DatasetId& dataset, const BlockRange& range) const {
     std::vector<DataChunkRef<S>> out;
-    index_.visit(dataset, range, [&out](const Pin& pin) { out.emplace_back(pin); });
+    index_.visit(dataset, range, [&out, this](const Listed& listed) { out.emplace_back(listed, slots_); });
     return out;
   }
 
   [[nodiscard]] std::vector<ChunkId> ids() const {
     std::vector<ChunkId> out;
-    index_.visit_all([&out](const Pin& pin) { out.push_back(pin->generation().id); });
+    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.generation().id); });
     return out;
   }
 
@@ -5118,15 +5380,18 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   }
 
  private:
-  using Pin = std::shared_ptr<const Pinned<S>>;
+  using Listed = const Pinned<S>;
+  using Index = core::ChunkIndex<Listed, Unlist<S>>;
+  using ListedPtr = typename Index::ValuePtr;
   struct Record {
-    typename core::ChunkIndex<Pin>::Key key;
+    typename Index::Key key;
     std::weak_ptr<const Pinned<S>> pin;
     std::uint64_t serial = 0;
   };
 
   std::shared_ptr<PinHost<S>> host_;
-  core::ChunkIndex<Pin> index_;
+  PinSlots& slots_ = host_->slots();
+  Index index_;
   /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
   struct Hash {
     std::size_t operator()(const Generation& generation) const noexcept {

@@ -262,10 +262,12 @@ class Scenario : public Damage {
 
   void pin() {
     const Version& version = any_version();
-    std::optional<Manager::ChunkRef> ref = manager_->find_chunk(
-        version.chunk.dataset_id, version.chunk.block_range.begin + decisions_.choose(version.chunk.block_range.end -
-                                                                                      version.chunk.block_range.begin));
+    const garner::BlockRange& range = version.chunk.block_range;
+    const garner::BlockNumber block = range.begin + decisions_.choose(range.end - range.begin);
+    std::optional<Manager::ChunkRef> ref = manager_->find_chunk(version.chunk.dataset_id, block);
     if (!ref) return;
+    if (!ref->block_range().contains(block)) return fail("a chunk was found that does not have the block");
+    if (decisions_.chance(1, 4)) ref = std::optional(*ref);  // the copy is what is kept
     const std::string path = checks_.path(*ref);
     const Version* held = checks_.held(*ref);
     if (checks_.tampered(path)) return;
