@@ -2392,7 +2392,7 @@ class ChunkIndex {
       for (std::size_t step = 16; step > 0; step /= 2) {
         count += begins[count + step - 1] <= position.block ? step : 0;
       }
-      count += begins[count] <= position.block ? 1 : 0;
+      count += begins[count] <= position.block ? std::size_t{1} : 0;
       return std::min<std::size_t>(count, size);
     }
     [[nodiscard]] Position greatest_end() const noexcept {
