@@ -12748,7 +12748,7 @@ class CurlTransfer final : public Paced {
     if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
     if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
     if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
-    if (code == CURLE_OK && !answered_) code = CURLE_WEIRD_SERVER_REPLY;
+    if (code == CURLE_OK && !answered_) code = CURLE_GOT_NOTHING;  // it was cut within the head
     if (answered_) error_ = buffer_.flush(*sink_);  // also before a failure: the transfer resumes from there
     if (error_) return true;
     error_ = code == CURLE_OK ? check_end() : connect_error_ ? connect_error_ : error_of_curl(code, answered_);
@@ -13293,7 +13293,8 @@ namespace garner {
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
 /// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
-/// (RFC 9112, 6.3): they are dropped with their connection.
+/// (RFC 9112, 6.3): they are dropped with their connection. A body that only the end of its connection ends is whole as
+/// far as libcurl 7.88 can tell, also over TLS without TLS's own end; a size or a digest tells.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
 /// holds up the other transfers of that thread while it blocks.

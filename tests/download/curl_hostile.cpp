@@ -2,6 +2,8 @@
 //
 // What a hostile or mad server tries, and gets: HOSTILE.md, rows 13 to 33 as far as they concern one transfer.
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -10,6 +12,8 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "contract/downloader_contract.hpp"
 #include "garner/download/curl_downloader.hpp"
@@ -268,6 +272,17 @@ TEST_CASE("hostile 29: silence and a trickle are cut by the low-speed rule") {
   settings.low_speed_bytes_per_second = 1000;
   settings.low_speed_time = std::chrono::seconds(1);
   Fetching f(settings);
+  SUBCASE("a byte at a time") {
+    const auto sink = f.answer([](Exchange& e) {
+      e.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: \"v1\"\r\n\r\n");
+      // A server's pace, and nothing that the test waits for.
+      while (e.send("x")) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      e.close();
+    });
+    CHECK(sink->error() == errc::timed_out);
+    CHECK(sink->bytes().size() >= 5);
+    CHECK(sink->bytes().size() < 1000);
+  }
   SUBCASE("before the headers") {
     const auto sink = f.answer([](Exchange& e) { e.wait_for_hang_up(); });
     CHECK(sink->error() == errc::timed_out);
@@ -343,6 +358,57 @@ TEST_CASE("hostile 31: a Content-Length that is double, absurd or contradicted, 
     CHECK(garner::classify(sink->error()) != garner::ErrorClass::none);
     CHECK(garner::classify(sink->error()) != garner::ErrorClass::local);
   }
+}
+
+TEST_CASE(
+    "hostile 31: each way of bad chunked coding ends the transfer, and what came before it is no more than was sent") {
+  Fetching f;
+  struct Case {
+    const char* sent;
+    errc error;
+    const char* kept;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"", errc::body_too_short, ""},
+           {"5", errc::body_too_short, ""},
+           {"5\r\n", errc::body_too_short, ""},
+           {"5\r\nhello", errc::body_too_short, "hello"},
+           {"5\r\nhello\r\n0\r\n", errc::body_too_short, "hello"},
+           {"\r\nhello\r\n0\r\n\r\n", errc::connection_failed, ""},
+           {"xyz\r\nhello\r\n0\r\n\r\n", errc::connection_failed, ""},
+           {"-5\r\nhello\r\n0\r\n\r\n", errc::connection_failed, ""},
+           {" 5\r\nhello\r\n0\r\n\r\n", errc::connection_failed, ""},
+           {"0x5\r\nhello\r\n0\r\n\r\n", errc::connection_failed, ""},
+           {"ffffffffffffffffff\r\nhello\r\n", errc::connection_failed, ""},
+           {"7fffffffffffffff\r\nhello\r\n", errc::body_too_short, "hello\r\n"},
+           {"5\r\nhello!\r\n0\r\n\r\n", errc::connection_failed, "hello"},
+           {"5\r\nhello5\r\nhello\r\n0\r\n\r\n", errc::connection_failed, "hello"},
+       }) {
+    CAPTURE(c.sent);
+    const auto sink = f.answer(std::string("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") + c.sent);
+    CHECK(sink->error() == c.error);
+    CHECK(sink->bytes() == c.kept);
+  }
+}
+
+TEST_CASE("without a descriptor for a connection it is the local error that it is, and the next transfer is well") {
+  Fetching f;
+  f.server.on("/file", [](Exchange& e) { e.reply("200 OK", "ok"); });
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ::close(next);
+  for (const rlim_t left : {rlim_t{0}, rlim_t{1}}) {  // none, and one but not the second that Asio needs
+    CAPTURE(left);
+    rlimit few = before;
+    few.rlim_cur = static_cast<rlim_t>(next) + left;
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+    const auto sink = f.fetch({f.server.url("/file"), 0, {}, {}});
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(sink->error() == errc::too_many_open_files);
+    CHECK(garner::classify(sink->error()) == garner::ErrorClass::local);
+  }
+  CHECK(f.fetch({f.server.url("/file"), 0, {}, {}})->bytes() == "ok");
 }
 
 TEST_CASE("hostile 31: what is not HTTP is a malformed response") {

@@ -26,7 +26,6 @@
 #include "support/temp_dir.hpp"
 
 using garner::CurlDownloader;
-using garner::DownloadLimits;
 using garner::errc;
 using garner::test::CheckedSink;
 using garner::test::Exchange;

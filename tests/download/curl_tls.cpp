@@ -5,9 +5,12 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <iterator>
+#include <optional>
 #include <string>
+#include <system_error>
 
 #include "contract/downloader_contract.hpp"
 #include "garner/download/curl_downloader.hpp"
@@ -69,6 +72,29 @@ TEST_CASE("hostile 32: a server without TLS is not talked to without it") {
   CHECK_FALSE(sink->begun());
   CHECK(f.server.connections() == 1);
   CHECK(f.server.requests().empty());
+}
+
+TEST_CASE("hostile 20 over TLS: what is cut in any part is tried again, and a size tells what TLS does not") {
+  const auto answer = [](const char* behaviour, std::optional<std::uint64_t> size = {}) {
+    const garner::test::H2Server server(behaviour);
+    CurlDownloader::Settings settings;
+    settings.ca_bundle = server.certificate();
+    settings.http2_max_bytes = 0;
+    return Fetching(settings).fetch({server.url(), 0, {}, size});
+  };
+  for (const char* behaviour : {"raw_declared_cut", "raw_declared_closed", "raw_declared_reset", "raw_head_cut",
+                                "raw_nothing", "raw_chunked_cut"}) {
+    CAPTURE(behaviour);
+    const auto sink = answer(behaviour);
+    CHECK(garner::classify(sink->error()) == garner::ErrorClass::transient);
+    CHECK((sink->bytes().empty() || sink->bytes() == "hello"));
+  }
+  CHECK(answer("raw_declared_closed")->error() == errc::body_too_short);
+  CHECK(answer("raw_declared_closed")->bytes() == "hello");
+  CHECK(answer("raw_declared_cut")->bytes() == "hello");  // what came is kept, to go on from
+  CHECK(answer("raw_endless_closed")->bytes() == "hello");
+  CHECK(answer("raw_endless_closed", 5)->error() == std::error_code());
+  CHECK(answer("raw_endless_cut", 10)->error() == errc::body_too_short);
 }
 
 TEST_CASE("hostile 16: a redirect from https to http is not followed") {

@@ -94,7 +94,7 @@ inline bool has_valid_signature(const Exchange& request, const std::string& secr
     std::string value = request.field(name);
     const auto both_spaces = [](char a, char b) { return a == ' ' && b == ' '; };
     value.erase(std::unique(value.begin(), value.end(), both_spaces), value.end());
-    canonical += name + ":" + value + "\n";
+    canonical.append(name).append(":").append(value).append("\n");
   }
   const std::string given = request.field("x-amz-content-sha256");
   canonical += "\n" + signed_headers + "\n" + (given.empty() ? sha256_hex("") : given);

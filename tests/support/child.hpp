@@ -31,6 +31,7 @@ class Child {
     posix_spawn_file_actions_adddup2(&actions, output[1], 1);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
     const int error = ::posix_spawnp(&process_, arguments.front(), &actions, nullptr, arguments.data(), environ);
@@ -50,14 +51,14 @@ class Child {
   }
 
   /// What it says next; empty where it has ended.
-  std::string read_line() {
+  [[nodiscard]] std::string read_line() const {
     std::string line;
     char c = 0;
     while (::read(output_, &c, 1) == 1 && c != '\n') line += c;
     return line;
   }
   /// What it says after `word`, in the first line that has it.
-  std::string read_after(const std::string& word) {
+  [[nodiscard]] std::string read_after(const std::string& word) const {
     for (std::string line = read_line(); !line.empty(); line = read_line()) {
       if (const std::size_t at = line.find(word); at != std::string::npos) return line.substr(at + word.size());
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
 #
-# An HTTP/2 server for tests that answers each request in one way, right or wrong, frame by frame (RFC 9113). It reads
+# An HTTP/2 server for tests that answers each request in one way, right or wrong, frame by frame (RFC 9113), and whose
+# ways named raw_ are bytes over TLS for a client that asks by HTTP/1.1, and how the connection ends after them. It reads
 # certificate.pem and key.pem where it is started, and says "port N" when it listens.
 import socket
 import ssl
@@ -158,6 +159,45 @@ def forbidden(send, stream):
     send(head(stream, status="403") + data(stream, b"no", True))
 
 
+ANSWER = b"HTTP/1.1 200 OK\r\nETag: \"v1\"\r\n"
+
+
+def raw_declared_cut(tls):
+    """As an attacker in between would: without TLS's own end."""
+    tls.sendall(ANSWER + b"Content-Length: 10\r\n\r\nhello")
+
+
+def raw_declared_closed(tls):
+    raw_declared_cut(tls)
+    tls.unwrap()
+
+
+def raw_declared_reset(tls):
+    raw_declared_cut(tls)
+    tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def raw_head_cut(tls):
+    tls.sendall(ANSWER)
+
+
+def raw_nothing(tls):
+    pass
+
+
+def raw_chunked_cut(tls):
+    tls.sendall(ANSWER + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+
+
+def raw_endless_cut(tls):
+    tls.sendall(ANSWER + b"\r\nhello")
+
+
+def raw_endless_closed(tls):
+    raw_endless_cut(tls)
+    tls.unwrap()
+
+
 def serve(connection, context, behaviour):
     def send(payload):
         tls.sendall(payload)
@@ -173,6 +213,12 @@ def serve(connection, context, behaviour):
 
     try:
         tls = context.wrap_socket(connection, server_side=True)
+        if behaviour.__name__.startswith("raw_"):
+            while b"\r\n\r\n" not in (request := tls.recv(65536)) and request:
+                pass
+            behaviour(tls)
+            tls.close()
+            return
         read(24)  # the preface
         send(frame(SETTINGS, 0, 0))
         while True:

@@ -31,7 +31,8 @@ namespace garner {
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
 /// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
-/// (RFC 9112, 6.3): they are dropped with their connection.
+/// (RFC 9112, 6.3): they are dropped with their connection. A body that only the end of its connection ends is whole as
+/// far as libcurl 7.88 can tell, also over TLS without TLS's own end; a size or a digest tells.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
 /// holds up the other transfers of that thread while it blocks.

@@ -101,7 +101,7 @@ class CurlTransfer final : public Paced {
     if (!error_ && verdict_.kind == Verdict::Kind::redirect && answered_) return !follow();
     if (!error_ && answered_ && verdict_.kind == Verdict::Kind::refused) error_ = verdict_.error;
     if (error_ || (answered_ && verdict_.kind == Verdict::Kind::complete)) return true;
-    if (code == CURLE_OK && !answered_) code = CURLE_WEIRD_SERVER_REPLY;
+    if (code == CURLE_OK && !answered_) code = CURLE_GOT_NOTHING;  // it was cut within the head
     if (answered_) error_ = buffer_.flush(*sink_);  // also before a failure: the transfer resumes from there
     if (error_) return true;
     error_ = code == CURLE_OK ? check_end() : connect_error_ ? connect_error_ : error_of_curl(code, answered_);
