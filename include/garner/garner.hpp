@@ -35,6 +35,10 @@
 #include "garner/execution/async_wait.hpp"
 #include "garner/execution/inline_executor.hpp"
 
+// Two parts that stand by themselves.
+#include "garner/execution/executor_ref.hpp"
+#include "garner/execution/task_pool.hpp"
+
 // A seeded world to run them in.
 #include "garner/simulation/decisions.hpp"
 #include "garner/simulation/sim_disk.hpp"
@@ -51,5 +55,8 @@ namespace garner {
 
 template <class S = FilesystemStorage, class D = CurlDownloader, class E = AsioExecutor>
 class DataManager;
+
+template <class E = AsioExecutor>
+class TaskPool;
 
 }  // namespace garner

@@ -36,6 +36,7 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <cassert>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -64,6 +65,7 @@
 #include <random>
 #include <set>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -12197,6 +12199,607 @@ static_assert(diagnose_executor<InlineExecutor>() && DrivenExecutor<InlineExecut
 
 }  // namespace garner
 
+// Two parts that stand by themselves.
+
+// garner/execution/executor_ref.hpp -------------------------------------------------------------------------
+// ExecutorRef: an executor that somebody else owns, as an Executor. Data managers, task pools and download managers own
+// their policies; this is how several of them share one.
+
+namespace garner {
+
+/// Passes everything on. Thread-safety and exceptions: those of `E`.
+/// Object lifetimes: the executor must outlive whatever was given the reference.
+template <Executor E>
+class ExecutorRef {
+ public:
+  using Timer = typename E::Timer;
+
+  explicit ExecutorRef(E& executor) noexcept : executor_(&executor) {}
+
+  void post(Task task) { executor_->post(std::move(task)); }
+  Timer post_at(Instant at, Task task) { return executor_->post_at(at, std::move(task)); }
+  void cancel(Timer& timer) { executor_->cancel(timer); }
+  [[nodiscard]] Instant now() const { return std::as_const(*executor_).now(); }
+  bool run_one_until(Instant until) requires DrivenExecutor<E> { return executor_->run_one_until(until); }
+
+ private:
+  E* executor_;
+};
+
+}  // namespace garner
+
+// garner/execution/task_pool.hpp ----------------------------------------------------------------------------
+// TaskPool: tasks with results, continuations and abortion on any Executor, and a limit of how many run at once. Standard
+// library only. What it does in which order is in pool_work.hpp.
+
+// garner/execution/pool_work.hpp ----------------------------------------------------------------------------
+// What a task pool has been given and has not done yet: a queue, the agents that it has on an executor to work on it, and
+// who waits for what. The results and the handles are in task_pool.hpp.
+
+namespace garner::detail {
+
+/// One task. Its work and its result are the derived class's.
+class PoolTask : public std::enable_shared_from_this<PoolTask> {
+ public:
+  PoolTask() = default;
+  PoolTask(const PoolTask&) = delete;
+  PoolTask& operator=(const PoolTask&) = delete;
+  virtual ~PoolTask() = default;
+
+  /// In the place of a result. Of a task that has ended.
+  [[nodiscard]] const std::exception_ptr& error() const noexcept { return error_; }
+
+ protected:
+  /// Does the work, sets a result or an error, and lets go of all that the work held.
+  virtual void run() noexcept = 0;
+  /// Lets go of it undone.
+  virtual void drop() noexcept = 0;
+
+  std::exception_ptr error_;
+  std::stop_source stop_{std::nostopstate};
+
+ private:
+  friend class PoolWork;
+  enum class State : std::uint8_t {
+    waiting,  ///< for the task that it continues
+    queued,
+    running,  ///< or about to end without having run
+    ended,
+  };
+
+  // Guarded by the lock of the pool's work.
+  State state_ = State::waiting;
+  std::shared_ptr<PoolTask> continues_;  ///< while it waits for that
+  std::shared_ptr<PoolTask> next_;       ///< that continues this one
+
+  // Its place in the queue is made with it, so that it can be queued where nothing may fail.
+  using Places = std::list<std::shared_ptr<PoolTask>>;
+  Places place_ = Places(1);
+  Places::iterator at_ = place_.begin();
+};
+
+/// Shared by the pool, its handles and its agents. An agent is a task of the executor: it does one task of the pool, and
+/// is posted anew where there are more, so that whoever else uses the executor has a turn.
+///
+/// Thread-safety: every member from any thread. Tasks, and what they hold, are run and destroyed outside of the lock.
+class PoolWork : public std::enable_shared_from_this<PoolWork> {
+ public:
+  using TaskPtr = std::shared_ptr<PoolTask>;
+  using Poster = std::function<void(Task)>;
+  using ErrorHandler = std::function<void(std::exception_ptr)>;
+
+  /// At most `max_concurrent` tasks run at the same time; 0: any number. `driven`: the executor has no threads, so whoever
+  /// waits does the work.
+  PoolWork(std::size_t max_concurrent, bool driven, Poster poster, ErrorHandler on_error)
+      : max_(max_concurrent == 0 ? std::numeric_limits<std::size_t>::max() : max_concurrent),
+        driven_(driven),
+        poster_(std::move(poster)),
+        on_error_(std::move(on_error)) {}
+  PoolWork(const PoolWork&) = delete;
+  PoolWork& operator=(const PoolWork&) = delete;
+  ~PoolWork() = default;
+
+  /// Takes on `task`. Throws `Error` with `errc::closed`, and what the executor throws where it refuses and nobody else is
+  /// there to do it; nothing has changed then.
+  void give(const TaskPtr& task) {
+    std::unique_lock lock(mutex_);
+    check_open();
+    ++open_;
+    give(lock, task);
+  }
+
+  /// Takes on `task`, to be run after `first`, or to fail with its error.
+  void chain(const TaskPtr& first, const TaskPtr& task) {
+    std::unique_lock lock(mutex_);
+    check_open();
+    ++open_;
+    if (first->state_ != PoolTask::State::ended) {
+      first->next_ = task;
+      task->continues_ = first;
+    } else if (first->error_) {
+      fail(lock, task, first->error_);
+    } else {
+      give(lock, task);
+    }
+  }
+
+  /// True where `task` had not begun, and now never will. Where it runs, its stop token says so from now on.
+  bool abort(const TaskPtr& task) {
+    TaskPtr first;
+    std::unique_lock lock(mutex_);
+    if (task->state_ == PoolTask::State::ended) return false;
+    if (task->state_ == PoolTask::State::running) {
+      lock.unlock();
+      task->stop_.request_stop();
+      return false;
+    }
+    if (task->state_ == PoolTask::State::queued) unlink(*task);
+    first = std::move(task->continues_);
+    if (first) first->next_.reset();
+    fail(lock, task, std::make_exception_ptr(Error(errc::cancelled, "task")));
+    return true;
+  }
+
+  [[nodiscard]] bool has_ended(const TaskPtr& task) {
+    const std::scoped_lock lock(mutex_);
+    return task->state_ == PoolTask::State::ended;
+  }
+
+  /// Until `task` has ended. Does it on this thread where nobody else could.
+  void wait(const TaskPtr& task) {
+    std::unique_lock lock(mutex_);
+    while (task->state_ != PoolTask::State::ended) {
+      PoolTask* first = task.get();
+      while (first->state_ == PoolTask::State::waiting) first = first->continues_.get();
+      if (first->state_ == PoolTask::State::queued && may_help()) {
+        help(lock, first->shared_from_this());
+      } else {
+        changed_.wait(lock);
+      }
+    }
+  }
+
+  /// Refuses what comes from now on, and returns when all that was given has ended. Inside of a task it does not wait.
+  void stop() {
+    std::unique_lock lock(mutex_);
+    closed_ = true;
+    if (is_inside()) return;
+    while (open_ != 0 || posting_ != 0) {
+      if (TaskPtr task = active_ < max_ ? take() : nullptr) {
+        ++agents_;
+        run(lock, std::move(task), true);
+        leave();
+      } else {
+        changed_.wait(lock);
+      }
+    }
+  }
+
+  /// What a task threw that has nobody else to tell.
+  void report(const std::exception_ptr& error) const noexcept {
+    try {
+      if (on_error_) on_error_(error);
+    } catch (...) {
+      // A handler that fails has nobody to tell either.
+    }
+  }
+
+ private:
+  /// Posted to the executor. One that is dropped there, or refused, takes itself off.
+  class Agent {
+   public:
+    explicit Agent(std::shared_ptr<PoolWork> work) : work_(std::move(work)) {}
+    Agent(const Agent&) = delete;
+    Agent& operator=(const Agent&) = delete;
+    ~Agent() {
+      if (!work_) return;
+      const std::scoped_lock lock(work_->mutex_);
+      work_->leave();
+    }
+    void run() {
+      const std::shared_ptr<PoolWork> work = std::exchange(work_, nullptr);
+      std::unique_lock lock(work->mutex_);
+      work->work(lock);
+    }
+
+   private:
+    std::shared_ptr<PoolWork> work_;
+  };
+
+  /// One for each task of a pool that this thread is in.
+  struct Frame {
+    explicit Frame(const PoolWork* owner) : work(owner), above(std::exchange(innermost, this)) {}
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+    ~Frame() { innermost = above; }
+
+    const PoolWork* work;
+    Frame* above;
+    static inline thread_local Frame* innermost = nullptr;
+  };
+
+  [[nodiscard]] bool is_inside() const noexcept {
+    for (const Frame* frame = Frame::innermost; frame != nullptr; frame = frame->above) {
+      if (frame->work == this) return true;
+    }
+    return false;
+  }
+
+  // ---- under the lock
+
+  void check_open() const {
+    if (closed_) throw Error(errc::closed, "task pool");
+  }
+
+  void push(const TaskPtr& task) noexcept {
+    task->state_ = PoolTask::State::queued;
+    *task->at_ = task;
+    queue_.splice(queue_.end(), task->place_);
+  }
+
+  /// Out of the queue, and this thread's to run or to fail.
+  TaskPtr unlink(PoolTask& task) noexcept {
+    task.state_ = PoolTask::State::running;
+    task.place_.splice(task.place_.end(), queue_, task.at_);
+    return std::exchange(*task.at_, nullptr);
+  }
+
+  TaskPtr take() noexcept { return queue_.empty() ? nullptr : unlink(*queue_.front()); }
+
+  /// An agent is gone.
+  void leave() noexcept {
+    if (--agents_ == 0) changed_.notify_all();
+  }
+
+  [[nodiscard]] bool may_help() const noexcept {
+    // Whoever waits inside of a task lends that one its own place.
+    return is_inside() || ((driven_ || agents_ == 0) && active_ < max_);
+  }
+
+  // ---- under the lock, which they let go of meanwhile
+
+  void give(std::unique_lock<std::mutex>& lock, const TaskPtr& task) {
+    push(task);
+    if (agents_ >= max_) return;
+    const std::exception_ptr refusal = post_agent(lock);
+    if (!refusal || agents_ != 0) return;
+    const bool refused = task->state_ == PoolTask::State::queued;
+    if (refused) {
+      unlink(*task);
+      --open_;
+    }
+    // An agent may have left meanwhile, since this one was to come.
+    ++agents_;
+    work(lock);
+    if (refused) std::rethrow_exception(refusal);
+  }
+
+  /// What the executor threw, where it refused.
+  std::exception_ptr post_agent(std::unique_lock<std::mutex>& lock) noexcept {
+    ++agents_;
+    ++posting_;
+    lock.unlock();
+    std::exception_ptr refusal;
+    bool counted = false;  // off, by the agent itself
+    try {
+      auto agent = std::make_shared<Agent>(shared_from_this());
+      counted = true;
+      poster_([agent = std::move(agent)] { agent->run(); });
+    } catch (...) {
+      refusal = std::current_exception();
+    }
+    lock.lock();
+    if (refusal && !counted) leave();
+    if (--posting_ == 0) changed_.notify_all();
+    return refusal;
+  }
+
+  /// As one of the agents, which leaves at the end.
+  void work(std::unique_lock<std::mutex>& lock) noexcept {
+    do {
+      TaskPtr task = active_ < max_ ? take() : nullptr;
+      if (!task) break;
+      run(lock, std::move(task), true);
+    } while (!is_relieved(lock));
+    leave();
+  }
+
+  /// On a thread that waits for it.
+  void help(std::unique_lock<std::mutex>& lock, const TaskPtr& task) noexcept {
+    unlink(*task);
+    if (is_inside()) return run(lock, task, false);
+    ++agents_;
+    run(lock, task, true);
+    if (is_relieved(lock)) return leave();
+    work(lock);
+  }
+
+  /// Whether an agent may leave: each task in the queue has another one, that has not begun yet.
+  bool is_relieved(std::unique_lock<std::mutex>& lock) noexcept {
+    return queue_.size() <= agents_ - active_ - 1 || !post_agent(lock);
+  }
+
+  void run(std::unique_lock<std::mutex>& lock, TaskPtr task, bool counts) noexcept {
+    if (counts) ++active_;
+    lock.unlock();
+    {
+      const Frame frame(this);
+      task->run();
+    }
+    lock.lock();
+    if (counts) --active_;
+    finish(lock, std::move(task));
+  }
+
+  void fail(std::unique_lock<std::mutex>& lock, TaskPtr task, std::exception_ptr error) noexcept {
+    task->state_ = PoolTask::State::running;
+    lock.unlock();
+    task->error_ = std::move(error);
+    task->drop();
+    lock.lock();
+    finish(lock, std::move(task));
+  }
+
+  /// After its work. What continues a task that failed ends here as well.
+  void finish(std::unique_lock<std::mutex>& lock, TaskPtr task) noexcept {
+    while (task) {
+      task->state_ = PoolTask::State::ended;
+      changed_.notify_all();
+      TaskPtr next = std::exchange(task->next_, nullptr);
+      if (next) next->continues_.reset();
+      if (next && !task->error_) push(std::exchange(next, nullptr));
+      if (next) next->state_ = PoolTask::State::running;
+      const std::exception_ptr error = task->error_;
+      lock.unlock();
+      // The result, where nobody wants it, goes before the task counts as done.
+      task = std::move(next);
+      if (task) {
+        task->error_ = error;
+        task->drop();
+      }
+      lock.lock();
+      if (--open_ == 0) changed_.notify_all();
+    }
+  }
+
+  const std::size_t max_;
+  const bool driven_;
+  const Poster poster_;
+  const ErrorHandler on_error_;
+
+  std::mutex mutex_;  // guards the rest
+  std::condition_variable changed_;
+  PoolTask::Places queue_;
+  std::size_t agents_ = 0;   // posted, or at work; who helps is one
+  std::size_t active_ = 0;   // tasks that run, but for those inside of others
+  std::size_t open_ = 0;     // tasks that were given and have not ended
+  std::size_t posting_ = 0;  // threads that are in the executor
+  bool closed_ = false;
+};
+
+}  // namespace garner::detail
+
+namespace garner {
+
+struct TaskPoolOptions {
+  std::size_t max_concurrent = 0;  ///< tasks that run at the same time; 0: as many as the executor runs
+  /// Takes what a task of `forget` throws, on the thread that ran it; what it throws itself is dropped. None: dropped.
+  std::function<void(std::exception_ptr)> on_error = {};
+};
+
+namespace detail {
+
+template <class F, class... Args>
+decltype(auto) invoke_stoppable(F& function, const std::stop_token& token, Args&&... args) {
+  if constexpr (std::is_invocable_v<F&, std::stop_token, Args...>) {
+    return function(token, std::forward<Args>(args)...);
+  } else {
+    return function(std::forward<Args>(args)...);
+  }
+}
+
+/// What a task of `F` results in: a value.
+template <class F, class... Args>
+using PoolValue =
+    std::remove_cvref_t<decltype(invoke_stoppable(std::declval<F&>(), std::stop_token(), std::declval<Args>()...))>;
+
+template <class T>
+class PoolResult : public PoolTask {
+ public:
+  T take() {
+    if constexpr (!std::is_void_v<T>) return *std::move(value_);
+  }
+
+ protected:
+  std::optional<std::conditional_t<std::is_void_v<T>, char, T>> value_;
+};
+
+/// A task of `execute`.
+template <class F, class T>
+class PoolCall : public PoolResult<T> {
+ public:
+  explicit PoolCall(F function) : function_(std::move(function)) {
+    if constexpr (std::is_invocable_v<F&, std::stop_token>) this->stop_ = std::stop_source();
+  }
+
+ protected:
+  void run() noexcept override {
+    try {
+      if constexpr (std::is_void_v<T>) {
+        invoke_stoppable(*function_, this->stop_.get_token());
+      } else {
+        this->value_.emplace(invoke_stoppable(*function_, this->stop_.get_token()));
+      }
+    } catch (...) {
+      this->error_ = std::current_exception();
+    }
+    drop();
+  }
+  void drop() noexcept override { function_.reset(); }
+
+ private:
+  std::optional<F> function_;
+};
+
+/// A task of `forget`.
+template <class F>
+class PoolForgotten final : public PoolCall<F, void> {
+ public:
+  PoolForgotten(F function, const PoolWork& work) : PoolCall<F, void>(std::move(function)), work_(work) {}
+
+ private:
+  void run() noexcept override {
+    PoolCall<F, void>::run();
+    if (this->error_) work_.report(this->error_);
+  }
+
+  const PoolWork& work_;
+};
+
+}  // namespace detail
+
+/// Ends a task of a pool that is not wanted any more. Copies refer to the same task; default-constructed it refers to none.
+/// Thread-safety: every member from any thread. May outlive the task and its pool, and keeps no result.
+class AbortHandle {
+ public:
+  AbortHandle() = default;
+
+  /// True where the task had not begun, and now never will: its result is `errc::cancelled`, at once. Where it runs, its
+  /// `std::stop_token` says so, and it ends as it will. Otherwise nothing happens.
+  bool abort() const {
+    const std::shared_ptr<detail::PoolTask> task = task_.lock();
+    return task != nullptr && work_->abort(task);
+  }
+
+ private:
+  template <class T>
+  friend class TaskHandle;
+
+  AbortHandle(std::shared_ptr<detail::PoolWork> work, const std::shared_ptr<detail::PoolTask>& task)
+      : work_(std::move(work)), task_(task) {}
+
+  std::shared_ptr<detail::PoolWork> work_;
+  std::weak_ptr<detail::PoolTask> task_;
+};
+
+/// The result of a task that was given to a pool, as a `std::future` is: it can be moved, and taken once. Dropping it
+/// changes nothing for the task. After `get` and `then`, moved from, or default-constructed it refers to no task, and only
+/// `valid`, assignment and destruction are allowed.
+///
+/// Waiting: a task that has not begun is run by the thread that waits for it, inside of its call, where that waits in a task
+/// of the same pool (so tasks may wait for tasks, whatever the limit), or where the executor is driven by its callers and
+/// the limit allows it (so a program of one thread need not drive it), or where the executor has dropped what the pool
+/// posted. Otherwise, with threads, the executor's threads run it: to wait for a task on the only thread that runs a
+/// borrowed `io_context`, outside of the pool's tasks, waits for ever.
+///
+/// Thread-safety: one thread at a time. May outlive the pool, which ends all tasks first.
+template <class T>
+class TaskHandle {
+ public:
+  TaskHandle() = default;
+  TaskHandle(TaskHandle&&) noexcept = default;
+  TaskHandle& operator=(TaskHandle&&) noexcept = default;
+  ~TaskHandle() = default;
+
+  [[nodiscard]] bool valid() const noexcept { return task_ != nullptr; }
+  /// Whether the task has ended: with a result, an exception, or aborted.
+  [[nodiscard]] bool done() const { return work_->has_ended(task_); }
+  /// Until it has.
+  void wait() const { work_->wait(task_); }
+
+  /// Waits, and takes the result; throws what the task threw, and `Error` with `errc::cancelled` where it was aborted.
+  T get() {
+    wait();
+    const auto task = std::exchange(task_, nullptr);
+    if (task->error()) std::rethrow_exception(task->error());
+    return task->take();
+  }
+
+  /// Runs `function` on the pool with the result, if there is one (and a `std::stop_token` before it, where it takes that);
+  /// where there is none it is not called, and the error passes on. Throws as `TaskPool::execute` does; this handle is as it
+  /// was then.
+  template <class F>
+  auto then(F function) {
+    auto call = [first = task_,
+                 function = std::move(function)](const std::stop_token& token) mutable -> decltype(auto) {
+      if constexpr (std::is_void_v<T>) {
+        return detail::invoke_stoppable(function, token);
+      } else {
+        return detail::invoke_stoppable(function, token, first->take());
+      }
+    };
+    using Result = detail::PoolValue<decltype(call)>;
+    auto next = std::make_shared<detail::PoolCall<decltype(call), Result>>(std::move(call));
+    work_->chain(task_, next);
+    task_.reset();
+    return TaskHandle<Result>(work_, std::move(next));
+  }
+
+  bool abort() { return work_->abort(task_); }
+  [[nodiscard]] AbortHandle abort_handle() const { return {work_, task_}; }
+
+ private:
+  template <class>
+  friend class TaskPool;
+  template <class>
+  friend class TaskHandle;
+
+  TaskHandle(std::shared_ptr<detail::PoolWork> work, std::shared_ptr<detail::PoolResult<T>> task)
+      : work_(std::move(work)), task_(std::move(task)) {}
+
+  std::shared_ptr<detail::PoolWork> work_;
+  std::shared_ptr<detail::PoolResult<T>> task_;
+};
+
+/// Runs tasks on an executor that it owns; on another's with `ExecutorRef`. In the order in which they were given, as far as
+/// the executor keeps it.
+///
+/// Thread-safety: every member from any thread, tasks of the pool among them.
+/// Object lifetimes: the destructor stops, and must not run inside of a task of the pool. An executor on a borrowed context
+/// need not be run for that.
+/// Exception safety: no exception of a task reaches the executor. Where the executor's `post` throws, the call that wanted
+/// it throws that, and has changed nothing; what was taken on before is done all the same.
+template <class E>
+class TaskPool {
+  static_assert(diagnose_executor<E>());
+
+ public:
+  explicit TaskPool(E executor, TaskPoolOptions options = {})
+      : executor_(std::move(executor)),
+        work_(std::make_shared<detail::PoolWork>(
+            options.max_concurrent, DrivenExecutor<E>, [this](Task task) { executor_.post(std::move(task)); },
+            std::move(options.on_error))) {}
+  TaskPool(const TaskPool&) = delete;
+  TaskPool& operator=(const TaskPool&) = delete;
+  ~TaskPool() { stop(); }
+
+  /// Runs `function()`, or `function(std::stop_token)`, whose result is the handle's. Throws `Error` with `errc::closed`
+  /// after `stop`.
+  template <class F>
+  auto execute(F function) {
+    using Result = detail::PoolValue<F>;
+    auto task = std::make_shared<detail::PoolCall<F, Result>>(std::move(function));
+    work_->give(task);
+    return TaskHandle<Result>(work_, std::move(task));
+  }
+
+  /// Runs `function()`, and forgets it: what it throws goes to `TaskPoolOptions::on_error`. Throws as `execute` does.
+  template <class F>
+  void forget(F function) {
+    work_->give(std::make_shared<detail::PoolForgotten<F>>(std::move(function), *work_));
+  }
+
+  /// Refuses new tasks from now on, runs all that were given to their end, continuations too (those that have not begun on
+  /// this thread, if it comes to them first), and returns then. Inside of a task of the pool it does not wait.
+  void stop() { work_->stop(); }
+
+ private:
+  E executor_;
+  std::shared_ptr<detail::PoolWork> work_;
+};
+
+}  // namespace garner
+
 // A seeded world to run them in.
 
 // garner/simulation/decisions.hpp ---------------------------------------------------------------------------
@@ -14338,5 +14941,8 @@ namespace garner {
 
 template <class S = FilesystemStorage, class D = CurlDownloader, class E = AsioExecutor>
 class DataManager;
+
+template <class E = AsioExecutor>
+class TaskPool;
 
 }  // namespace garner
