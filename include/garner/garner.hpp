@@ -38,6 +38,7 @@
 // Two parts that stand by themselves.
 #include "garner/execution/executor_ref.hpp"
 #include "garner/execution/task_pool.hpp"
+#include "garner/download/download_manager.hpp"
 
 // A seeded world to run them in.
 #include "garner/simulation/decisions.hpp"
@@ -58,5 +59,8 @@ class DataManager;
 
 template <class E = AsioExecutor>
 class TaskPool;
+
+template <class D = CurlDownloader, class E = AsioExecutor, class F = PosixFileSystem>
+class DownloadManager;
 
 }  // namespace garner
