@@ -12961,12 +12961,21 @@ class DownloadJob {
 struct DownloadState {
   std::function<void(const DownloadStatus&)> on_progress;
   std::function<bool(std::chrono::nanoseconds)> drive;  ///< until `left` is 0; none where the executor has threads
-  std::vector<std::weak_ptr<DownloadJob>> jobs;         ///< of those that are not done; only changed before they begin
+
+  std::recursive_mutex cancelling;                 ///< guards the next; a cancellation may call back
+  std::vector<std::weak_ptr<DownloadJob>> jobs{};  ///< none once the manager is gone
 
   std::mutex mutex;  ///< guards the rest
   std::condition_variable changed;
   std::vector<DownloadStatus> files;
   std::size_t left = 0;  ///< that are not done
+
+  void cancel() {
+    const std::scoped_lock lock(cancelling);
+    for (const auto& weak : jobs) {
+      if (const auto job = weak.lock()) job->cancel();
+    }
+  }
 
   /// `change(status)` changes what is known of a file.
   template <class Change>
@@ -13073,9 +13082,13 @@ class FileDownload final : public FetchSink,
     if (const std::error_code error = guarded([&] { return prepare(); })) return end(error, of_file());
     if (is_whole(source_, part_)) return finish();
     std::optional<typename D::Transfer> transfer;
-    result_.error = guarded(
+    const std::error_code refused = guarded(
         [&] { transfer = hooks_.downloader.start(request_rest(source_, part_, url_), this->shared_from_this()); });
-    if (!transfer) return finish();
+    if (refused) {
+      result_.error = refused;
+      return finish();
+    }
+    // From here on nothing but what the mutex guards is this thread's.
     {
       const std::scoped_lock lock(mutex_);
       // It may have ended already, and another one have begun.
@@ -13251,7 +13264,8 @@ class FileDownload final : public FetchSink,
 namespace garner {
 
 /// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May outlive
-/// the manager, which ends the call first; dropping it changes nothing.
+/// the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then. Dropping it changes
+/// nothing.
 class DownloadHandle {
  public:
   /// Until all files are done; drives the executor meanwhile where it has no threads. False where `timeout`, by that
@@ -13278,11 +13292,7 @@ class DownloadHandle {
   }
 
   /// What is not done ends soon with `errc::cancelled`. Does not wait for it.
-  void cancel() const {
-    for (const auto& weak : state_->jobs) {
-      if (const auto job = weak.lock()) job->cancel();
-    }
-  }
+  void cancel() const { state_->cancel(); }
 
  private:
   template <class, class, class>
@@ -13356,9 +13366,18 @@ class DownloadManager {
       calls = calls_;
     }
     for (const auto& call : calls) {
-      if (const auto state = call.lock()) DownloadHandle(state).cancel();
+      if (const auto state = call.lock()) state->cancel();
     }
     while (!wait(std::chrono::hours(1), mutex_, [this] { return under_way_ == 0; })) {
+    }
+    // What begins or cancels a transfer may still be in the downloader.
+    loop_.stop();
+    pool_.stop();
+    for (const auto& call : calls) {
+      const auto state = call.lock();
+      if (!state) continue;
+      const std::scoped_lock lock(state->cancelling);
+      state->jobs.clear();
     }
   }
 
@@ -13430,7 +13449,7 @@ class DownloadManager {
       state->files.push_back({name, 0, source.size, false, {}, {}});
     }
     state->left = jobs.size();
-    state->jobs = {jobs.begin(), jobs.end()};
+    state->jobs.assign(jobs.begin(), jobs.end());
     {
       const std::scoped_lock lock(mutex_);
       std::erase_if(calls_, [](const auto& call) { return call.expired(); });
@@ -13510,6 +13529,9 @@ class DownloadManager {
   D downloader_;
   detail::DownloadHooks<D, E> hooks_;
 };
+
+template <class D, class E>
+DownloadManager(D, E, DownloadOptions = {}) -> DownloadManager<D, E, PosixFileSystem>;
 
 }  // namespace garner
 

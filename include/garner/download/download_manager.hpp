@@ -41,7 +41,8 @@
 namespace garner {
 
 /// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May outlive
-/// the manager, which ends the call first; dropping it changes nothing.
+/// the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then. Dropping it changes
+/// nothing.
 class DownloadHandle {
  public:
   /// Until all files are done; drives the executor meanwhile where it has no threads. False where `timeout`, by that
@@ -68,11 +69,7 @@ class DownloadHandle {
   }
 
   /// What is not done ends soon with `errc::cancelled`. Does not wait for it.
-  void cancel() const {
-    for (const auto& weak : state_->jobs) {
-      if (const auto job = weak.lock()) job->cancel();
-    }
-  }
+  void cancel() const { state_->cancel(); }
 
  private:
   template <class, class, class>
@@ -146,9 +143,18 @@ class DownloadManager {
       calls = calls_;
     }
     for (const auto& call : calls) {
-      if (const auto state = call.lock()) DownloadHandle(state).cancel();
+      if (const auto state = call.lock()) state->cancel();
     }
     while (!wait(std::chrono::hours(1), mutex_, [this] { return under_way_ == 0; })) {
+    }
+    // What begins or cancels a transfer may still be in the downloader.
+    loop_.stop();
+    pool_.stop();
+    for (const auto& call : calls) {
+      const auto state = call.lock();
+      if (!state) continue;
+      const std::scoped_lock lock(state->cancelling);
+      state->jobs.clear();
     }
   }
 
@@ -220,7 +226,7 @@ class DownloadManager {
       state->files.push_back({name, 0, source.size, false, {}, {}});
     }
     state->left = jobs.size();
-    state->jobs = {jobs.begin(), jobs.end()};
+    state->jobs.assign(jobs.begin(), jobs.end());
     {
       const std::scoped_lock lock(mutex_);
       std::erase_if(calls_, [](const auto& call) { return call.expired(); });
@@ -300,5 +306,8 @@ class DownloadManager {
   D downloader_;
   detail::DownloadHooks<D, E> hooks_;
 };
+
+template <class D, class E>
+DownloadManager(D, E, DownloadOptions = {}) -> DownloadManager<D, E, PosixFileSystem>;
 
 }  // namespace garner

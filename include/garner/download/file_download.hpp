@@ -73,12 +73,21 @@ class DownloadJob {
 struct DownloadState {
   std::function<void(const DownloadStatus&)> on_progress;
   std::function<bool(std::chrono::nanoseconds)> drive;  ///< until `left` is 0; none where the executor has threads
-  std::vector<std::weak_ptr<DownloadJob>> jobs;         ///< of those that are not done; only changed before they begin
+
+  std::recursive_mutex cancelling;                 ///< guards the next; a cancellation may call back
+  std::vector<std::weak_ptr<DownloadJob>> jobs{};  ///< none once the manager is gone
 
   std::mutex mutex;  ///< guards the rest
   std::condition_variable changed;
   std::vector<DownloadStatus> files;
   std::size_t left = 0;  ///< that are not done
+
+  void cancel() {
+    const std::scoped_lock lock(cancelling);
+    for (const auto& weak : jobs) {
+      if (const auto job = weak.lock()) job->cancel();
+    }
+  }
 
   /// `change(status)` changes what is known of a file.
   template <class Change>
@@ -185,9 +194,13 @@ class FileDownload final : public FetchSink,
     if (const std::error_code error = guarded([&] { return prepare(); })) return end(error, of_file());
     if (is_whole(source_, part_)) return finish();
     std::optional<typename D::Transfer> transfer;
-    result_.error = guarded(
+    const std::error_code refused = guarded(
         [&] { transfer = hooks_.downloader.start(request_rest(source_, part_, url_), this->shared_from_this()); });
-    if (!transfer) return finish();
+    if (refused) {
+      result_.error = refused;
+      return finish();
+    }
+    // From here on nothing but what the mutex guards is this thread's.
     {
       const std::scoped_lock lock(mutex_);
       // It may have ended already, and another one have begun.
