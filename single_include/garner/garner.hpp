@@ -13351,7 +13351,7 @@ class DownloadManager {
         hooks_{downloader_,
                executor_,
                options_,
-               [this](bool batched, Task work) { spawn(batched, std::move(work)); },
+               [this](bool batched, const Task& work) { spawn(batched, work); },
                [this](std::uint64_t round, std::optional<std::chrono::nanoseconds> asked) {
                  const std::scoped_lock lock(mutex_);
                  return core::retry_delay(to_options(options_), ErrorClass::transient, asked, round, random_);
@@ -13516,7 +13516,7 @@ class DownloadManager {
 
   std::mutex mutex_;  // guards the next six
   std::condition_variable changed_;
-  core::Random random_;
+  core::Random random_{0};
   std::deque<std::shared_ptr<Job>> queue_;  // files that have not begun
   std::size_t running_ = 0;                 // those that have
   std::size_t under_way_ = 0;               // both
