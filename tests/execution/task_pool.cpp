@@ -251,6 +251,7 @@ TEST_CASE_TEMPLATE("no more run at once than the limit says, and as many as that
   int running = 0;
   int most = 0;
   std::vector<TaskHandle<int>> handles;
+  handles.reserve(500);
   for (int i = 0; i < 500; ++i) {
     handles.push_back(pool.execute([&, i] {
       {
@@ -428,6 +429,7 @@ TEST_CASE("many threads give, wait, continue and abort at once") {
     AsioExecutor executor(3);
     TaskPool pool{ExecutorRef(executor), options};
     std::vector<std::thread> threads;
+    threads.reserve(4);
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&, t] {
         for (int i = 0; i < 500; ++i) {
