@@ -130,15 +130,27 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
 
   /// Until `task` has ended. Does it on this thread where nobody else could.
   void wait(const TaskPtr& task) {
+    TaskPtr next;  // that continues what was run last, so that a long chain is not walked for each of its tasks
     std::unique_lock lock(mutex_);
     while (task->state_ != PoolTask::State::ended) {
-      PoolTask* first = task.get();
-      while (first->state_ == PoolTask::State::waiting) first = first->continues_.get();
-      if (first->state_ == PoolTask::State::queued && may_help()) {
-        help(lock, first->shared_from_this());
-      } else {
-        changed_.wait(lock);
+      if (next && (next->state_ != PoolTask::State::queued || !may_help())) {
+        lock.unlock();
+        next.reset();
+        lock.lock();
+        continue;
       }
+      if (!next) {
+        PoolTask* first = task.get();
+        while (first->state_ == PoolTask::State::waiting) first = first->continues_.get();
+        if (first->state_ == PoolTask::State::queued && may_help()) next = first->shared_from_this();
+      }
+      if (!next) {
+        changed_.wait(lock);
+        continue;
+      }
+      TaskPtr first = std::move(next);
+      next = first->next_;
+      help(lock, std::move(first));
     }
   }
 
@@ -288,11 +300,11 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
   }
 
   /// On a thread that waits for it.
-  void help(std::unique_lock<std::mutex>& lock, const TaskPtr& task) noexcept {
+  void help(std::unique_lock<std::mutex>& lock, TaskPtr task) noexcept {
     unlink(*task);
-    if (is_inside()) return run(lock, task, false);
+    if (is_inside()) return run(lock, std::move(task), false);
     ++agents_;
-    run(lock, task, true);
+    run(lock, std::move(task), true);
     if (is_relieved(lock)) return leave();
     work(lock);
   }
