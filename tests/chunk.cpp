@@ -220,6 +220,57 @@ TEST_CASE("hostile 11: a file without a URL, or a URL with control bytes, spaces
   }
 }
 
+TEST_CASE("a header that garner writes itself, that is malformed or too much is rejected, and its value is not shown") {
+  const auto verdict_of = [](std::vector<garner::HttpHeader> headers) {
+    DataChunk chunk = good_chunk();
+    chunk.files["blocks.parquet"].headers = std::move(headers);
+    const auto invalid = garner::validate(chunk);
+    if (!invalid) return std::error_code();
+    CHECK(invalid->subject.find("hunter2") == std::string::npos);
+    CHECK(invalid->subject.find(chunk.id.to_hex()) != std::string::npos);
+    CHECK(invalid->subject.find("blocks.parquet") != std::string::npos);
+    return invalid->code;
+  };
+  CHECK_FALSE(verdict_of({}));
+  CHECK_FALSE(verdict_of({{"Authorization", "Bearer hunter2"}, {"X-Amz-Security-Token", "a/b+c=="}, {"x", ""}}));
+  CHECK_FALSE(verdict_of({{"X-Text", "with a space and \xc3\xa4"}}));
+  for (const char* name : {"",
+                           "X A",
+                           "X:A",
+                           ":path",
+                           "X\r\nY",
+                           "X\x7f",
+                           "\xc3\xa4",
+                           "Authorization: hunter2",
+                           "(x)",
+                           "Host",
+                           "RANGE",
+                           "if-range",
+                           "Accept-Encoding",
+                           "Content-Length",
+                           "Transfer-Encoding",
+                           "Connection",
+                           "TE",
+                           "Trailer",
+                           "Upgrade",
+                           "Expect",
+                           "Keep-Alive",
+                           "User-Agent",
+                           "Proxy-Authorization",
+                           "proxy-connection"}) {
+    CAPTURE(name);
+    CHECK(verdict_of({{name, "hunter2"}}) == errc::invalid_header);
+  }
+  for (const std::string& value :
+       {std::string("hunter2\r\nX: y"), std::string("hunter2\n"), std::string("\rhunter2"), std::string("hunter2\0", 8),
+        std::string("hunter2\x7f"), std::string(" hunter2"), std::string("hunter2 "), std::string(20'000, 'x')}) {
+    CAPTURE(value);
+    CHECK(verdict_of({{"X-A", value}}) == errc::invalid_header);
+  }
+  CHECK_FALSE(verdict_of(std::vector<garner::HttpHeader>(32, {"X-A", "b"})));
+  CHECK(verdict_of(std::vector<garner::HttpHeader>(33, {"X-A", "b"})) == errc::invalid_header);
+}
+
 TEST_CASE("hostile 13: a credential is redacted from every shown URL") {
   CHECK(redact_url("http://user:pass@host/x") == "http://host/x");
   CHECK(redact_url("http://user@host") == "http://host");
@@ -322,6 +373,12 @@ TEST_CASE("descriptions that cannot differ in a byte have one fingerprint") {
     DataChunk sized = chunk;
     sized.files["blocks.parquet"].size = 5;
     CHECK(content_fingerprint(sized) == content_fingerprint(chunk));
+  }
+  SUBCASE("headers do not count: they say who asks, and not for what") {
+    DataChunk other = chunk;
+    other.files["blocks.parquet"].headers = {{"Authorization", "Bearer abc"}};
+    CHECK(content_fingerprint(other) == content_fingerprint(chunk));
+    CHECK_FALSE(other == chunk);  // but it is another description, and the new headers are used
   }
   SUBCASE("where there is none, a new signature does not count") {
     CHECK(content_fingerprint(with_url("http://h/x?X-Amz-Signature=1")) ==

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "garner/error.hpp"
+#include "garner/http_header.hpp"
 #include "garner/ids.hpp"
 
 namespace garner {
@@ -111,6 +112,7 @@ struct FileSource {
   std::vector<std::string> urls;      ///< mirrors, in order of preference
   std::optional<std::uint64_t> size;  ///< bytes
   std::optional<Digest> digest;
+  std::vector<HttpHeader> headers = {};  ///< for all mirrors: tokens and the like
 
   friend bool operator==(const FileSource&, const FileSource&) = default;
 };
@@ -200,7 +202,7 @@ inline std::string redact_url(std::string_view url) {
 
 /// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
 /// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
-/// tells them and one that does not may be of the same content (see `declared_bytes`).
+/// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who asks.
 using ContentFingerprint = std::array<std::uint8_t, 16>;
 
 inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
@@ -283,6 +285,9 @@ inline std::string printable(std::string_view text) {
 inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
   const std::string file = "file '" + detail::printable(name) + "'";
   if (!detail::is_portable_file_name(name)) return Invalid{errc::invalid_file_name, file};
+  if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
+    return Invalid{errc::invalid_header, file + ", " + detail::describe_header(*header)};
+  }
   if (source.urls.empty()) return Invalid{errc::no_url, file};
   for (const std::string& url : source.urls) {
     const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });

@@ -153,16 +153,7 @@ class DataManager<S, D, E> {
 
  private:
   std::optional<Invalid> check(const DataChunk& chunk, const Options& options) const {
-    if (std::optional<Invalid> invalid = validate(chunk, {options.max_files, options.max_chunk_bytes})) return invalid;
-    for (const auto& [name, source] : chunk.files) {
-      for (const std::string& url : source.urls) {
-        const std::error_code error = detail::guarded([&] { return engine_.downloader().check_url(url); });
-        if (!error) continue;
-        return Invalid{error, "chunk " + chunk.id.to_hex() + ", file '" + name + "', URL '" +
-                                  detail::printable(redact_url(url)) + "'"};
-      }
-    }
-    return std::nullopt;
+    return detail::check(chunk, options, engine_.downloader());
   }
 
   std::optional<Invalid> want(DataChunk chunk) {

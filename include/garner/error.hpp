@@ -29,6 +29,7 @@ enum class errc : std::uint8_t {
   no_url,               ///< a file has no URL
   invalid_url,          ///< a URL that does not parse, or has control bytes or spaces in it
   scheme_not_allowed,   ///< a URL's scheme is not `http` or `https` (or not `https`, where so configured)
+  invalid_header,       ///< a header that is malformed, that garner writes itself, or too many or too long ones
 
   // A call that cannot be served.
   closed,  ///< the manager was closed
@@ -38,8 +39,10 @@ enum class errc : std::uint8_t {
   resolve_failed,        ///< the host's name did not resolve
   connection_failed,     ///< no connection, or it was reset
   timed_out,             ///< no connection in time, or the transfer was too slow for too long
-  server_unavailable,    ///< 408, 425, 429 or 5xx: worth another try
+  server_unavailable,    ///< 408, 425 or 5xx: worth another try
+  server_busy,           ///< 429 or 503: worth another try, and less of it at once
   credentials_rejected,  ///< 401 or 403
+  refresh_failed,        ///< `Options::refresh` did not give a source that can be used
   not_found,             ///< 404 or 410
   unexpected_status,     ///< any other status that carries no data
   body_too_long,         ///< more bytes than were declared
@@ -105,13 +108,16 @@ inline constexpr ErrorInfo error_table[] = {
     {errc::no_url, ErrorClass::invalid, "the file has no URL"},
     {errc::invalid_url, ErrorClass::invalid, "not a valid URL"},
     {errc::scheme_not_allowed, ErrorClass::invalid, "the URL's scheme is not allowed"},
+    {errc::invalid_header, ErrorClass::invalid, "a header is malformed, garner's own, or too much"},
     {errc::closed, ErrorClass::invalid, "the data manager is closed"},
     {errc::cancelled, ErrorClass::cancelled, "cancelled"},
     {errc::resolve_failed, ErrorClass::transient, "the host's name does not resolve"},
     {errc::connection_failed, ErrorClass::transient, "the connection failed or was reset"},
     {errc::timed_out, ErrorClass::transient, "the transfer was too slow for too long"},
     {errc::server_unavailable, ErrorClass::transient, "the server cannot answer at the moment"},
+    {errc::server_busy, ErrorClass::transient, "the server asks for less"},
     {errc::credentials_rejected, ErrorClass::credentials, "the server rejected the credentials"},
+    {errc::refresh_failed, ErrorClass::transient, "no fresh source could be had"},
     {errc::not_found, ErrorClass::gone, "the server does not have the file"},
     {errc::unexpected_status, ErrorClass::gone, "the server answered with a status that carries no data"},
     {errc::body_too_long, ErrorClass::wrong_bytes, "the body is longer than was declared"},

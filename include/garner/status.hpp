@@ -20,6 +20,7 @@
 
 #include "garner/chunk.hpp"
 #include "garner/error.hpp"
+#include "garner/http_options.hpp"
 #include "garner/policies/storage.hpp"
 
 namespace garner {
@@ -50,6 +51,16 @@ struct Location {
   bool must_be_mount_point = false;
 };
 
+/// How much is fetched at once.
+struct FetchLimits {
+  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+  std::size_t max_files_per_host = 8;      ///< of them, from one server
+  std::uint64_t bytes_per_second = 0;      ///< over all transfers; 0: as fast as it goes
+
+  friend bool operator==(const FetchLimits&, const FetchLimits&) = default;
+};
+
 /// What can be chosen. All of it can be changed while the manager runs (`set_options`), except where it says
 /// not.
 struct Options {
@@ -58,9 +69,21 @@ struct Options {
   std::uint64_t max_chunk_bytes = std::uint64_t{1} << 40;  ///< declared sizes of one chunk, together
   bool require_https = false;                              ///< reject `http`; fixed at construction
 
-  // How much happens at once.
+  // Whom it talks to, and how; fixed at construction.
+  /// Where not empty, nothing else is connected to. An entry is a host's name (`lake.example`), all names below one
+  /// (`.lake.example`), or an address or network (`10.0.0.0/8`, `::1`). Where there are networks, the address that a
+  /// name resolves to must lie in one of them too, so DNS cannot lead elsewhere.
+  std::vector<std::string> allowed_hosts = {};
+  HttpOptions http = {};
+
+  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
   std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
+  std::size_t max_files_per_host = 8;      ///< of them, from one server
+  std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes
+  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a worker
+  /// that is being filled may take all that the network gives, and one that answers queries may not. `Status::filled` tells.
+  std::optional<FetchLimits> when_filled = std::nullopt;
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
   // removed for it.
@@ -79,6 +102,12 @@ struct Options {
   std::chrono::nanoseconds max_backoff = std::chrono::minutes(5);
   std::chrono::nanoseconds no_space_retry = std::chrono::seconds(30);  ///< while parked, and nothing is removed; a disk
                                                                        ///< that is not healthy is looked at that often
+
+  /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
+  /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
+  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
+  /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
+  std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
   /// moves).
@@ -193,6 +222,7 @@ struct Status {
 
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
+  bool filled = false;        ///< it had converged once, and served chunks then (`Options::when_filled`)
   bool converged = false;     ///< nothing wanted is missing, nothing unwanted is left unpinned
   bool closed = false;
 };

@@ -300,6 +300,20 @@ void downloader_contract() {
       CHECK(sink.use_count() == 1);
     }
   }
+  if constexpr (LimitedDownloader<D>) {
+    SUBCASE("where it has limits, they hold, and can be changed and lifted while it runs") {
+      downloader.set_limits({2, 1'500'000});
+      const auto begin = std::chrono::steady_clock::now();
+      CHECK(fetch(downloader, {fixture.put(file), 0, {}, {}})->bytes() == file);
+      CHECK(std::chrono::steady_clock::now() - begin >= std::chrono::milliseconds(100));  // 0.3 MB, less 0.1 s
+      downloader.set_limits({1, 1'000});
+      const auto sink = std::make_shared<CheckedSink>();
+      downloader.start({fixture.put(file), 0, {}, {}}, sink);
+      downloader.set_limits({8, 0});
+      REQUIRE(sink->wait());
+      CHECK(sink->bytes() == file);
+    }
+  }
   SUBCASE("is moved with what is running") {
     const auto sink = std::make_shared<CheckedSink>();
     const auto transfer = downloader.start({fixture.stall(file, 1000), 0, {}, {}}, sink);

@@ -252,6 +252,7 @@ void reading_contract() {
     REQUIRE_FALSE(ec);
     DataChunk expected = asked;
     expected.files["a.bin"].urls = {redact_url(asked.files["a.bin"].urls.front())};
+    for (auto& [name, source] : expected.files) source.headers.clear();
     expected.files["b.bin"].urls = {redact_url(asked.files["b.bin"].urls.front())};
     expected.files["b.bin"].size = 7;
     CHECK(described == expected);

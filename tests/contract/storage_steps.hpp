@@ -48,6 +48,7 @@ inline DataChunk chunk_of(std::string_view name, const std::map<std::string, std
   DataChunk chunk{ChunkId::from_name(name), DatasetId::from_name("d"), range, {}};
   for (const auto& [file, text] : files) {
     chunk.files[file] = FileSource({"http://user:secret@host/" + file + "?token=abc"}, text.size(), std::nullopt);
+    chunk.files[file].headers = {{"Authorization", "Bearer secret"}};
   }
   return chunk;
 }

@@ -27,8 +27,9 @@ using garner::core::Random;
 
 namespace {
 
-using Value = std::shared_ptr<const std::uint64_t>;
-using Index = garner::core::ChunkIndex<Value>;
+using Index = garner::core::ChunkIndex<const std::uint64_t>;
+
+Index::ValuePtr value_of(std::uint64_t number) { return std::make_unique<const std::uint64_t>(number); }
 
 constexpr BlockNumber most = std::numeric_limits<BlockNumber>::max();
 
@@ -72,14 +73,12 @@ class Model {
 };
 
 std::optional<std::uint64_t> find(const Index& index, const DatasetId& in, BlockNumber block) {
-  const auto value = index.find(in, block);
-  if (!value) return std::nullopt;
-  return **value;
+  return index.find(in, block, [](const std::uint64_t& value) { return value; });
 }
 
 std::vector<std::uint64_t> visit(const Index& index, const DatasetId& in, const BlockRange& range) {
   std::vector<std::uint64_t> out;
-  index.visit(in, range, [&out](const Value& value) { out.push_back(*value); });
+  index.visit(in, range, [&out](const std::uint64_t& value) { out.push_back(value); });
   return out;
 }
 
@@ -97,7 +96,7 @@ struct Pair {
 
   void insert(const DatasetId& in, const BlockRange& range) {
     ++asked;
-    const auto key = index.insert(in, range, asked, std::make_shared<const std::uint64_t>(asked));
+    const auto key = index.insert(in, range, asked, value_of(asked));
     model.entries.push_back({in, range, asked, key});
   }
   void erase(std::size_t at) {
@@ -112,7 +111,7 @@ struct Pair {
   }
   void check_all() const {
     std::vector<std::uint64_t> all;
-    index.visit_all([&all](const Value& value) { all.push_back(*value); });
+    index.visit_all([&all](const std::uint64_t& value) { all.push_back(value); });
     std::sort(all.begin(), all.end());
     std::vector<std::uint64_t> expected;
     for (const auto& entry : model.entries) expected.push_back(entry.asked);
@@ -126,10 +125,10 @@ struct Pair {
 
 TEST_CASE("an empty index finds nothing") {
   Index index;
-  CHECK_FALSE(index.find(dataset(1), 0));
+  CHECK_FALSE(find(index, dataset(1), 0));
   CHECK(visit(index, dataset(1), {0, most}).empty());
   index.publish();
-  CHECK_FALSE(index.find(dataset(1), 0));
+  CHECK_FALSE(find(index, dataset(1), 0));
   CHECK(index.size() == 0);
 }
 
@@ -210,22 +209,37 @@ TEST_CASE("a tree of three levels that grew by appending can be erased again fro
   }
 }
 
-TEST_CASE("every value that was put in is given back, with its readers' copies still good") {
-  const auto value = std::make_shared<const std::uint64_t>(7);
-  std::optional<Value> kept;
+TEST_CASE("every value that was put in is released once, when no reader is inside") {
+  struct Release {
+    void operator()(int* count) const noexcept { ++*count; }
+  };
+  using Counting = garner::core::ChunkIndex<int, Release>;
+  int released = 0;
   {
-    Index index;
-    std::vector<Index::Key> keys;
-    for (std::uint64_t i = 0; i < 100; ++i) keys.push_back(index.insert(dataset(1), {i, i + 1}, i, value));
-    publish(index);
-    CHECK(value.use_count() == 101);
-    kept = index.find(dataset(1), 50);
-    for (std::size_t i = 0; i < 60; ++i) index.erase(keys[i]);
-    publish(index);
-    CHECK(value.use_count() == 42);
+    Counting index;
+    std::vector<Counting::Key> keys;
+    for (std::uint64_t i = 0; i < 100; ++i) {
+      keys.push_back(index.insert(dataset(1), {i, i + 1}, i, Counting::ValuePtr(&released)));
+    }
+    index.publish();
+    const auto seen = index.find(dataset(1), 50, [&](int& count) {
+      for (std::size_t i = 0; i < 60; ++i) index.erase(keys[i]);
+      index.publish();
+      std::vector<Epochs::Garbage> garbage;
+      index.collect(garbage);
+      garbage.clear();
+      CHECK(index.pending());
+      return count;
+    });
+    CHECK(seen == 0);
+    std::vector<Epochs::Garbage> garbage;
+    index.collect(garbage);
+    CHECK_FALSE(index.pending());
+    CHECK(released == 0);
+    garbage.clear();
+    CHECK(released == 60);
   }
-  CHECK(value.use_count() == 2);
-  CHECK(**kept == 7);
+  CHECK(released == 100);
 }
 
 TEST_CASE("the index agrees with the model after random batches of changes") {
@@ -281,7 +295,7 @@ TEST_CASE("readers on other threads see every batch whole while the index change
   Index index;
   constexpr std::uint64_t places = 300;
   const auto insert = [&index](std::uint64_t place, std::uint64_t asked) {
-    return index.insert(dataset(1), {place * 10, place * 10 + 10}, asked, std::make_shared<const std::uint64_t>(asked));
+    return index.insert(dataset(1), {place * 10, place * 10 + 10}, asked, value_of(asked));
   };
   std::uint64_t asked = 0;
   for (std::uint64_t i = 1; i < places; i += 2) insert(i, ++asked);
@@ -300,14 +314,14 @@ TEST_CASE("readers on other threads see every batch whole while the index change
       while (!stop.load(std::memory_order_relaxed)) {
         std::size_t seen = 0;
         std::size_t moving = 0;
-        index.visit(dataset(1), {0, places * 10}, [&](const Value& value) {
+        index.visit(dataset(1), {0, places * 10}, [&](const std::uint64_t& value) {
           ++seen;
-          if (*value > settled) ++moving;
+          if (value > settled) ++moving;
         });
         if (moving != 1 || seen != settled + 1) ++wrong;
         const std::uint64_t place = 1 + 2 * (random.next() % (places / 2));
-        const auto found = index.find(dataset(1), place * 10 + 3);
-        if (!found || **found > settled) ++wrong;
+        const auto found = find(index, dataset(1), place * 10 + 3);
+        if (!found || *found > settled) ++wrong;
         ++rounds;
       }
     });

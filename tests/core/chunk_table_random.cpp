@@ -23,6 +23,7 @@ namespace {
 
 using garner::DataChunk;
 using garner::errc;
+using garner::FileSource;
 using garner::Generation;
 using garner::Options;
 using garner::core::Outcome;
@@ -92,6 +93,8 @@ class World {
     Options options;
     options.max_concurrent_chunks = 1 + below(4);
     options.max_concurrent_files = 1 + below(4);
+    options.max_files_per_host = 1 + below(4);
+    if (chance(50)) options.refresh = [](const DataChunk&, const std::string&) { return FileSource(); };
     options.revive = chance(80);
     options.startup_check = chance(50) ? garner::StartupCheck::names : garner::StartupCheck::digests;
     options.max_concurrent_checks = 1 + below(2);
@@ -208,8 +211,9 @@ class World {
   }
 
   Outcome fault() {
-    static constexpr errc errors[] = {errc::timed_out, errc::not_found, errc::digest_mismatch,   errc::no_space,
-                                      errc::io_error,  errc::cancelled, errc::server_unavailable};
+    static constexpr errc errors[] = {errc::timed_out,          errc::not_found,   errc::digest_mismatch,
+                                      errc::no_space,           errc::io_error,    errc::cancelled,
+                                      errc::server_unavailable, errc::server_busy, errc::credentials_rejected};
     if (!faults_ || !chance(25)) return {};
     return {errors[below(std::size(errors))], "fault", std::nullopt};
   }
@@ -235,10 +239,19 @@ class World {
   void answer(const action::StartFile& task) {
     Held& held = held_.at(task.number);
     held.moving.erase(task.transfer);
+    --transfers_;
     Outcome outcome = fault();
     if (outcome.ok() && stopped_.contains(task.transfer) && chance(80)) outcome.error = errc::cancelled;
     if (outcome.ok()) held.done.insert(*task.name);
     table_.file_done(task.chunk->id, task.transfer, outcome, now_);
+  }
+  void answer(const action::Refresh& task) {
+    held_.at(task.number).moving.erase(task.transfer);
+    const bool is_found = !faults_ || chance(70);
+    const std::optional<FileSource> source = is_found ? std::optional(task.chunk->files.at(*task.name)) : std::nullopt;
+    Outcome outcome;
+    if (!is_found) outcome.error = errc::refresh_failed;
+    table_.refreshed(task.chunk->id, task.transfer, source, outcome, now_);
   }
   void answer(const action::Publish& task) {
     Held& held = held_.at(task.number);
@@ -295,6 +308,7 @@ class World {
     std::sort(all.begin(), all.end());
     table_.held(all, now_);
   }
+  void answer(const action::Limit&) {}
   void answer(const action::StopFile&) {}
   void answer(const action::FreeIds&) {}
   void answer(const action::Condemn&) {}
@@ -315,9 +329,10 @@ class World {
     for (garner::core::Action& task : std::exchange(table_.actions(), {})) {
       std::visit([this](const auto& what) { asked(what); }, task);
       const bool reported =
-          !std::holds_alternative<action::StopFile>(task) && !std::holds_alternative<action::FreeIds>(task) &&
-          !std::holds_alternative<action::List>(task) && !std::holds_alternative<action::Unlist>(task) &&
-          !std::holds_alternative<action::Condemn>(task) && !std::holds_alternative<garner::Event>(task);
+          !std::holds_alternative<action::Limit>(task) && !std::holds_alternative<action::StopFile>(task) &&
+          !std::holds_alternative<action::FreeIds>(task) && !std::holds_alternative<action::List>(task) &&
+          !std::holds_alternative<action::Unlist>(task) && !std::holds_alternative<action::Condemn>(task) &&
+          !std::holds_alternative<garner::Event>(task);
       if (reported) pending_.push_back(std::move(task));
     }
   }
@@ -340,11 +355,18 @@ class World {
     REQUIRE_FALSE(held.done.contains(*task.name));
     REQUIRE(task.url < task.source->urls.size());
     held.moving.insert(task.transfer);
-    std::size_t moving = 0;
-    for (const auto& [number, other] : held_) moving += other.moving.size();
-    REQUIRE(moving <= options_.max_concurrent_files);
+    ++transfers_;
+    REQUIRE(transfers_ <= options_.max_concurrent_files);
+  }
+  void asked(const action::Refresh& task) {
+    REQUIRE_FALSE(closed_);
+    Held& held = held_.at(task.number);
+    REQUIRE(held.state == Held::State::staged);
+    REQUIRE_FALSE(held.done.contains(*task.name));
+    held.moving.insert(task.transfer);
   }
   void asked(const action::FreeIds&) {}
+  void asked(const action::Limit&) {}
   void asked(const action::StopFile& task) { stopped_.insert(task.transfer); }
   void asked(const action::Publish& task) {
     Held& held = held_.at(task.number);
@@ -484,6 +506,7 @@ class World {
   std::set<std::uint64_t> stopped_;
   std::uint64_t last_number_ = 0;
   std::uint64_t last_transfer_ = 0;
+  std::size_t transfers_ = 0;  // under way
   bool faults_ = true;
   bool closed_ = false;
 };

@@ -1,24 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is fetched next, how long a failure waits, and the alarms.
+// How long a failure waits, and the alarms.
 #include "garner/core/schedule.hpp"
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <map>
-#include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
 using garner::ChunkId;
-using garner::DatasetId;
 using garner::core::Alarms;
 using garner::core::Backoff;
-using garner::core::FetchQueue;
 using garner::core::Instant;
 using garner::core::Random;
 using namespace std::chrono_literals;
@@ -26,7 +19,6 @@ using namespace std::chrono_literals;
 namespace {
 
 ChunkId chunk(std::uint64_t number) { return ChunkId::from_name("chunk " + std::to_string(number)); }
-DatasetId dataset(std::uint64_t number) { return DatasetId::from_name("dataset " + std::to_string(number)); }
 
 }  // namespace
 
@@ -88,77 +80,6 @@ TEST_CASE("backoff stays in range at the limits of what can be asked for") {
   const Backoff none{0ns, 0ns};
   CHECK(none.delay(10, random) == 0ns);
   CHECK(none.slowest(random) == 0ns);
-}
-
-TEST_CASE("within a dataset the chunk that was asked for first goes first") {
-  FetchQueue queue;
-  CHECK_FALSE(queue.front());
-  for (const std::uint64_t asked : {5U, 2U, 9U}) {
-    queue.count_missing(dataset(1), 1);
-    queue.push(dataset(1), asked, chunk(asked));
-  }
-  for (const std::uint64_t asked : {2U, 5U, 9U}) {
-    CHECK(queue.front() == chunk(asked));
-    queue.erase(dataset(1), asked);
-  }
-  CHECK_FALSE(queue.front());
-}
-
-TEST_CASE("the dataset with the fewest missing chunks goes first, and counts what is not queued too") {
-  FetchQueue queue;
-  queue.count_missing(dataset(1), 1);
-  queue.count_missing(dataset(1), 1);
-  queue.push(dataset(1), 1, chunk(1));
-  queue.count_missing(dataset(2), 1);
-  queue.push(dataset(2), 2, chunk(2));
-  CHECK(queue.front() == chunk(2));
-  queue.count_missing(dataset(2), 1);
-  CHECK(queue.front() == chunk(1));  // as many missing, and asked for before
-  queue.count_missing(dataset(2), -1);
-  CHECK(queue.front() == chunk(2));
-}
-
-TEST_CASE("the queue agrees with a plain list at random") {
-  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
-    Random random(seed);
-    FetchQueue queue;
-    std::map<std::uint64_t, std::size_t> missing;
-    std::vector<std::pair<std::uint64_t, std::uint64_t>> queued;  // dataset, asked
-    std::uint64_t asked = 0;
-    for (int i = 0; i < 2000; ++i) {
-      const std::uint64_t in = random.next() % 6;
-      switch (random.next() % 4) {
-        case 0:
-          queue.count_missing(dataset(in), 1);
-          ++missing[in];
-          break;
-        case 1:
-          if (missing[in] > 0) {
-            queue.count_missing(dataset(in), -1);
-            --missing[in];
-          }
-          break;
-        case 2:
-          ++asked;
-          queue.push(dataset(in), asked, chunk(asked));
-          queued.emplace_back(in, asked);
-          break;
-        default:
-          if (queued.empty()) break;
-          const std::size_t at = random.next() % queued.size();
-          queue.erase(dataset(queued[at].first), queued[at].second);
-          queued.erase(queued.begin() + static_cast<std::ptrdiff_t>(at));
-      }
-      std::optional<ChunkId> expected;
-      // Fewest missing, then the dataset that has waited longest, then the order of asking.
-      std::map<std::uint64_t, std::uint64_t> first;
-      for (const auto& [d, a] : queued) first[d] = first.contains(d) ? std::min(first[d], a) : a;
-      std::pair<std::size_t, std::uint64_t> best{~std::size_t{0}, ~std::uint64_t{0}};
-      for (const auto& [d, a] : first) best = std::min(best, std::pair(missing[d], a));
-      if (!first.empty()) expected = chunk(best.second);
-      REQUIRE(queue.front() == expected);
-    }
-  }
 }
 
 TEST_CASE("alarms come when they are due, the earliest first") {

@@ -45,6 +45,7 @@ class TableBench {
   core::ChunkTable table;
   std::chrono::nanoseconds now{};
   std::vector<Event> events;
+  FetchLimits limits;                    ///< as they were told last
   std::vector<std::uint64_t> condemned;  ///< generations whose pins were told that they are corrupt
 
   /// What was asked for since the last time.
@@ -127,6 +128,19 @@ class TableBench {
     core::Outcome result = outcome(error);
     result.retry_after = retry_after;
     table.file_done(chunks_.at(transfers_.at(transfer))->id, transfer, result, now);
+    return asked();
+  }
+  /// With `moved` bytes in `took`.
+  std::string done_at(core::TransferId transfer, std::uint64_t moved, std::chrono::nanoseconds took) {
+    core::Outcome result;
+    result.bytes = moved;
+    result.took = took;
+    table.file_done(chunks_.at(transfers_.at(transfer))->id, transfer, result, now);
+    return asked();
+  }
+  std::string refreshed(core::TransferId transfer, const std::optional<FileSource>& source,
+                        std::error_code error = {}) {
+    table.refreshed(chunks_.at(transfers_.at(transfer))->id, transfer, source, outcome(error), now);
     return asked();
   }
   bool sized(core::TransferId transfer, std::uint64_t bytes) {
@@ -247,6 +261,13 @@ class TableBench {
     last_transfer = todo.transfer;
     return "start " + std::to_string(todo.number) + " " + *todo.name + "@" + std::to_string(todo.url) + " (" +
            std::to_string(todo.transfer) + ")";
+  }
+  std::string note(const core::action::Limit& todo) {
+    limits = todo.limits;
+    return "";
+  }
+  std::string note(const core::action::Refresh& todo) {
+    return "refresh " + *todo.name + " (" + std::to_string(todo.transfer) + ")";
   }
   std::string note(const core::action::StopFile& todo) { return "stop (" + std::to_string(todo.transfer) + ")"; }
   std::string note(const core::action::Publish& todo) { return "publish " + std::to_string(todo.number); }

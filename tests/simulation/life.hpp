@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "garner/core/hosts.hpp"
 #include "simulation/checks.hpp"
 #include "simulation/disks.hpp"
 #include "simulation/lake.hpp"
@@ -131,6 +132,7 @@ class Life {
     if (failure_) return;
     most_files_ = options_.max_concurrent_files;
     most_chunks_ = options_.max_concurrent_chunks;
+    most_per_host_ = options_.max_files_per_host;
     budget_ = options_.max_bytes;
     bytes_before_ = garner::Options().max_bytes;
     network_.take_most_active();
@@ -216,7 +218,15 @@ class Life {
     const std::size_t fetching = manager_->status().downloading;
     if (fetching > most_chunks_) fail("more chunks were fetched at the same time than was allowed");
     most_chunks_ = std::max(options_.max_concurrent_chunks, std::min(most_chunks_, fetching));
+    std::map<std::string, std::size_t> per_host;
+    for (const auto& [url, transfers] : network_.active_by_url()) per_host[garner::core::origin_of(url)] += transfers;
+    std::size_t most = options_.max_files_per_host;
+    for (const auto& [host, transfers] : per_host) {
+      if (transfers > most_per_host_) fail("more files were fetched from one server than was allowed: " + host);
+      most = std::max(most, transfers);
+    }
     if (world_.has_ready()) return;
+    most_per_host_ = most;
     if (network_.active() <= options_.max_concurrent_files) most_files_ = options_.max_concurrent_files;
     for (const auto& [url, transfers] : network_.active_by_url()) {
       if (!Lake::get().is_wanted(url, model_.wanted)) fail("a file is still fetched that nobody wants: " + url);
@@ -415,6 +425,7 @@ class Life {
   garner::Options options_;
   std::size_t most_files_ = 0;  ///< at the same time, allowed since the last step
   std::size_t most_chunks_ = 0;
+  std::size_t most_per_host_ = 0;
   std::uint64_t budget_ = garner::Options().max_bytes;
   std::uint64_t bytes_before_ = garner::Options().max_bytes;
   std::uint64_t allowed_bytes_ = 0;

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -58,6 +59,11 @@ class Scenario : public Damage {
     if (machine_.disks() == 1 && decisions.chance(1, 4)) {
       options_.startup_check = decisions.chance(1, 4) ? garner::StartupCheck::sizes : garner::StartupCheck::digests;
       options_.max_concurrent_checks = 1 + decisions.choose(3);
+    }
+    if (decisions.chance(1, 2)) {
+      options_.refresh = [this](const garner::DataChunk& chunk, const std::string& file) {
+        return fresh_source(chunk, file);
+      };
     }
     if (decisions.chance(1, 4)) options_.quarantine_max_bytes = decisions.choose(4) * 5000;
     if (decisions.chance(1, 32)) {
@@ -256,10 +262,12 @@ class Scenario : public Damage {
 
   void pin() {
     const Version& version = any_version();
-    std::optional<Manager::ChunkRef> ref = manager_->find_chunk(
-        version.chunk.dataset_id, version.chunk.block_range.begin + decisions_.choose(version.chunk.block_range.end -
-                                                                                      version.chunk.block_range.begin));
+    const garner::BlockRange& range = version.chunk.block_range;
+    const garner::BlockNumber block = range.begin + decisions_.choose(range.end - range.begin);
+    std::optional<Manager::ChunkRef> ref = manager_->find_chunk(version.chunk.dataset_id, block);
     if (!ref) return;
+    if (!ref->block_range().contains(block)) return fail("a chunk was found that does not have the block");
+    if (decisions_.chance(1, 4)) ref = std::optional(*ref);  // the copy is what is kept
     const std::string path = checks_.path(*ref);
     const Version* held = checks_.held(*ref);
     if (checks_.tampered(path)) return;
@@ -314,6 +322,7 @@ class Scenario : public Damage {
   void change_options() {
     options_.max_concurrent_chunks = 1 + decisions_.choose(4);
     options_.max_concurrent_files = 1 + decisions_.choose(4);
+    options_.max_files_per_host = 1 + decisions_.choose(4);
     options_.revive = decisions_.chance(2, 3);
     options_.max_bytes = !calm_ && decisions_.chance(1, 4) ? 40 + decisions_.choose(300) : garner::Options().max_bytes;
     options_.keep_free_bytes = decisions_.chance(1, 8) ? 1 + decisions_.choose(3000) : 0;
@@ -322,6 +331,7 @@ class Scenario : public Damage {
     options_.scrub_interval =
         decisions_.chance(1, 2) ? std::chrono::seconds(1 + decisions_.choose(100)) : std::chrono::seconds(0);
     options_.scrub_bytes_per_second = decisions_.choose(100);
+    most_per_host_ = std::max(most_per_host_, options_.max_files_per_host);
     most_files_ = std::max(most_files_, options_.max_concurrent_files);
     most_chunks_ = std::max(most_chunks_, options_.max_concurrent_chunks);
     manager_->set_options(options_);
@@ -345,6 +355,19 @@ class Scenario : public Damage {
       model_.remove(Lake::get().id(chunk));
     }
     if (machine_.ended()) start_again();
+  }
+
+  /// Where a file is to be had from, now and then; once asked, what it is has been told.
+  garner::FileSource fresh_source(const garner::DataChunk& chunk, const std::string& file) {
+    garner::FileSource source = chunk.files.at(file);
+    switch (decisions_.choose(8)) {
+      case 0: throw std::runtime_error("no more credentials");
+      case 1: source.urls.front() = "ftp://nowhere/"; break;
+      case 2: source.urls.clear(); break;
+      case 3: source.size = 1; break;  // what the bytes are is not for it to say
+      default: break;
+    }
+    return source;
   }
 
   // ---- calls that change nothing

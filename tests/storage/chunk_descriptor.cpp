@@ -91,7 +91,9 @@ TEST_CASE("what is described is what was found") {
 TEST_CASE("no credential is written") {
   ChunkDescriptor descriptor = example();
   descriptor.chunk.files["b.bin"].urls = {"http://user:hunter2@host/b", "https://host/b?X-Amz-Signature=hunter2"};
+  descriptor.chunk.files["b.bin"].headers = {{"Authorization", "Bearer hunter2"}};
   CHECK(encode_descriptor(descriptor).find("hunter2") == std::string::npos);
+  CHECK(encode_descriptor(descriptor).find("Authorization") == std::string::npos);
 }
 
 TEST_CASE("the bound on a descriptor's size holds, whatever is in its URLs") {

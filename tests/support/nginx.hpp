@@ -23,6 +23,7 @@
 #include <fstream>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -34,12 +35,21 @@
 
 namespace garner::test {
 
+/// How it is reached, where not by plain HTTP/1.1.
+struct NginxTls {
+  std::filesystem::path directory;  ///< has `certificate.pem` and `key.pem`
+  bool http2 = true;
+  std::filesystem::path clients = {};  ///< where not empty: the certificate that a client must have
+};
+
 /// Serves a directory from construction to destruction. Works as root and as anybody else.
 class Nginx {
  public:
   /// Serves what is below `document_root`, then or later; at most `bytes_per_second` on each connection, 0 for no
   /// limit. Throws where nginx is not installed, or does not answer: then with what it logged.
-  explicit Nginx(const std::filesystem::path& document_root, std::uint64_t bytes_per_second = 0) {
+  explicit Nginx(const std::filesystem::path& document_root, std::uint64_t bytes_per_second = 0,
+                 std::optional<NginxTls> tls = std::nullopt)
+      : tls_(std::move(tls)) {
     const std::string program = find_program();
     listen();
     write_config(document_root, bytes_per_second);
@@ -59,7 +69,18 @@ class Nginx {
   }
 
   [[nodiscard]] std::uint16_t port() const noexcept { return port_; }
-  [[nodiscard]] std::string origin() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  [[nodiscard]] std::string origin() const {
+    return (tls_ ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string(port_);
+  }
+
+  /// One line for each request that has ended, where it speaks TLS: the protocol, the number of the connection, the
+  /// status and the path.
+  [[nodiscard]] std::vector<std::string> access_log() const {
+    std::ifstream log(prefix_ / "access.log");
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(log, line);) lines.push_back(line);
+    return lines;
+  }
 
   /// What went wrong so far, as the server sees it: a request of a file that is not there, too.
   [[nodiscard]] std::string error_log() const {
@@ -143,6 +164,19 @@ class Nginx {
     for (const auto& [name, value] : values) {
       config.replace(config.find(name, directives), name.size(), value);
     }
+    if (tls_) {
+      const std::string log = "access_log off;";
+      config.replace(config.find(log), log.size(),
+                     "log_format tls '$server_protocol $connection $status $request_uri'; access_log access.log tls;");
+      std::string tls = tls_->http2 ? " ssl http2;" : " ssl;";
+      tls += "\n    ssl_certificate \"" + (tls_->directory / "certificate.pem").string() + "\";";
+      tls += "\n    ssl_certificate_key \"" + (tls_->directory / "key.pem").string() + "\";";
+      if (!tls_->clients.empty()) {
+        tls += "\n    ssl_verify_client on; ssl_client_certificate \"" + tls_->clients.string() + "\";";
+      }
+      const std::string listen = "listen 127.0.0.1:" + std::to_string(port_);
+      config.replace(config.find(listen) + listen.size(), 1, tls);
+    }
     std::ofstream(prefix_ / "nginx.conf") << config;
   }
 
@@ -196,7 +230,8 @@ class Nginx {
     if (::poll(&readable, 1, patience_ms) != 1) throw std::runtime_error("nginx does not answer");
     std::string reply(12, '\0');
     require(::recv(socket.get(), reply.data(), reply.size(), MSG_WAITALL) > 0, "nginx ended");
-    if (reply != "HTTP/1.1 204") throw std::runtime_error("nginx answered " + reply);
+    // One that speaks TLS answers that the request should have.
+    if (reply != (tls_ ? "HTTP/1.1 400" : "HTTP/1.1 204")) throw std::runtime_error("nginx answered " + reply);
   }
 
   void stop() noexcept {
@@ -208,6 +243,7 @@ class Nginx {
   }
 
   const int exceptions_ = std::uncaught_exceptions();
+  const std::optional<NginxTls> tls_;
   const TempDir prefix_;
   Descriptor listener_;
   std::uint16_t port_ = 0;

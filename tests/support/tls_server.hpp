@@ -1,114 +1,63 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// An HTTPS origin for tests: a certificate made to order, and `openssl s_server` serving one raw response with it.
+// HTTPS origins for tests, with a certificate made to order: `openssl s_server` for one raw response, and h2_server.py
+// for what a bad server of HTTP/2 may do.
 #pragma once
 
-#include <fcntl.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
-#include <openssl/x509v3.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <array>
-#include <csignal>
-#include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <memory>
-#include <stdexcept>
 #include <string>
+#include <vector>
+
+#include "support/certificate.hpp"
+#include "support/child.hpp"
+#include "support/temp_dir.hpp"
 
 namespace garner::test {
 
-/// Thread-safety: none. The destructor ends the process and removes its files.
+/// Serves one raw response as /file. Thread-safety: none. The destructor ends the process and removes its files.
 class TlsServer {
  public:
-  /// Serves `response` as /file, with a self-signed certificate for `alternative_name` (as OpenSSL writes it:
-  /// `IP:127.0.0.1`) that has been valid for a day and ends `seconds_left` from now.
-  TlsServer(const std::string& alternative_name, long seconds_left, const std::string& response) {
-    std::string pattern = (std::filesystem::temp_directory_path() / "garner-tls-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    directory_ = pattern;
-    make_certificate(alternative_name, seconds_left);
-    std::ofstream(directory_ / "file", std::ios::binary) << response;
-    spawn();
-  }
-  TlsServer(const TlsServer&) = delete;
-  TlsServer& operator=(const TlsServer&) = delete;
-  ~TlsServer() {
-    ::kill(process_, SIGKILL);
-    ::waitpid(process_, nullptr, 0);
-    ::close(output_);
-    std::filesystem::remove_all(directory_);
-  }
+  /// With a self-signed certificate for `alternative_name` (as OpenSSL writes it: `IP:127.0.0.1`) that has been valid for
+  /// a day and ends `seconds_left` from now.
+  TlsServer(const std::string& alternative_name, long seconds_left, const std::string& response)
+      : child_(command(directory_.path(), alternative_name, seconds_left, response), directory_.path()),
+        port_(child_.read_after("ACCEPT 127.0.0.1:")) {}
 
-  [[nodiscard]] std::string url() const { return "https://127.0.0.1:" + std::to_string(port_) + "/file"; }
-  [[nodiscard]] std::string certificate() const { return (directory_ / "certificate.pem").string(); }
+  [[nodiscard]] std::string url() const { return "https://127.0.0.1:" + port_ + "/file"; }
+  [[nodiscard]] std::string certificate() const { return directory_ / "certificate.pem"; }
 
  private:
-  void make_certificate(const std::string& alternative_name, long seconds_left) const {
-    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"), EVP_PKEY_free);
-    const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), X509_free);
-    X509_set_version(certificate.get(), 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), 1);
-    X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -24L * 3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate.get()), seconds_left);
-    X509_set_pubkey(certificate.get(), key.get());
-    X509_NAME* const name = X509_get_subject_name(certificate.get());
-    const std::array<unsigned char, 7> common = {'g', 'a', 'r', 'n', 'e', 'r', 0};
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, common.data(), 6, -1, 0);
-    X509_set_issuer_name(certificate.get(), name);
-    const std::unique_ptr<X509_EXTENSION, decltype(&X509_EXTENSION_free)> extension(
-        X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, alternative_name.c_str()), X509_EXTENSION_free);
-    X509_add_ext(certificate.get(), extension.get(), -1);
-    X509_sign(certificate.get(), key.get(), EVP_sha256());
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> certificate_file(
-        std::fopen((directory_ / "certificate.pem").c_str(), "w"), std::fclose);
-    PEM_write_X509(certificate_file.get(), certificate.get());
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> key_file(std::fopen((directory_ / "key.pem").c_str(), "w"),
-                                                                   std::fclose);
-    PEM_write_PrivateKey(key_file.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+  static std::vector<std::string> command(const std::filesystem::path& directory, const std::string& alternative_name,
+                                          long seconds_left, const std::string& response) {
+    make_certificate(directory, alternative_name, seconds_left);
+    std::ofstream(directory / "file", std::ios::binary) << response;
+    return {"openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", "certificate.pem", "-key", "key.pem", "-HTTP"};
   }
 
-  void spawn() {
-    std::array<int, 2> output{};
-    if (::pipe2(output.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addchdir_np(&actions, directory_.c_str());
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, output[1], 1);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    std::array<std::string, 9> words = {"openssl",         "s_server", "-accept", "127.0.0.1:0", "-cert",
-                                        "certificate.pem", "-key",     "key.pem", "-HTTP"};
-    std::array<char*, 10> arguments{};
-    for (std::size_t i = 0; i < words.size(); ++i) arguments[i] = words[i].data();
-    const int error = ::posix_spawnp(&process_, "openssl", &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    ::close(output[1]);
-    if (error != 0) throw std::runtime_error("openssl does not start");
-    // It says "ACCEPT 127.0.0.1:port" when it listens.
-    std::string said;
-    char c = 0;
-    while (::read(output[0], &c, 1) == 1) {
-      said += c;
-      const std::size_t at = said.find("ACCEPT ");
-      if (c == '\n' && at != std::string::npos) break;
-    }
-    output_ = output[0];
-    const std::size_t at = said.find("ACCEPT ");
-    if (at == std::string::npos) throw std::runtime_error("openssl does not listen");
-    port_ = std::stoi(said.substr(said.find(':', at) + 1));
+  const TempDir directory_;
+  Child child_;
+  const std::string port_;
+};
+
+/// Answers every request over HTTP/2 in one way, which h2_server.py knows by its name.
+class H2Server {
+ public:
+  explicit H2Server(const std::string& behaviour)
+      : child_(command(directory_.path(), behaviour), directory_.path()), port_(child_.read_after("port ")) {}
+
+  [[nodiscard]] std::string url() const { return "https://127.0.0.1:" + port_ + "/file"; }
+  [[nodiscard]] std::string certificate() const { return directory_ / "certificate.pem"; }
+
+ private:
+  static std::vector<std::string> command(const std::filesystem::path& directory, const std::string& behaviour) {
+    make_certificate(directory, "IP:127.0.0.1");
+    return {"python3", std::string(GARNER_TEST_DATA_DIR) + "/../support/h2_server.py", behaviour};
   }
 
-  std::filesystem::path directory_;
-  pid_t process_ = -1;
-  int output_ = -1;
-  int port_ = 0;
+  const TempDir directory_;
+  Child child_;
+  const std::string port_;
 };
 
 }  // namespace garner::test

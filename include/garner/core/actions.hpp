@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,11 +43,13 @@ struct Outcome {
   std::error_code error;
   std::string subject;                                  ///< with an error: the file and redacted URL, or the path
   std::optional<std::chrono::nanoseconds> retry_after;  ///< as a server asked
+  std::uint64_t bytes = 0;                              ///< of a transfer: that it moved, ...
+  std::chrono::nanoseconds took{};                      ///< ... from its start to its last
 
   [[nodiscard]] bool ok() const noexcept { return !error; }
 };
 
-/// Each action but the last five is answered by exactly one report: `staged`, `file_done`, and so on.
+/// Each action but the last six is answered by exactly one report: `staged`, `file_done`, and so on.
 namespace action {
 
 /// Open a staging area for a new generation.
@@ -59,9 +62,17 @@ struct StartFile {
   TransferId transfer;
   std::uint64_t number;
   std::shared_ptr<const DataChunk> chunk;
-  const std::string* name;   ///< into `chunk`
-  const FileSource* source;  ///< into `chunk`
+  const std::string* name;  ///< into `chunk`
+  std::shared_ptr<const FileSource> source;
   std::size_t url;
+};
+/// Ask for a new source of one file, whose credentials were rejected.
+struct Refresh {
+  TransferId transfer;  ///< that was told so
+  std::uint64_t number;
+  std::shared_ptr<const DataChunk> chunk;
+  const std::string* name;  ///< into `chunk`
+  std::function<FileSource(const DataChunk&, const std::string&)> ask = {};
 };
 struct Publish {
   ChunkId id;
@@ -107,6 +118,10 @@ struct CleanUp {
 /// Find out what each volume can do. `found` comes before the report, for each generation on one that was opened anew.
 struct Examine {};
 
+/// From now on, for a downloader that can be told.
+struct Limit {
+  FetchLimits limits;
+};
 /// End a transfer early. Its `file_done` comes all the same.
 struct StopFile {
   TransferId transfer;
@@ -130,19 +145,19 @@ struct Condemn {
 
 }  // namespace action
 
-using Action = std::variant<action::Stage, action::StartFile, action::Publish, action::Discard, action::Doom,
-                            action::Spare, action::Remove, action::Quarantine, action::Describe, action::Verify,
-                            action::ListHeld, action::CleanUp, action::Examine, action::StopFile, action::FreeIds,
-                            action::List, action::Unlist, action::Condemn, Event>;
+using Action = std::variant<action::Stage, action::StartFile, action::Refresh, action::Publish, action::Discard,
+                            action::Doom, action::Spare, action::Remove, action::Quarantine, action::Describe,
+                            action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::Limit,
+                            action::StopFile, action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
 
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
   template <class Done>
   void act(Done action) {
-    constexpr bool reported = !std::is_same_v<Done, action::StopFile> && !std::is_same_v<Done, action::FreeIds> &&
-                              !std::is_same_v<Done, action::List> && !std::is_same_v<Done, action::Unlist> &&
-                              !std::is_same_v<Done, action::Condemn>;
+    constexpr bool reported = !std::is_same_v<Done, action::Limit> && !std::is_same_v<Done, action::StopFile> &&
+                              !std::is_same_v<Done, action::FreeIds> && !std::is_same_v<Done, action::List> &&
+                              !std::is_same_v<Done, action::Unlist> && !std::is_same_v<Done, action::Condemn>;
     if (reported) ++unreported_;
     actions_.emplace_back(std::move(action));
   }

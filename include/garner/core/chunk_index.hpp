@@ -14,6 +14,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -22,20 +23,22 @@
 
 namespace garner::core {
 
-/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. `Value` is copied
-/// out.
+/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. It owns its values, each an object
+/// that `Release` takes once no reader can come upon it any more.
 ///
-/// All datasets share one tree: a dataset is a small number, and positions are (dataset, block). Each node
-/// keeps the greatest end below each of its slots (an interval tree: Cormen et al., Introduction to
-/// Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
-/// O(log n) question whatever overlaps.
+/// All datasets share one tree, so that one store publishes changes to any of them: a dataset is a small number, and
+/// positions are (dataset, block). Each node keeps the greatest end below each of its slots (an interval tree: Cormen et al.,
+/// Introduction to Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
+/// O(log n) question whatever overlaps. Mostly nothing does, and then that range is the last one that begins at or before the
+/// block: this is looked for first, in the begins alone.
 ///
-/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish`
-/// and `collect` from one thread at a time. A change is seen by readers at the next `publish`, and all
-/// changes before it at once.
-template <class Value>
+/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish` and `collect`
+/// from one thread at a time. A change is seen by readers at the next `publish`, and all changes before it at once.
+template <class T, class Release = std::default_delete<T>>
 class ChunkIndex {
  public:
+  using ValuePtr = std::unique_ptr<T, Release>;
+
   /// Names one entry. `asked` is its own, and decides between ranges of one begin: the greatest wins.
   struct Key {
     std::uint32_t dataset = 0;
@@ -53,9 +56,10 @@ class ChunkIndex {
     delete datasets_.load();
   }
 
-  Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, Value value) {
+  Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, ValuePtr value) {
     const Key key{number_of(dataset), range.begin, asked};
-    Item item{key, {key.dataset, range.end}, nullptr, std::make_unique<Value>(std::move(value)).release()};
+    Item item{key, {key.dataset, range.end}, {}};
+    item.below.value = value.release();
     if (working_ == nullptr) {
       working_ = std::make_unique<Node>(batch_, 0).release();
       put(*working_, 0, item);
@@ -73,7 +77,7 @@ class ChunkIndex {
   void erase(const Key& key) {
     working_ = erase_below(working_, key);
     while (working_ != nullptr && working_->level > 0 && working_->size == 1) {
-      Node* child = working_->children[0];
+      Node* child = working_->slots[0].below.node;
       retire(working_);
       working_ = child;
     }
@@ -93,15 +97,20 @@ class ChunkIndex {
   [[nodiscard]] bool pending() const noexcept { return epochs_.pending(); }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
-  /// Of the ranges that contain `block`, the one of the greatest begin; among equals, the one asked for last.
-  [[nodiscard]] std::optional<Value> find(const DatasetId& dataset, BlockNumber block) const {
+  /// Of the ranges that contain `block`, the one of the greatest begin; among equals, the one asked for last: what
+  /// `take(value)` makes of it. The value is not released before `take` has returned.
+  template <class Take>
+  [[nodiscard]] std::optional<std::invoke_result_t<Take, T&>> find(const DatasetId& dataset, BlockNumber block,
+                                                                   Take&& take) const {
     const auto guard = epochs_.enter();
     const std::optional<std::uint32_t> number = lookup(dataset);
     const Node* root = root_.load(std::memory_order_seq_cst);
     if (!number || root == nullptr) return std::nullopt;
-    const Value* value = find_last(*root, Key{*number, block, latest}, Position{*number, block});
+    const Position position{*number, block};
+    T* value = find_disjoint(*root, position);
+    if (value == nullptr) value = find_last(*root, position);
     if (value == nullptr) return std::nullopt;
-    return *value;
+    return take(*value);
   }
 
   /// Calls `take(value)` for each range that meets `range`, by begin and then by order of asking.
@@ -121,7 +130,7 @@ class ChunkIndex {
   void visit_all(Take&& take) const {
     const auto guard = epochs_.enter();
     const Node* root = root_.load(std::memory_order_seq_cst);
-    if (root != nullptr) visit_below(*root, Position{}, Key{~std::uint32_t{0}, ~BlockNumber{0}, latest}, take);
+    if (root != nullptr) visit_below(*root, Position{}, Key{~std::uint32_t{0}, latest, latest}, take);
   }
 
  private:
@@ -134,72 +143,147 @@ class ChunkIndex {
     friend constexpr auto operator<=>(const Position&, const Position&) noexcept = default;
   };
 
-  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children with their first key and
-  /// greatest end.
-  struct Node {
-    Node(std::uint64_t made_in, std::size_t height) : batch(made_in), level(height) {}
-    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
-    std::size_t level;
-    std::size_t size = 0;
-    std::array<Key, capacity> keys;
-    std::array<Position, capacity> ends;
-    std::array<Node*, capacity> children{};
-    std::array<Value*, capacity> values{};
+  struct Node;
+  union Below {
+    Node* node;
+    T* value;
+  };
 
-    /// The last slot whose key is not after `key`; `size` where there is none.
-    [[nodiscard]] std::size_t last_not_after(const Key& key) const {
-      const auto end = keys.begin() + static_cast<std::ptrdiff_t>(size);
-      const auto it = std::upper_bound(keys.begin(), end, key);
-      return it == keys.begin() ? size : static_cast<std::size_t>(it - keys.begin()) - 1;
+  /// What a reader needs of a slot once it has found it, side by side.
+  struct Slot {
+    Below below{};
+    BlockNumber end = 0;  // the greatest below it
+  };
+
+  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes through
+  /// the first cache lines of a node, and one of `slots`; the rest is the writer's.
+  struct alignas(64) Node {
+    Node(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
+      begins.fill(latest);
     }
-    [[nodiscard]] Position greatest_end() const {
-      return *std::max_element(ends.begin(), ends.begin() + static_cast<std::ptrdiff_t>(size));
+    Node(const Node&) = default;
+
+    std::uint32_t level;
+    std::uint32_t size = 0;
+    std::array<BlockNumber, capacity> begins;  // behind the last one: the greatest number
+    std::array<Slot, capacity> slots{};
+    std::array<std::uint32_t, capacity> datasets{};
+    std::array<std::uint32_t, capacity> end_datasets{};
+    std::array<std::uint64_t, capacity> asked{};
+    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
+
+    [[nodiscard]] Key key(std::size_t at) const noexcept { return {datasets[at], begins[at], asked[at]}; }
+    [[nodiscard]] Position end(std::size_t at) const noexcept { return {end_datasets[at], slots[at].end}; }
+
+    /// How many slots have a key that is not after `key`.
+    [[nodiscard]] std::size_t count_not_after(const Key& key) const noexcept {
+      std::size_t low = 0;
+      std::size_t high = size;
+      while (low < high) {
+        const std::size_t middle = (low + high) / 2;
+        if (key < this->key(middle)) {
+          high = middle;
+        } else {
+          low = middle + 1;
+        }
+      }
+      return low;
+    }
+    /// How many slots begin at or before `position`.
+    [[nodiscard]] std::size_t count_not_after(const Position& position) const noexcept {
+      if (datasets[0] != position.dataset || datasets[size - 1] != position.dataset) {
+        return count_not_after(Key{position.dataset, position.block, latest});
+      }
+      // Without a branch that could be foretold wrongly.
+      static_assert(capacity == 32);
+      std::size_t count = 0;
+      for (std::size_t step = 16; step > 0; step /= 2) {
+        count += begins[count + step - 1] <= position.block ? step : 0;
+      }
+      count += begins[count] <= position.block ? 1 : 0;
+      return std::min<std::size_t>(count, size);
+    }
+    [[nodiscard]] Position greatest_end() const noexcept {
+      Position greatest = end(0);
+      for (std::size_t i = 1; i < size; ++i) greatest = std::max(greatest, end(i));
+      return greatest;
     }
   };
 
   struct Item {
     Key key;
     Position end;
-    Node* child;
-    Value* value;
+    Below below;
   };
 
   struct Datasets {
+    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
     std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
   };
 
   // -- readers
 
+  /// The first bytes of an id as a number, which orders as they do.
+  static std::uint64_t prefix_of(const DatasetId& id) noexcept {
+    std::uint64_t prefix = 0;
+    for (std::size_t i = 0; i < sizeof(prefix); ++i) prefix = prefix << 8 | id.bytes()[i];
+    return prefix;
+  }
+
   [[nodiscard]] std::optional<std::uint32_t> lookup(const DatasetId& dataset) const {
     const Datasets* datasets = datasets_.load(std::memory_order_seq_cst);
     if (datasets == nullptr) return std::nullopt;
-    const auto it = std::lower_bound(datasets->sorted.begin(), datasets->sorted.end(), dataset,
-                                     [](const auto& entry, const DatasetId& id) { return entry.first < id; });
-    if (it == datasets->sorted.end() || it->first != dataset) return std::nullopt;
-    return it->second;
+    const std::vector<std::uint64_t>& prefixes = datasets->prefixes;
+    const std::uint64_t prefix = prefix_of(dataset);
+    auto at = static_cast<std::size_t>(std::lower_bound(prefixes.begin(), prefixes.end(), prefix) - prefixes.begin());
+    for (; at < prefixes.size() && prefixes[at] == prefix; ++at) {
+      if (datasets->sorted[at].first == dataset) return datasets->sorted[at].second;
+    }
+    return std::nullopt;
   }
 
-  static const Value* find_last(const Node& node, const Key& bound, const Position& position) {
-    const std::size_t last = node.last_not_after(bound);
-    if (last == node.size) return nullptr;
-    for (std::size_t i = last + 1; i-- > 0;) {
-      if (node.ends[i] <= position) continue;
-      if (node.level == 0) return node.values[i];
+  static void prefetch(const Node* node) noexcept {
+#if defined(__GNUC__)
+    for (std::size_t byte = 0; byte < offsetof(Node, slots); byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(node) + byte);
+    }
+#endif
+  }
+
+  /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says nothing.
+  static T* find_disjoint(const Node& root, const Position& position) noexcept {
+    const Node* node = &root;
+    while (true) {
+      const std::size_t count = node->count_not_after(position);
+      if (count == 0) return nullptr;
+      const Slot& slot = node->slots[count - 1];
+      if (node->level == 0) {
+        return slot.end > position.block && node->datasets[count - 1] == position.dataset ? slot.below.value : nullptr;
+      }
+      node = slot.below.node;
+      prefetch(node);
+    }
+  }
+
+  static T* find_last(const Node& node, const Position& position) noexcept {
+    for (std::size_t i = node.count_not_after(position); i-- > 0;) {
+      if (node.end(i) <= position) continue;
+      if (node.level == 0) return node.slots[i].below.value;
       // Below any but the last of these slots every key is within the bound, so the answer is there for
       // certain.
-      if (const Value* value = find_last(*node.children[i], bound, position)) return value;
+      if (T* value = find_last(*node.slots[i].below.node, position)) return value;
     }
     return nullptr;
   }
 
   template <class Take>
   static void visit_below(const Node& node, const Position& after, const Key& before, Take& take) {
-    for (std::size_t i = 0; i < node.size && node.keys[i] < before; ++i) {
-      if (node.ends[i] <= after) continue;
+    for (std::size_t i = 0; i < node.size && node.key(i) < before; ++i) {
+      if (node.end(i) <= after) continue;
       if (node.level == 0) {
-        take(*node.values[i]);
+        take(*node.slots[i].below.value);
       } else {
-        visit_below(*node.children[i], after, before, take);
+        visit_below(*node.slots[i].below.node, after, before, take);
       }
     }
   }
@@ -214,6 +298,7 @@ class ChunkIndex {
     const auto number = static_cast<std::uint32_t>(grown->sorted.size());
     grown->sorted.emplace_back(dataset, number);
     std::sort(grown->sorted.begin(), grown->sorted.end());
+    for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
     datasets_.store(grown.release(), std::memory_order_seq_cst);
     if (old) epochs_.retire(std::move(old));
     return number;
@@ -230,18 +315,21 @@ class ChunkIndex {
     return copy.release();
   }
 
-  static Item item_of(Node* node) { return {node->keys[0], node->greatest_end(), node, nullptr}; }
+  static Item item_of(Node* node) {
+    Item item{node->key(0), node->greatest_end(), {}};
+    item.below.node = node;
+    return item;
+  }
 
   static void set(Node& node, std::size_t at, const Item& item) {
-    node.keys[at] = item.key;
-    node.ends[at] = item.end;
-    node.children[at] = item.child;
-    node.values[at] = item.value;
+    node.begins[at] = item.key.begin;
+    node.slots[at] = {item.below, item.end.block};
+    node.datasets[at] = item.key.dataset;
+    node.end_datasets[at] = item.end.dataset;
+    node.asked[at] = item.key.asked;
   }
 
-  static Item get(const Node& node, std::size_t at) {
-    return {node.keys[at], node.ends[at], node.children[at], node.values[at]};
-  }
+  static Item get(const Node& node, std::size_t at) { return {node.key(at), node.end(at), node.slots[at].below}; }
 
   static void put(Node& node, std::size_t at, const Item& item) {
     for (std::size_t i = node.size; i > at; --i) set(node, i, get(node, i - 1));
@@ -249,9 +337,14 @@ class ChunkIndex {
     ++node.size;
   }
 
+  static void shrink(Node& node, std::size_t size) {
+    std::fill(node.begins.begin() + static_cast<std::ptrdiff_t>(size), node.begins.end(), latest);
+    node.size = static_cast<std::uint32_t>(size);
+  }
+
   static void take_out(Node& node, std::size_t at) {
     for (std::size_t i = at; i + 1 < node.size; ++i) set(node, i, get(node, i + 1));
-    --node.size;
+    shrink(node, node.size - 1);
   }
 
   /// Puts `item` into `node`, which is writable; returns the right half where it had to be split.
@@ -264,7 +357,7 @@ class ChunkIndex {
     const std::size_t half = at == node.size ? node.size : node.size / 2;
     auto right = std::make_unique<Node>(batch_, node.level);
     for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
-    node.size = half;
+    shrink(node, half);
     if (at > half || half == capacity) {
       put(*right, at - half, item);
     } else {
@@ -275,21 +368,21 @@ class ChunkIndex {
 
   Node* insert_below(Node*& node, const Item& item) {
     node = writable(node);
-    std::size_t at = node->last_not_after(item.key);
-    if (node->level == 0) return put_or_split(*node, at == node->size ? 0 : at + 1, item);
-    if (at == node->size) at = 0;
-    Node* right = insert_below(node->children[at], item);
-    set(*node, at, item_of(node->children[at]));
+    const std::size_t count = node->count_not_after(item.key);
+    if (node->level == 0) return put_or_split(*node, count, item);
+    const std::size_t at = count == 0 ? 0 : count - 1;
+    Node* right = insert_below(node->slots[at].below.node, item);
+    set(*node, at, item_of(node->slots[at].below.node));
     return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
   }
 
   Node* erase_below(Node* node, const Key& key) {
     node = writable(node);
-    const std::size_t at = node->last_not_after(key);
+    const std::size_t at = node->count_not_after(key) - 1;
     if (node->level == 0) {
-      epochs_.retire(std::unique_ptr<Value>(node->values[at]));
+      epochs_.retire(ValuePtr(node->slots[at].below.value));
       take_out(*node, at);
-    } else if (Node* child = erase_below(node->children[at], key)) {
+    } else if (Node* child = erase_below(node->slots[at].below.node, key)) {
       set(*node, at, item_of(child));
       // A branch may have one child: appending starts one with it.
       if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
@@ -303,9 +396,9 @@ class ChunkIndex {
 
   /// Merges the children at `at` and right of it where they fit into one with room to grow.
   void merge(Node& node, std::size_t at) {
-    if (node.children[at]->size + node.children[at + 1]->size > capacity * 3 / 4) return;
-    Node* left = writable(node.children[at]);
-    Node* right = node.children[at + 1];
+    Node* right = node.slots[at + 1].below.node;
+    if (node.slots[at].below.node->size + right->size > capacity * 3 / 4) return;
+    Node* left = writable(node.slots[at].below.node);
     for (std::size_t i = 0; i < right->size; ++i) put(*left, left->size, get(*right, i));
     retire(right);
     set(node, at, item_of(left));
@@ -315,9 +408,9 @@ class ChunkIndex {
   static void destroy(Node* node) {
     for (std::size_t i = 0; i < node->size; ++i) {
       if (node->level > 0) {
-        destroy(node->children[i]);
+        destroy(node->slots[i].below.node);
       } else {
-        delete node->values[i];
+        ValuePtr(node->slots[i].below.value).reset();
       }
     }
     delete node;

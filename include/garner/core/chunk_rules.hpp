@@ -19,6 +19,7 @@
 #include "garner/core/actions.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
+#include "garner/core/fetch_rules.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/core/scrub.hpp"
 #include "garner/core/tally.hpp"
@@ -26,10 +27,10 @@
 
 namespace garner::core {
 
-class ChunkRules : protected ActionList {
+class ChunkRules : protected FetchRules {
  protected:
   ChunkRules(const Options& options, std::uint64_t seed)
-      : options_(options), startup_check_(options.startup_check), random_(seed), scrub_(seed) {}
+      : FetchRules(options, seed), startup_check_(options.startup_check), scrub_(seed) {}
 
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
@@ -169,11 +170,11 @@ class ChunkRules : protected ActionList {
       }
     }
     if (match != nullptr) return serve(entry, *match);
-    if (entry.fetch && !(*entry.fetch->chunk() == *entry.want)) stop_fetch(entry);
+    follow_wish(entry);
     if (comparing || closed_) return;
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
-      tally_.queue().push(entry.want->dataset_id, entry.asked, entry.want->id);
+      tally_.queue().push(*entry.want, entry.asked);
       entry.queued = true;
     }
   }
@@ -250,103 +251,7 @@ class ChunkRules : protected ActionList {
     return chunk && chunk->id == id && !validate(*chunk, {options_.max_files, options_.max_chunk_bytes});
   }
 
-  // ---- fetching
-
-  void begin_fetch(ChunkEntry& entry) {
-    leave_queue(entry);
-    entry.parked = false;
-    ++active_fetches_;
-    if (entry.fetch) {
-      entry.fetch->phase = ChunkFetch::Phase::transferring;
-      return;
-    }
-    entry.fetch = std::make_unique<ChunkFetch>(++last_generation_, entry.want, *entry.content);
-    act(action::Stage{last_generation_, entry.want});
-  }
-
-  void settle_fetch(const ChunkId& id, ChunkEntry& entry, Instant now) {
-    ChunkFetch& fetch = *entry.fetch;
-    const bool waiting = fetch.phase == ChunkFetch::Phase::waiting;
-    if (fetch.phase != ChunkFetch::Phase::transferring && !waiting) return;
-    if (fetch.stopping || fetch.spoiled || closed_) halt(fetch);
-    if (fetch.moving() > 0) return;
-    if (closed_) return drop_fetch(entry);
-    if (fetch.stopping || fetch.spoiled) {
-      if (!fetch.stopping) attempt_failed(entry, id, fetch.failure, now);
-      if (waiting) ++active_fetches_;
-      fetch.phase = ChunkFetch::Phase::discarding;
-      return act(action::Discard{id, fetch.number()});
-    }
-    if (waiting) return;
-    if (fetch.complete()) {
-      fetch.phase = ChunkFetch::Phase::publishing;
-      return act(action::Publish{id, fetch.number()});
-    }
-    if (fetch.has_pending()) return;
-    attempt_failed(entry, id, fetch.failure, now);
-    fetch.new_round();
-    fetch.phase = ChunkFetch::Phase::waiting;
-    --active_fetches_;
-  }
-
-  /// The fetch is not wanted any more; it goes once nothing moves.
-  static void stop_fetch(ChunkEntry& entry) {
-    if (entry.fetch) entry.fetch->stopping = true;
-  }
-
-  void halt(ChunkFetch& fetch) {
-    if (std::exchange(fetch.halted, true)) return;
-    for (const TransferId transfer : fetch.transfers()) act(action::StopFile{transfer});
-  }
-
-  void drop_fetch(ChunkEntry& entry) {
-    if (entry.fetch->phase != ChunkFetch::Phase::waiting) --active_fetches_;
-    entry.fetch.reset();
-  }
-
-  void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
-    if (!entry.wanted || entry.fetch->stopping) return;
-    if (!entry.failures) entry.failures = std::make_unique<Failures>();
-    Failures& failures = *entry.failures;
-    // What comes through and then cannot be kept is no progress.
-    if (entry.fetch->progressed() && !entry.fetch->spoiled) failures.streak = 0;
-    ++failures.attempts;
-    ++attempts_failed_;
-    failures.error = outcome.error;
-    failures.subject = outcome.subject;
-    const ErrorClass cls = classify(outcome.error);
-    entry.retry_at = now + retry_delay(options_, cls, outcome.retry_after, failures.streak++, random_);
-    // A store that takes nothing is asked by a few, and not by all that wait.
-    const bool is_read_only = outcome.error == errc::read_only;
-    if (is_read_only) entry.retry_at = now + Backoff{{}, options_.no_space_retry}.slowest(random_);
-    if (cls == ErrorClass::no_space || is_read_only) {
-      entry.parked = true;
-      parked_.insert(id);
-      hold_until_ = entry.retry_at;
-      if (!is_read_only) drop_partial();
-    }
-    notify_failure(id, entry.fetch->number(), outcome);
-  }
-
   // ---- small things
-
-  void leave_queue(ChunkEntry& entry) {
-    if (!std::exchange(entry.queued, false)) return;
-    tally_.queue().erase(entry.want->dataset_id, entry.asked);
-  }
-
-  /// What an earlier run did not fetch to its end is not waited for any longer.
-  void drop_partial() {
-    if (!std::exchange(partial_until_, std::nullopt)) return;
-    partial_ = Partial::remove;
-    litter_ = true;
-  }
-
-  static void forget_failures(ChunkEntry& entry) {
-    entry.failures.reset();
-    entry.retry_at.reset();
-    entry.parked = false;
-  }
 
   [[nodiscard]] VerifyDepth startup_depth() const noexcept {
     return startup_check_ == StartupCheck::sizes ? VerifyDepth::sizes : VerifyDepth::digests;
@@ -354,10 +259,6 @@ class ChunkRules : protected ActionList {
 
   static void forget_missed(ChunkEntry& entry) {
     for (Copy& copy : entry.copies) copy.missed = false;
-  }
-
-  static bool can_start(const ChunkFetch& fetch) {
-    return fetch.phase == ChunkFetch::Phase::transferring && !fetch.halted && fetch.has_pending();
   }
 
   void set_alarm(const ChunkId& id, ChunkEntry& entry) {
@@ -371,37 +272,24 @@ class ChunkRules : protected ActionList {
     entry.alarm = next;
   }
 
-  Options options_;
   const StartupCheck startup_check_;
-  Random random_;
   std::unordered_map<ChunkId, ChunkEntry> entries_;
   std::vector<VolumeStatus> volumes_;
   std::vector<std::set<ChunkId>> held_on_;  // by volume, which chunks have a copy there; none where there is one volume
-  Tally tally_;
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
-  std::set<ChunkId> parked_;
-  std::optional<Instant> hold_until_;  // the store is full: nothing starts
   std::set<ChunkId> checkable_;
   std::size_t checks_ = 0;  // under way
   Scrub scrub_;
-  bool litter_ = false;  // something is left to be cleaned up
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
-  Partial partial_ = Partial::keep;       // by the next clean-up
-  std::optional<Instant> partial_until_;  // where there is any
-  std::optional<Instant> clean_up_at_;    // not before
-  bool closed_ = false;
+  std::optional<Instant> clean_up_at_;  // not before
   std::uint64_t asked_ = 0;
-  std::uint64_t last_generation_ = 0;
-  TransferId last_transfer_ = 0;
   Epoch epoch_ = 0;
-  std::size_t active_fetches_ = 0;
   std::size_t moving_files_ = 0;
   std::uint64_t chunks_published_ = 0;
   std::uint64_t chunks_removed_ = 0;
   std::uint64_t chunks_quarantined_ = 0;
-  std::uint64_t attempts_failed_ = 0;
 };
 
 }  // namespace garner::core

@@ -16,7 +16,7 @@
 #include "garner/core/actions.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
-#include "garner/core/chunk_turns.hpp"
+#include "garner/core/fetch_reports.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/status.hpp"
 
@@ -24,9 +24,9 @@ namespace garner::core {
 
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : private ChunkTurns {
+class ChunkTable : public FetchReports {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : ChunkTurns(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : FetchReports(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
@@ -157,78 +157,7 @@ class ChunkTable : private ChunkTurns {
     pump(now);
   }
 
-  // ---- reports: one for each action that asks for one
-
-  void staged(const ChunkId& id, const Outcome& outcome, Instant now) {
-    litter_ = litter_ || !outcome.ok();
-    doubt(outcome.error);
-    report(id, now, [&](ChunkEntry& entry) {
-      entry.fetch->phase = ChunkFetch::Phase::transferring;
-      if (!outcome.ok()) {
-        attempt_failed(entry, id, outcome, now);
-        drop_fetch(entry);
-      }
-    });
-  }
-
-  void file_done(const ChunkId& id, TransferId transfer, const Outcome& outcome, Instant now) {
-    --moving_files_;
-    doubt(outcome.error);
-    report(id, now, [&](ChunkEntry& entry) {
-      ChunkFetch& fetch = *entry.fetch;
-      if (outcome.ok()) return fetch.file_done(transfer);
-      fetch.file_failed(transfer);
-      const ErrorClass cls = classify(outcome.error);
-      // Where the store failed, that is what counts, whatever else ends because of it.
-      if (fetch.spoiled || (cls == ErrorClass::cancelled && fetch.halted)) return;
-      fetch.failure = outcome;
-      if (cls == ErrorClass::local || cls == ErrorClass::no_space) fetch.spoiled = true;
-    });
-  }
-
-  /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
-  /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
-  bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
-    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, bytes); });
-    if (tally_.budget().fits(options_, 0)) return true;
-    touch(id, now, [&](ChunkEntry& entry) { entry.fetch->sized(transfer, 0); });
-    return false;
-  }
-
-  /// What the store has and has room for; `staged`: bytes of it that are being fetched.
-  void measured(const StoreUsage& usage, std::uint64_t staged, Instant now) {
-    tally_.budget().measured(usage, staged);
-    pump(now);
-  }
-
-  void published(const ChunkId& id, const Generation& generation, const Outcome& outcome, Instant now) {
-    litter_ = litter_ || !outcome.ok();
-    doubt(outcome.error);
-    report(id, now, [&](ChunkEntry& entry) {
-      if (!outcome.ok()) {
-        entry.fetch->failure = outcome;
-        entry.fetch->spoiled = true;
-        entry.fetch->phase = ChunkFetch::Phase::transferring;
-        return;
-      }
-      ++chunks_published_;
-      // Its volume may have been opened anew meanwhile, and have told of it.
-      Copy* known = entry.copy(generation);
-      Copy& copy = known != nullptr ? *known : add_copy(entry, generation);
-      copy.content = entry.fetch->content();
-      copy.drained = !copy.listed;  // nobody has seen it yet
-      drop_fetch(entry);
-      if (entry.want && !copy.away && !copy.unfit && copy.holds(entry.content, declared_bytes(*entry.want)))
-        serve(entry, copy);
-    });
-  }
-
-  /// With an error, something is left to be cleaned up.
-  void discarded(const ChunkId& id, const Outcome& outcome, Instant now) {
-    litter_ = litter_ || !outcome.ok();
-    doubt(outcome.error);
-    report(id, now, [this](ChunkEntry& entry) { drop_fetch(entry); });
-  }
+  // ---- reports: one for each action that asks for one; those about what is being fetched are in the base
 
   void cleaned_up(const Outcome& outcome, Instant now) {
     --unreported_;
@@ -369,7 +298,7 @@ class ChunkTable : private ChunkTurns {
   [[nodiscard]] std::optional<Instant> next_wake() const {
     std::optional<Instant> next = alarms_.next();
     for (const std::optional<Instant>& at :
-         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look()}) {
+         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look(), next_rested()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
@@ -389,6 +318,7 @@ class ChunkTable : private ChunkTurns {
     status.chunks_quarantined = chunks_quarantined_;
     status.attempts_failed = attempts_failed_;
     status.assigned_epoch = epoch_;
+    status.filled = filled_;
     status.closed = closed_;
   }
 

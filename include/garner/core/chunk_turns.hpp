@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "garner/core/chunk_volumes.hpp"
@@ -30,24 +31,13 @@ class ChunkTurns : protected ChunkVolumes {
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
     if (closed_) return;
+    set_limits();
     attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
-    while (!hold_until_ && active_fetches_ < options_.max_concurrent_chunks) {
-      const std::optional<ChunkId> id = tally_.queue().front();
-      if (!id) break;
-      if (has_room(entries_.at(*id))) {
-        touch(*id, now, [this](ChunkEntry& entry) { begin_fetch(entry); });
-      } else if (!wait_for_room(*id, now)) {
-        break;
-      }
-    }
-    while (!hold_until_ && moving_files_ < options_.max_concurrent_files && !startable_.empty()) {
-      const ChunkId id = startable_.begin()->second;
-      touch(id, now, [this](ChunkEntry& entry) {
-        ++moving_files_;
-        act(entry.fetch->start_next(++last_transfer_));
-      });
-    }
+    hosts_.wake(now);
+    do {
+      begin_fetches(now);
+    } while (start_files(now));
     if (litter_ && !cleaning_ && !clean_up_at_) {
       litter_ = false;
       cleaning_ = true;
@@ -61,6 +51,75 @@ class ChunkTurns : protected ChunkVolumes {
       });
     }
     scrub(now);
+    set_limits();
+  }
+
+  /// Those that count now. Whoever is filled stays so.
+  void set_limits() {
+    filled_ = filled_ || (tally_.settled() && tally_.any_ready());
+    FetchLimits limits{options_.max_concurrent_chunks, options_.max_concurrent_files, options_.max_files_per_host,
+                       options_.bytes_per_second};
+    if (filled_ && options_.when_filled) limits = *options_.when_filled;
+    limits.max_files_per_host = std::max<std::size_t>(limits.max_files_per_host, 1);
+    if (limits == limits_) return;
+    limits_ = limits;
+    act(action::Limit{limits});
+  }
+
+  void begin_fetches(Instant now) {
+    while (!hold_until_ && active_fetches_ < limits_.max_concurrent_chunks) {
+      const auto front = tally_.queue().front([](const FetchQueue::Lane& lane) { return is_open(lane); });
+      if (!front) break;
+      const auto& [id, lane] = *front;
+      if (has_room(entries_.at(id))) {
+        touch(id, now, [this, &at = lane](ChunkEntry& entry) { begin_fetch(entry, at); });
+      } else if (!wait_for_room(id, now)) {
+        break;
+      }
+    }
+  }
+
+  /// Whether more chunks of these servers are worth being begun.
+  static bool is_open(const FetchQueue::Lane& lane) {
+    std::size_t left = lane.active;
+    for (const HostPtr& host : lane.hosts()) {
+      const std::size_t feeds = Hosts::feeds(*host);
+      if (feeds > left) return true;
+      left -= feeds;
+    }
+    return false;
+  }
+
+  /// Starts the files that can begin, of the oldest fetch first. Where a fetch has given up its place because all of its
+  /// servers rest: true.
+  bool start_files(Instant now) {
+    bool left_place = false;
+    const std::size_t most = limits_.max_files_per_host;
+    for (auto at = startable_.begin(); !hold_until_ && at != startable_.end();) {
+      if (moving_files_ >= limits_.max_concurrent_files) break;
+      const auto key = *at;
+      const ChunkFetch& fetch = *entries_.at(key.second).fetch;
+      if (fetch.moving() == 0 && fetch.rest_until()) {
+        touch(key.second, now, [](ChunkEntry&) {});
+        left_place = true;
+      } else if (fetch.can_start([=](std::span<const Mirror> mirrors) { return Hosts::can_choose(mirrors, most); })) {
+        touch(key.second, now, [&](ChunkEntry& entry) {
+          ++moving_files_;
+          act(entry.fetch->start_next(++last_transfer_, [&](std::span<const Mirror> mirrors) {
+            return Hosts::choose(mirrors, most, random_);
+          }));
+        });
+        at = startable_.lower_bound(key);
+        continue;
+      }
+      at = startable_.upper_bound(key);
+    }
+    return left_place;
+  }
+
+  /// When a server that something waits for has rested.
+  [[nodiscard]] std::optional<Instant> next_rested() const {
+    return startable_.empty() && tally_.queue().empty() ? std::nullopt : hosts_.next_wake();
   }
 
   /// Goes on with the pass over what is held, where it is time.

@@ -29,7 +29,7 @@ namespace garner::core {
 class Epochs {
  public:
   /// What is not to be destroyed while a reader may see it. The destructor may do anything.
-  using Garbage = std::shared_ptr<void>;
+  using Garbage = std::shared_ptr<const void>;
 
   /// A reader's stay. Short: nothing that was retired during it is freed before it ends.
   class Guard {
@@ -51,8 +51,8 @@ class Epochs {
   }
 
   /// Hands over what readers cannot reach any more, but may have reached before.
-  template <class T>
-  void retire(std::unique_ptr<T> garbage) {
+  template <class T, class Release>
+  void retire(std::unique_ptr<T, Release> garbage) {
     retired_.emplace_back(std::move(garbage));
   }
 

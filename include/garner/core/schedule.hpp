@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// When and in which order: the queue that chooses what to fetch next, backoff with full jitter, and the
-// alarms of chunks that wait. Decides only; it is told the time.
+// When: backoff with full jitter, and the alarms of chunks that wait. Decides only; it is told the time.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <map>
 #include <optional>
 #include <set>
-#include <tuple>
-#include <unordered_map>
 #include <utility>
 
 #include "garner/error.hpp"
@@ -86,64 +81,6 @@ inline std::chrono::nanoseconds retry_delay(const Options& options, ErrorClass c
   // As the server asked, within our limits, and not all at the same moment.
   return delay + std::max(std::chrono::nanoseconds{}, std::min(*retry_after, options.max_backoff));
 }
-
-/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole
-/// datasets become answerable early; then the order of asking. O(log n) each.
-class FetchQueue {
- public:
-  /// Counts one more (`delta` = 1) or one less (-1) missing chunk of `dataset`, queued or not.
-  void count_missing(const DatasetId& dataset, int delta) {
-    Dataset& entry = datasets_[dataset];
-    unorder(dataset, entry);
-    entry.missing = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(entry.missing) + delta);
-    reorder(dataset, entry);
-  }
-
-  /// `asked` is the chunk's place in the order of asking, and its own.
-  void push(const DatasetId& dataset, std::uint64_t asked, const ChunkId& id) {
-    Dataset& entry = datasets_[dataset];
-    unorder(dataset, entry);
-    entry.queued.emplace(asked, id);
-    reorder(dataset, entry);
-  }
-
-  void erase(const DatasetId& dataset, std::uint64_t asked) {
-    Dataset& entry = datasets_[dataset];
-    unorder(dataset, entry);
-    entry.queued.erase(asked);
-    reorder(dataset, entry);
-  }
-
-  /// Whose turn it is; it stays queued.
-  [[nodiscard]] std::optional<ChunkId> front() const {
-    if (order_.empty()) return std::nullopt;
-    return datasets_.at(std::get<2>(*order_.begin())).queued.begin()->second;
-  }
-
- private:
-  struct Dataset {
-    std::size_t missing = 0;
-    std::map<std::uint64_t, ChunkId> queued;  // by order of asking
-  };
-  using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
-
-  static Rank rank(const DatasetId& id, const Dataset& entry) {
-    return {entry.missing, entry.queued.begin()->first, id};
-  }
-  void unorder(const DatasetId& id, const Dataset& entry) {
-    if (!entry.queued.empty()) order_.erase(rank(id, entry));
-  }
-  void reorder(const DatasetId& id, const Dataset& entry) {
-    if (!entry.queued.empty()) {
-      order_.insert(rank(id, entry));
-    } else if (entry.missing == 0) {
-      datasets_.erase(id);
-    }
-  }
-
-  std::unordered_map<DatasetId, Dataset> datasets_;
-  std::set<Rank> order_;
-};
 
 /// The moments at which chunks are to be looked at again. O(log n) each.
 class Alarms {

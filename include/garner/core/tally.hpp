@@ -8,7 +8,8 @@
 
 #include "garner/core/budget.hpp"
 #include "garner/core/chunk_entry.hpp"
-#include "garner/core/schedule.hpp"
+#include "garner/core/fetch_queue.hpp"
+#include "garner/core/hosts.hpp"
 #include "garner/status.hpp"
 
 namespace garner::core {
@@ -16,6 +17,8 @@ namespace garner::core {
 /// Each entry is counted before and after it changes, with `sign` -1 and +1.
 class Tally {
  public:
+  explicit Tally(Hosts& hosts) : missing_(hosts) {}
+
   void count(const ChunkEntry& entry, int sign) {
     if (entry.wanted) {
       add(of(entry), sign);
@@ -37,7 +40,9 @@ class Tally {
   }
 
   [[nodiscard]] bool settled() const noexcept { return unsettled_ == 0; }
+  [[nodiscard]] bool any_ready() const noexcept { return counts_.ready > 0; }
   [[nodiscard]] FetchQueue& queue() noexcept { return missing_; }
+  [[nodiscard]] const FetchQueue& queue() const noexcept { return missing_; }
   [[nodiscard]] Budget& budget() noexcept { return budget_; }
   [[nodiscard]] const Budget& budget() const noexcept { return budget_; }
 

@@ -25,7 +25,6 @@ inline std::error_code error_of_curl(CURLcode code, bool answered) {
     case CURLE_BAD_CONTENT_ENCODING: return errc::encoding_not_allowed;
     case CURLE_UNSUPPORTED_PROTOCOL:  // The scheme was checked, so this is HTTP/0.9, which is to say garbage.
     case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_HTTP2:
     case CURLE_WRITE_ERROR: return errc::malformed_response;
     case CURLE_OUT_OF_MEMORY:
       // Also what libcurl 7 says of a header line above 100 KB.

@@ -24,28 +24,33 @@
 #include <vector>
 
 #include "garner/download/curl_driver.hpp"
-#include "garner/download/curl_settings.hpp"
+#include "garner/download/curl_lanes.hpp"
+#include "garner/download/curl_pace.hpp"
+#include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_transfer.hpp"
-#include "garner/download/host_filter.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
 
 namespace garner::detail {
 
 /// Thread-safety: every member from any thread, but `join` from one. Idle, it does not wake.
-/// Object lifetimes: `settings` and `filter` outlive it. The destructor stops it and joins; not on its own thread.
+/// Object lifetimes: `shared` outlives it. The destructor stops it and joins; not on its own thread.
 class CurlLoop {
  public:
-  CurlLoop(const CurlSettings& settings, const HostFilter& filter)
-      : settings_(settings), filter_(filter), driver_(io_, [this] { reap(); }), guard_(io_.get_executor()) {
-    const auto share = [loops = settings.loops](std::size_t all) {
+  CurlLoop(const CurlShared& shared, SharedBucket& bucket, std::size_t connections_per_host)
+      : shared_(shared),
+        lanes_(io_, shared.settings, [this] { reap(); }),
+        pace_(io_, bucket, shared.settings, [this] { reap(); }),
+        guard_(io_.get_executor()) {
+    const auto share = [loops = shared.settings.loops](std::size_t all) {
       return static_cast<long>((all + loops - 1) / loops);
     };
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAX_HOST_CONNECTIONS, share(settings.connections_per_host));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_MAXCONNECTS, share(settings.idle_connections));
-    curl_multi_setopt(driver_.multi(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    CURLM* const parallel = lanes_.parallel().multi();
+    curl_multi_setopt(parallel, CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(connections_per_host));
+    curl_multi_setopt(parallel, CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
+    curl_multi_setopt(lanes_.shared().multi(), CURLMOPT_MAXCONNECTS, share(shared.settings.idle_connections));
     // The first one is made here, where an option that this libcurl does not have can still throw.
-    spare_.push_back(std::make_unique<CurlTransfer>(settings_, filter_, driver_));
+    spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_, pace_));
     thread_ = std::thread([this] { run(); });
   }
   CurlLoop(const CurlLoop&) = delete;
@@ -75,6 +80,13 @@ class CurlLoop {
     if (stopped_) return;
     orders_.push_back({id, {}, nullptr});
     wake();
+  }
+
+  /// The rate is the bucket's.
+  void set_limits(std::size_t connections_per_host) {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    asio::post(io_, [this, connections_per_host] { apply(connections_per_host); });
   }
 
   /// Ends all transfers soon, and the thread after their `done`.
@@ -142,7 +154,7 @@ class CurlLoop {
     }
     FetchResult failed;
     try {
-      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(settings_, filter_, driver_);
+      if (transfer == nullptr) transfer = std::make_unique<CurlTransfer>(shared_, lanes_, pace_);
       CurlTransfer& started = *transfer;
       const std::error_code error = started.assign(order.id, std::move(order.request), order.sink);
       running_.emplace(order.id, std::move(transfer));
@@ -156,12 +168,15 @@ class CurlLoop {
     order.sink->done(failed);
   }
 
-  bool add(CurlTransfer& transfer) { return curl_multi_add_handle(driver_.multi(), transfer.easy()) == CURLM_OK; }
+  static bool add(CurlTransfer& transfer) {
+    return curl_multi_add_handle(transfer.driver().multi(), transfer.easy()) == CURLM_OK;
+  }
 
   /// Delivers `done`, with `error` unless the transfer has one of its own; a transfer is spent after it.
   void end(CurlTransfer& transfer, std::error_code error = {}) {
-    curl_multi_remove_handle(driver_.multi(), transfer.easy());
-    driver_.sweep();
+    curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
+    transfer.driver().sweep();
+    pace_.forget(transfer);
     if (error) transfer.fail(error);
     const auto found = running_.find(transfer.id());
     auto [sink, result] = transfer.take();
@@ -173,38 +188,78 @@ class CurlLoop {
 
   /// Takes leave of the transfers that have ended.
   void reap() {
+    for (const auto& [ended, stalled] : pace_.take_ended()) {
+      auto& transfer = static_cast<CurlTransfer&>(*ended);
+      transfer.finish(stalled ? CURLE_OPERATION_TIMEDOUT : CURLE_WRITE_ERROR);
+      end(transfer);
+    }
+    reap(lanes_.parallel());
+    reap(lanes_.shared());
+    if (lanes_.take_news()) disperse();
+    if (running_.empty()) lanes_.rest();
+  }
+
+  void reap(CurlDriver& driver) {
     int left = 0;
-    while (const CURLMsg* message = curl_multi_info_read(driver_.multi(), &left)) {
+    while (const CURLMsg* message = curl_multi_info_read(driver.multi(), &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       const CURLcode code = message->data.result;
       CurlTransfer* transfer = nullptr;
       curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
-      driver_.keep_connection(transfer->easy());
-      curl_multi_remove_handle(driver_.multi(), transfer->easy());
+      driver.keep_connection(transfer->easy());
+      curl_multi_remove_handle(driver.multi(), transfer->easy());
       if (transfer->finish(code)) {
         end(*transfer);
       } else if (!add(*transfer)) {
         end(*transfer, errc::connection_failed);
       }
     }
-    if (running_.empty()) driver_.rest();
+  }
+
+  /// Sends those that wait for a shared connection, and will not find one, on connections of their own.
+  void disperse() {
+    std::vector<CurlTransfer*> waiting;
+    for (const auto& [id, transfer] : running_) {
+      if (!transfer->has_begun() && &transfer->driver() == &lanes_.shared()) waiting.push_back(transfer.get());
+    }
+    for (CurlTransfer* transfer : waiting) start_again(*transfer);
+  }
+
+  void start_again(CurlTransfer& transfer) {
+    curl_multi_remove_handle(transfer.driver().multi(), transfer.easy());
+    transfer.choose_lane();
+    if (!add(transfer)) end(transfer, errc::connection_failed);
+  }
+
+  void apply(std::size_t connections_per_host) {
+    const auto connections = static_cast<long>(connections_per_host);
+    curl_multi_setopt(lanes_.parallel().multi(), CURLMOPT_MAX_HOST_CONNECTIONS, connections);
+    // libcurl looks at those that wait for a connection when one becomes free, and not when more are allowed.
+    std::vector<CurlTransfer*> waiting;
+    for (const auto& [id, transfer] : running_) {
+      if (!transfer->has_begun()) waiting.push_back(transfer.get());
+    }
+    for (CurlTransfer* transfer : waiting) start_again(*transfer);
+    pace_.refresh();
+    reap();
   }
 
   void shut_down() {
     obey();
     while (!running_.empty()) end(*running_.begin()->second, errc::cancelled);
     spare_.clear();
-    driver_.shut_down();
+    pace_.rest();
+    lanes_.shut_down();
     guard_.reset();
   }
 
   /// Handles that are kept for the next transfers, with their buffers.
   static constexpr std::size_t most_spare = 8;
 
-  const CurlSettings& settings_;
-  const HostFilter& filter_;
+  const CurlShared& shared_;
   asio::io_context io_{1};
-  CurlDriver driver_;
+  CurlLanes lanes_;
+  CurlPace pace_;
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   std::unordered_map<std::uint64_t, TransferPtr> running_;
   std::vector<TransferPtr> spare_;

@@ -57,6 +57,15 @@ class CurlUrl {
     return {};
   }
 
+  /// Whether its query says already who asks, as a presigned URL's does.
+  [[nodiscard]] bool is_signed() const {
+    const std::string query = "&" + fold_case(part(CURLUPART_QUERY));
+    for (const char* name : {"&x-amz-signature=", "&x-goog-signature=", "&signature=", "&sig="}) {
+      if (query.find(name) != std::string::npos) return true;
+    }
+    return false;
+  }
+
   /// For `CURLOPT_CURLU`; valid as long as this object.
   [[nodiscard]] CURLU* handle() const { return handle_.get(); }
   [[nodiscard]] const std::string& user() const { return user_; }

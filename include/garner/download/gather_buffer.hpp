@@ -45,6 +45,8 @@ class GatherBuffer {
     return sink.write({memory_.get(), count});
   }
 
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
   void clear() { size_ = 0; }
 
  private:

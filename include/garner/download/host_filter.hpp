@@ -18,7 +18,7 @@
 
 namespace garner::detail {
 
-/// Reads `CurlSettings::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
+/// Reads `Options::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
 class HostFilter {
  public:
   /// Throws `Error` for an entry that is a network and does not parse.

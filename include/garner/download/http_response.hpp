@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "garner/error.hpp"
+#include "garner/http_header.hpp"
 #include "garner/policies/downloader.hpp"
 
 namespace garner::detail {
@@ -23,16 +24,6 @@ inline std::string_view trim(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(" \t\r\n") + 1 - first);
-}
-
-/// Equal but for the case of ASCII letters.
-inline bool same_token(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (lower(a[i]) != lower(b[i])) return false;
-  }
-  return true;
 }
 
 /// Digits and nothing else; nothing where it overflows.
@@ -194,8 +185,9 @@ inline errc error_of_status(int status) {
     case 404:
     case 410: return errc::not_found;
     case 408:
-    case 425:
-    case 429: return errc::server_unavailable;
+    case 425: return errc::server_unavailable;
+    case 429:
+    case 503: return errc::server_busy;
     default: return status >= 500 ? errc::server_unavailable : errc::unexpected_status;
   }
 }

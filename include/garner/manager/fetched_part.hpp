@@ -42,6 +42,7 @@ inline FetchRequest request_rest(const FileSource& source, const FetchedPart& pa
     request.identity.length = part.identity.length;
   }
   request.size = source.size;
+  request.headers = source.headers;
   return request;
 }
 

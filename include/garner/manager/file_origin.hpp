@@ -53,12 +53,4 @@ inline std::optional<FileOrigin> parse_origin(std::string_view text) {
   return origin;
 }
 
-/// Which of the mirrors of `source` this is.
-inline std::optional<std::size_t> find_mirror(const FileSource& source, const std::string& redacted) {
-  for (std::size_t url = 0; url < source.urls.size(); ++url) {
-    if (redact_url(source.urls[url]) == redacted) return url;
-  }
-  return std::nullopt;
-}
-
 }  // namespace garner::detail

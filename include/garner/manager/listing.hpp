@@ -34,7 +34,8 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     // report is then of another serial, and not current.
     if (!pin) pin = std::make_shared<const Pinned<S>>(generation, ++record.serial, host_);
     record.pin = pin;
-    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, std::move(pin));
+    pin->listed();
+    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pin.get()));
     changed_ = true;
   }
 
@@ -50,7 +51,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     // It may turn out to be the last one, which must not be dropped here: it reports that.
     if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
       pin->condemn();
-      condemned_.push_back(std::const_pointer_cast<Pinned<S>>(std::move(pin)));
+      condemned_.push_back(std::move(pin));
     }
   }
 
@@ -78,20 +79,18 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   // ---- readers
 
   [[nodiscard]] std::optional<DataChunkRef<S>> find(const DatasetId& dataset, BlockNumber block) const {
-    std::optional<Pin> pin = index_.find(dataset, block);
-    if (!pin) return std::nullopt;
-    return DataChunkRef<S>(*std::move(pin));
+    return index_.find(dataset, block, [this](const Listed& listed) { return DataChunkRef<S>(listed, slots_); });
   }
 
   [[nodiscard]] std::vector<DataChunkRef<S>> find_all(const DatasetId& dataset, const BlockRange& range) const {
     std::vector<DataChunkRef<S>> out;
-    index_.visit(dataset, range, [&out](const Pin& pin) { out.emplace_back(pin); });
+    index_.visit(dataset, range, [&out, this](const Listed& listed) { out.emplace_back(listed, slots_); });
     return out;
   }
 
   [[nodiscard]] std::vector<ChunkId> ids() const {
     std::vector<ChunkId> out;
-    index_.visit_all([&out](const Pin& pin) { out.push_back(pin->generation().id); });
+    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.generation().id); });
     return out;
   }
 
@@ -102,15 +101,18 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   }
 
  private:
-  using Pin = std::shared_ptr<const Pinned<S>>;
+  using Listed = const Pinned<S>;
+  using Index = core::ChunkIndex<Listed, Unlist<S>>;
+  using ListedPtr = typename Index::ValuePtr;
   struct Record {
-    typename core::ChunkIndex<Pin>::Key key;
+    typename Index::Key key;
     std::weak_ptr<const Pinned<S>> pin;
     std::uint64_t serial = 0;
   };
 
   std::shared_ptr<PinHost<S>> host_;
-  core::ChunkIndex<Pin> index_;
+  PinSlots& slots_ = host_->slots();
+  Index index_;
   /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
   struct Hash {
     std::size_t operator()(const Generation& generation) const noexcept {

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <variant>
@@ -19,6 +21,7 @@
 #include "garner/core/chunk_table.hpp"
 #include "garner/manager/store_calls.hpp"
 #include "garner/manager/transfers.hpp"
+#include "garner/manager/validity.hpp"
 #include "garner/policies.hpp"
 #include "garner/status.hpp"
 
@@ -32,6 +35,7 @@ class Performer {
  public:
   Performer(Engine& engine, S& storage, D& downloader, std::uint64_t checkpoint_bytes)
       : engine_(engine),
+        downloader_(downloader),
         store_(storage),
         transfers_(storage, downloader, checkpoint_bytes,
                    {[this](Task task) { engine_.spawn(std::move(task)); }, [this] { return engine_.now(); },
@@ -68,20 +72,23 @@ class Performer {
     return volumes_;
   }
 
-  /// Blocks.
+  /// Blocks. Of several at once the one that asked last is believed.
   void refresh_usage() {
+    const std::uint64_t turn = ++usage_turns_;
     // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
     const std::uint64_t staged = transfers_.staged();
     const std::optional<StoreUsage> usage = store_.usage();
     if (!usage) return;
     std::vector<VolumeStatus> volumes = store_.volumes();
-    if (!volumes.empty()) report(&core::ChunkTable::volumes_told, volumes);
-    {
+    engine_.input([&](core::Instant now) {
+      if (turn < last_usage_) return;
+      last_usage_ = turn;
+      if (!volumes.empty()) engine_.table().volumes_told(volumes, now);
+      engine_.table().measured(*usage, staged, now);
       const std::scoped_lock lock(usage_mutex_);
       usage_ = *usage;
       volumes_.swap(volumes);
-    }
-    report(&core::ChunkTable::measured, *usage, staged);
+    });
   }
 
  private:
@@ -101,7 +108,43 @@ class Performer {
   }
 
   void perform(core::action::StartFile& action) { transfers_.start(action); }
+  void perform(core::action::Limit& action) {
+    if constexpr (LimitedDownloader<D>) {
+      guarded([&] { downloader_.set_limits({action.limits.max_files_per_host, action.limits.bytes_per_second}); });
+    }
+  }
   void perform(core::action::StopFile& action) { transfers_.stop(action.transfer); }
+
+  void perform(core::action::Refresh& action) {
+    engine_.spawn([this, action] {
+      std::optional<FileSource> source;
+      const core::Outcome outcome = ask_for_source(action, source);
+      report(&core::ChunkTable::refreshed, action.chunk->id, action.transfer, source, outcome);
+    });
+  }
+
+  /// Of the caller, whose code it is that runs here: what it throws is its answer.
+  core::Outcome ask_for_source(const core::action::Refresh& action, std::optional<FileSource>& source) const {
+    std::string why;
+    try {
+      FileSource fresh = action.ask(*action.chunk, *action.name);
+      const std::optional<Invalid> invalid =
+          replace_source(*action.chunk, *action.name, fresh, engine_.options(), engine_.downloader());
+      if (!invalid) {
+        source = std::move(fresh);
+        return {};
+      }
+      why = invalid->code.message() + ": " + invalid->subject;
+    } catch (const std::exception& error) {
+      why = printable(error.what());
+    } catch (...) {
+      why = "an unknown exception";
+    }
+    core::Outcome failed;
+    failed.error = errc::refresh_failed;
+    failed.subject = "file '" + *action.name + "': " + why;
+    return failed;
+  }
 
   void perform(core::action::Publish& action) {
     engine_.spawn([this, action] {
@@ -209,10 +252,13 @@ class Performer {
   }
 
   Engine& engine_;
+  D& downloader_;
   StoreCalls<S> store_;
   Transfers<S, D> transfers_;
   std::atomic<bool> stop_reading_{false};
   std::atomic<std::uint64_t> bytes_verified_{0};
+  std::atomic<std::uint64_t> usage_turns_{0};
+  std::uint64_t last_usage_ = 0;  // of those, the latest that has told; inside of `input`
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
   std::vector<VolumeStatus> volumes_;

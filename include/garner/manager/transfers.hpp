@@ -138,9 +138,9 @@ class Transfers {
 
   struct File {
     std::optional<StagedFile> staged;
-    SourceIdentity identity;         // of the bytes that are there
-    std::optional<std::size_t> url;  // that they came from
-    std::uint64_t checkpoint = 0;    // of the bytes
+    SourceIdentity identity;       // of the bytes that are there
+    std::string url;               // that they came from, redacted; empty where that is not known
+    std::uint64_t checkpoint = 0;  // of the bytes
   };
 
   struct Fetch {
@@ -151,7 +151,8 @@ class Transfers {
 
   class Transfer final : public FetchSink, public std::enable_shared_from_this<Transfer> {
    public:
-    Transfer(Transfers& transfers, core::action::StartFile start) : action(std::move(start)), transfers_(transfers) {}
+    Transfer(Transfers& transfers, core::action::StartFile start)
+        : action(std::move(start)), url(redact_url(action.source->urls[action.url])), transfers_(transfers) {}
 
     std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
       return guarded([&]() -> std::error_code {
@@ -160,13 +161,15 @@ class Transfers {
           if (const std::error_code error = transfers_.restart(*file)) return error;
         }
         file->identity = identity;
-        file->url = action.url;
+        file->url = url;
         return transfers_.check_size(*this);
       });
     }
 
     std::error_code write(std::span<const std::byte> bytes) override {
-      transfers_.received_.add(transfers_.hooks_.now(), bytes.size());
+      latest = transfers_.hooks_.now();
+      received += bytes.size();
+      transfers_.received_.add(latest, bytes.size());
       const std::error_code error = guarded([&] { return file->staged->write(bytes); });
       // What could not be written does not count as written, however much of it was.
       (error ? transfers_.wasted_ : transfers_.staged_).fetch_add(bytes.size(), std::memory_order_relaxed);
@@ -179,6 +182,10 @@ class Transfers {
     }
 
     core::action::StartFile action;
+    const std::string url;  // redacted
+    Instant started{};
+    Instant latest{};  // bytes came
+    std::uint64_t received = 0;
     std::shared_ptr<Fetch> fetch;
     File* file = nullptr;                        // in `fetch`
     std::optional<typename D::Transfer> handle;  // guarded by the mutex of `Transfers`
@@ -195,6 +202,7 @@ class Transfers {
     if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
     if (failed.error || is_complete(*transfer)) return finish(transfer, failed);
 
+    transfer->started = transfer->latest = hooks_.now();
     std::optional<typename D::Transfer> handle;
     failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
     if (failed.error) return finish(transfer, failed);
@@ -236,7 +244,7 @@ class Transfers {
     std::optional<FileOrigin> origin = parse_origin(file.staged->origin());
     if (!origin) return;
     file.identity = std::move(origin->identity);
-    file.url = find_mirror(*transfer.action.source, origin->url);
+    file.url = std::move(origin->url);
   }
 
   /// So that another run can go on from here, where `step` bytes have come since the last time, and enough in all.
@@ -246,7 +254,7 @@ class Transfers {
       const std::uint64_t size = file.staged->size();
       if (size < checkpoint_bytes_ || size - file.checkpoint < step) return {};
       file.checkpoint = size;
-      return file.staged->checkpoint(to_text({redact_url(transfer.action.source->urls[*file.url]), file.identity}));
+      return file.staged->checkpoint(to_text({file.url, file.identity}));
     });
   }
 
@@ -269,7 +277,7 @@ class Transfers {
   static bool can_resume(const Transfer& transfer) {
     const File& file = *transfer.file;
     if (transfer.action.source->digest) return true;
-    return file.url == transfer.action.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
+    return file.url == transfer.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
   }
 
   static FetchRequest request_of(const Transfer& transfer) {
@@ -279,10 +287,11 @@ class Transfers {
     request.offset = file.staged->size();
     if (request.offset > 0) {
       // Another mirror's validators mean nothing to this one.
-      if (file.url == transfer.action.url) request.identity = file.identity;
+      if (file.url == transfer.url) request.identity = file.identity;
       request.identity.length = file.identity.length;
     }
     request.size = transfer.action.source->size;
+    request.headers = transfer.action.source->headers;
     return request;
   }
 
@@ -291,18 +300,19 @@ class Transfers {
     File& file = *transfer->file;
     core::Outcome outcome;
     outcome.error = result.error;
+    outcome.bytes = transfer->received;
+    outcome.took = transfer->latest - transfer->started;
     if (!outcome.error) outcome.error = guarded([&] { return file.staged->finish(); });
     const ErrorClass cls = classify(outcome.error);
     if (cls == ErrorClass::wrong_bytes) {
       if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
-    } else if (file.staged && file.url && cls != ErrorClass::none && cls != ErrorClass::local) {
+    } else if (file.staged && !file.url.empty() && cls != ErrorClass::none && cls != ErrorClass::local) {
       // It may be long until it goes on, or be another run that does.
       checkpoint(*transfer, 1);
     }
     if (outcome.error) {
-      const core::action::StartFile& action = transfer->action;
-      const std::string url = redact_url(action.source->urls[action.url]);
-      outcome.subject = "file '" + *action.name + "' from " + (result.detail.empty() ? url : result.detail);
+      const std::string& from = result.detail.empty() ? transfer->url : result.detail;
+      outcome.subject = "file '" + *transfer->action.name + "' from " + from;
       outcome.retry_after = result.retry_after;
     }
     {
@@ -316,7 +326,7 @@ class Transfers {
     if (!file.staged) return {};
     waste(file.staged->size());
     file.identity = {};
-    file.url.reset();
+    file.url.clear();
     file.checkpoint = 0;
     return file.staged->restart();
   }

@@ -15,6 +15,9 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
+
+#include "garner/http_header.hpp"
 
 namespace garner {
 
@@ -30,9 +33,10 @@ struct SourceIdentity {
 /// One file's bytes, from one URL.
 struct FetchRequest {
   std::string url;
-  std::uint64_t offset = 0;           ///< the first byte that is wanted
-  SourceIdentity identity;            ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
-  std::optional<std::uint64_t> size;  ///< of the whole file, where it is known: no more is accepted
+  std::uint64_t offset = 0;              ///< the first byte that is wanted
+  SourceIdentity identity;               ///< where `offset` > 0: of the bytes before it (RFC 9110, 13.1.5)
+  std::optional<std::uint64_t> size;     ///< of the whole file, where it is known: no more is accepted
+  std::vector<HttpHeader> headers = {};  ///< for the URL's origin alone; what is not HTTP has no use for them
 };
 
 /// How a transfer ended.
@@ -42,6 +46,14 @@ struct FetchResult {
   std::optional<std::chrono::nanoseconds> retry_after;  ///< as the server asked, not yet clamped
   std::string detail;                                   ///< beside `error`, for people: the URL that was asked last
                                                         ///< (redacted) and what it answered; or empty
+};
+
+/// What a downloader is held to, over all of its transfers.
+struct DownloadLimits {
+  std::size_t connections_per_host = 8;  ///< at least 1
+  std::uint64_t bytes_per_second = 0;    ///< of files' bytes; 0: no limit
+
+  friend bool operator==(const DownloadLimits&, const DownloadLimits&) = default;
 };
 
 /// Takes the bytes of one transfer. `begin`, `write` and `done` are called by one thread at a time, in this
@@ -73,6 +85,10 @@ class FetchSink {
 /// | `d.cancel(transfer)`     |                   | the transfer ends soon: its `done` comes with `errc::cancelled`, or |
 /// |                          |                   | with what had happened before. Does not wait for it. Nothing        |
 /// |                          |                   | happens where the transfer has ended                                |
+/// | `d.set_limits(limits)`   |                   | optional: from soon on, for transfers that run too. Does not wait.  |
+/// |                          |                   | Connections that are open may stay open. Over w seconds at most     |
+/// |                          |                   | `bytes_per_second` * (w + 0.1 s) bytes are let through, and what    |
+/// |                          |                   | waits for that is not taken for slow                                |
 ///
 /// Thread-safety: every member from any thread. The sink of one transfer is called by one thread at a time.
 /// Throws: `start` may throw; then the sink is not touched. The others throw nothing.
@@ -106,6 +122,10 @@ template <class D>
 concept Downloader =
     fragments::downloader_moves<D> && fragments::downloader_checks_urls<D> && fragments::downloader_has_transfer<D> &&
     fragments::downloader_starts<D> && fragments::downloader_cancels<D>;
+
+/// A Downloader that has the optional `set_limits`.
+template <class D>
+concept LimitedDownloader = Downloader<D> && requires(D& d, const DownloadLimits& limits) { d.set_limits(limits); };
 // clang-format on
 
 /// Compiles where `D` is a Downloader; otherwise each requirement that it misses is one sentence.

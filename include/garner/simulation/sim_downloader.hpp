@@ -151,7 +151,7 @@ class SimDownloader {
         result.http_status = choose(2) == 0 ? 503 : 429;
         result.detail = request.url + " answered " + std::to_string(result.http_status);
         if (choose(2) == 1) result.retry_after = std::chrono::seconds(static_cast<std::int64_t>(choose(100'000)) - 10);
-        return end(errc::server_unavailable, std::move(result));
+        return end(errc::server_busy, std::move(result));
       }
       if (world().strikes(SimFaultKind::forbidden)) return end(errc::credentials_rejected);
       const auto file = state.network.files_.find(request.url);

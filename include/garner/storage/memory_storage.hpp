@@ -228,6 +228,7 @@ class MemoryStorage {
     Disk::Held held{staging.chunk_, std::make_shared<MemoryChunk>(), {}};
     for (auto& [name, source] : held.described.files) {
       for (std::string& url : source.urls) url = redact_url(url);
+      source.headers.clear();
       std::vector<std::byte>& bytes = held.chunk->files[name] = std::move(files.at(name)->bytes);
       source.size = bytes.size();
       held.checksums[name] = checksum(bytes);

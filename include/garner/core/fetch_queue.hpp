@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The queue that chooses which chunk is fetched next. Decides only; how many are, and when, is in `core/chunk_turns.hpp`.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "garner/chunk.hpp"
+#include "garner/core/hosts.hpp"
+#include "garner/ids.hpp"
+
+namespace garner::core {
+
+/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole datasets become
+/// answerable early; then the order of asking. The chunks of each server (that of the first file's mirrors) stand in a lane
+/// of their own, so that one that rests holds up no other. O(log n) each, n being chunks and datasets.
+class FetchQueue {
+ private:
+  using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
+  using Queued = std::map<std::uint64_t, ChunkId>;                 // by order of asking
+
+ public:
+  /// Chunks that come from the same place.
+  class Lane {
+   public:
+    [[nodiscard]] const std::vector<HostPtr>& hosts() const noexcept { return hosts_; }
+    std::size_t active = 0;  ///< chunks that are being fetched
+
+   private:
+    friend class FetchQueue;
+    std::vector<HostPtr> hosts_;
+    std::set<Rank> order_;
+    std::optional<Rank> standing_;  // in `lanes_`: its first
+  };
+  using LanePtr = std::shared_ptr<Lane>;
+
+  explicit FetchQueue(Hosts& hosts) : hosts_(hosts) {}
+
+  /// Counts one more (`delta` = 1) or one less (-1) missing chunk of `dataset`, queued or not.
+  void count_missing(const DatasetId& dataset, int delta) {
+    const auto at = datasets_.try_emplace(dataset).first;
+    change(at, [&] {
+      at->second.missing = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(at->second.missing) + delta);
+    });
+  }
+
+  /// `asked` is the chunk's place in the order of asking, and its own.
+  void push(const DataChunk& chunk, std::uint64_t asked) {
+    const auto at = datasets_.try_emplace(chunk.dataset_id).first;
+    const LanePtr lane = lane_of(at->second, chunk);
+    change(at, [&] {
+      const auto same = [&](const auto& entry) { return entry.first == lane; };
+      auto& lanes = at->second.lanes;
+      auto part = std::find_if(lanes.begin(), lanes.end(), same);
+      if (part == lanes.end()) part = lanes.insert(part, {lane, {}});
+      part->second.emplace(asked, chunk.id);
+    });
+  }
+
+  void erase(const DatasetId& dataset, std::uint64_t asked) {
+    const auto at = datasets_.find(dataset);
+    change(at, [&] {
+      for (auto& [lane, queued] : at->second.lanes) {
+        if (queued.erase(asked) > 0) return;
+      }
+    });
+  }
+
+  /// Whose turn it is, and where it stands; it stays queued. Lanes that are not `open` are passed over.
+  template <class Open>
+  [[nodiscard]] std::optional<std::pair<ChunkId, LanePtr>> front(Open&& open) const {
+    for (const auto& [rank, lane] : lanes_) {
+      if (!open(*lane)) continue;
+      const Dataset& dataset = datasets_.at(std::get<DatasetId>(rank));
+      const auto part = std::find_if(dataset.lanes.begin(), dataset.lanes.end(),
+                                     [&, at = lane](const auto& entry) { return entry.first.get() == at; });
+      return std::pair(part->second.begin()->second, part->first);
+    }
+    return std::nullopt;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return lanes_.empty(); }
+
+ private:
+  struct Dataset {
+    std::size_t missing = 0;
+    std::vector<std::pair<LanePtr, Queued>> lanes;  // a few; none is empty
+  };
+  using Datasets = std::unordered_map<DatasetId, Dataset>;
+
+  /// The lanes of a dataset are looked through one by one: what comes from yet another place stands with the others.
+  static constexpr std::size_t most_lanes = 16;
+
+  static Rank rank(const DatasetId& id, const Dataset& dataset, const Queued& queued) {
+    return {dataset.missing, queued.begin()->first, id};
+  }
+
+  template <class Change>
+  void change(Datasets::iterator at, Change&& change) {
+    Dataset& dataset = at->second;
+    for (const auto& [lane, queued] : dataset.lanes) lane->order_.erase(rank(at->first, dataset, queued));
+    change();
+    for (auto& [lane, queued] : dataset.lanes) {
+      if (!queued.empty()) lane->order_.insert(rank(at->first, dataset, queued));
+      stand(*lane);
+    }
+    std::erase_if(dataset.lanes, [](const auto& entry) { return entry.second.empty(); });
+    if (dataset.lanes.empty() && dataset.missing == 0) datasets_.erase(at);
+  }
+
+  void stand(Lane& lane) {
+    std::optional<Rank> first;
+    if (!lane.order_.empty()) first = *lane.order_.begin();
+    if (first == lane.standing_) return;
+    if (lane.standing_) lanes_.erase({*lane.standing_, &lane});
+    if (first) lanes_.emplace(*first, &lane);
+    lane.standing_ = first;
+  }
+
+  LanePtr lane_of(const Dataset& dataset, const DataChunk& chunk) {
+    const std::vector<std::string>& urls = chunk.files.begin()->second.urls;
+    std::string key;
+    for (const std::string& url : urls) key += origin_of(url) + '\n';
+    const auto known = known_.find(key);
+    const auto stands_here = [&](const auto& entry) { return known != known_.end() && entry.first == known->second; };
+    const bool is_new_here = std::none_of(dataset.lanes.begin(), dataset.lanes.end(), stands_here);
+    if (is_new_here && dataset.lanes.size() >= most_lanes) return dataset.lanes.front().first;
+    if (known != known_.end()) return known->second;
+    if (known_.size() >= room_) forget_idle();
+    auto lane = std::make_shared<Lane>();
+    for (const std::string& url : urls) {
+      HostPtr host = hosts_.at(url);
+      if (std::find(lane->hosts_.begin(), lane->hosts_.end(), host) == lane->hosts_.end()) {
+        lane->hosts_.push_back(std::move(host));
+      }
+    }
+    known_.emplace(std::move(key), lane);
+    return lane;
+  }
+
+  /// O(n), and rare.
+  void forget_idle() {
+    std::erase_if(known_, [](const auto& entry) { return entry.second.use_count() == 1; });
+    room_ = std::max(most_idle, 2 * known_.size());
+  }
+
+  static constexpr std::size_t most_idle = 256;
+
+  Hosts& hosts_;
+  Datasets datasets_;
+  std::unordered_map<std::string, LanePtr> known_;  // by the origins of their hosts
+  std::size_t room_ = most_idle;
+  std::set<std::pair<Rank, Lane*>> lanes_;  // that have something, by their first
+};
+
+}  // namespace garner::core
