@@ -280,6 +280,24 @@ inline std::string printable(std::string_view text) {
 
 }  // namespace detail
 
+/// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject` names
+/// the file and the URL.
+inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
+  const std::string file = "file '" + detail::printable(name) + "'";
+  if (!detail::is_portable_file_name(name)) return Invalid{errc::invalid_file_name, file};
+  if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
+    return Invalid{errc::invalid_header, file + ", " + detail::describe_header(*header)};
+  }
+  if (source.urls.empty()) return Invalid{errc::no_url, file};
+  for (const std::string& url : source.urls) {
+    const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
+    if (url.empty() || !clean) {
+      return Invalid{errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'"};
+    }
+  }
+  return std::nullopt;
+}
+
 /// The first thing that is wrong with `chunk`, or nothing. Looks at everything but whether the URLs parse.
 inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits& limits = {}) {
   const auto invalid = [&chunk](errc code, const std::string& detail) {
@@ -296,8 +314,10 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
   std::uint64_t total = 0;
   std::set<std::string> folded;
   for (const auto& [name, source] : chunk.files) {
-    const std::string file = ", file '" + detail::printable(name) + "'";
-    if (!detail::is_portable_file_name(name)) return invalid(errc::invalid_file_name, file);
+    if (const std::optional<Invalid> found = validate_file(name, source)) {
+      return Invalid{found->code, "chunk " + chunk.id.to_hex() + ", " + found->subject};
+    }
+    const std::string file = ", file '" + name + "'";
     const std::string lower = detail::fold_case(name);
     if (lower == "chunk.json") return invalid(errc::reserved_file_name, file);
     if (!folded.insert(lower).second) return invalid(errc::duplicate_file_name, file);
@@ -306,16 +326,6 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
       return invalid(errc::chunk_too_large, file);
     }
     total += size;
-    if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
-      return invalid(errc::invalid_header, file + ", " + detail::describe_header(*header));
-    }
-    if (source.urls.empty()) return invalid(errc::no_url, file);
-    for (const std::string& url : source.urls) {
-      const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
-      if (url.empty() || !clean) {
-        return invalid(errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'");
-      }
-    }
   }
   return std::nullopt;
 }

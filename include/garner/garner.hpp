@@ -37,6 +37,11 @@
 #include "garner/execution/async_wait.hpp"
 #include "garner/execution/inline_executor.hpp"
 
+// Two parts that stand by themselves.
+#include "garner/execution/executor_ref.hpp"
+#include "garner/execution/task_pool.hpp"
+#include "garner/download/download_manager.hpp"
+
 // A seeded world to run them in.
 #include "garner/simulation/decisions.hpp"
 #include "garner/simulation/sim_disk.hpp"
@@ -53,5 +58,11 @@ namespace garner {
 
 template <class S = FilesystemStorage, class D = CurlDownloader, class E = AsioExecutor>
 class DataManager;
+
+template <class E = AsioExecutor>
+class TaskPool;
+
+template <class D = CurlDownloader, class E = AsioExecutor, class F = PosixFileSystem>
+class DownloadManager;
 
 }  // namespace garner

@@ -36,6 +36,7 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <cassert>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -65,6 +66,7 @@
 #include <random>
 #include <set>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -819,6 +821,24 @@ inline std::string printable(std::string_view text) {
 
 }  // namespace detail
 
+/// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject` names
+/// the file and the URL.
+inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
+  const std::string file = "file '" + detail::printable(name) + "'";
+  if (!detail::is_portable_file_name(name)) return Invalid{errc::invalid_file_name, file};
+  if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
+    return Invalid{errc::invalid_header, file + ", " + detail::describe_header(*header)};
+  }
+  if (source.urls.empty()) return Invalid{errc::no_url, file};
+  for (const std::string& url : source.urls) {
+    const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
+    if (url.empty() || !clean) {
+      return Invalid{errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'"};
+    }
+  }
+  return std::nullopt;
+}
+
 /// The first thing that is wrong with `chunk`, or nothing. Looks at everything but whether the URLs parse.
 inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits& limits = {}) {
   const auto invalid = [&chunk](errc code, const std::string& detail) {
@@ -835,8 +855,10 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
   std::uint64_t total = 0;
   std::set<std::string> folded;
   for (const auto& [name, source] : chunk.files) {
-    const std::string file = ", file '" + detail::printable(name) + "'";
-    if (!detail::is_portable_file_name(name)) return invalid(errc::invalid_file_name, file);
+    if (const std::optional<Invalid> found = validate_file(name, source)) {
+      return Invalid{found->code, "chunk " + chunk.id.to_hex() + ", " + found->subject};
+    }
+    const std::string file = ", file '" + name + "'";
     const std::string lower = detail::fold_case(name);
     if (lower == "chunk.json") return invalid(errc::reserved_file_name, file);
     if (!folded.insert(lower).second) return invalid(errc::duplicate_file_name, file);
@@ -845,16 +867,6 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
       return invalid(errc::chunk_too_large, file);
     }
     total += size;
-    if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
-      return invalid(errc::invalid_header, file + ", " + detail::describe_header(*header));
-    }
-    if (source.urls.empty()) return invalid(errc::no_url, file);
-    for (const std::string& url : source.urls) {
-      const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
-      if (url.empty() || !clean) {
-        return invalid(errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'");
-      }
-    }
   }
   return std::nullopt;
 }
@@ -7898,6 +7910,103 @@ inline bool agrees(const ChunkDescriptor& descriptor, const Generation& generati
 
 }  // namespace garner
 
+// garner/storage/incoming_file.hpp --------------------------------------------------------------------------
+// A file while its bytes come: written in order, never beyond the size that was declared, and digested as they go by. Not
+// here: what it is called, how it is made durable, and what becomes of it.
+
+namespace garner::detail {
+
+/// One thread at a time. Throws, beside what the file system throws, what `DigestStream` does.
+template <FileSystem F>
+class IncomingFile {
+ public:
+  /// From this size on a file's room is reserved, so that a full disk shows before the transfer.
+  static constexpr std::uint64_t reserve_from = std::uint64_t{1} << 20;
+
+  IncomingFile() = default;
+  /// `file`: open for reading and writing. Of `asked` the size and the digest count.
+  IncomingFile(typename F::File file, const FileSource& asked)
+      : file_(std::move(file)), size_asked_(asked.size), digest_asked_(asked.digest) {
+    digests_.emplace(asked.digest ? std::optional(asked.digest->algorithm()) : std::nullopt);
+  }
+
+  [[nodiscard]] typename F::File& handle() noexcept { return file_; }
+  /// Bytes that were written.
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  /// Bytes that it has taken of what was free.
+  [[nodiscard]] std::uint64_t taken() const noexcept { return std::max(size_, reserved_); }
+  /// That it may have.
+  [[nodiscard]] std::uint64_t max_size() const noexcept {
+    return size_asked_.value_or(std::numeric_limits<std::int64_t>::max());
+  }
+
+  /// Makes sure of the room for the declared size, where that is worth it.
+  std::error_code reserve(F& fs) {
+    const std::uint64_t size = size_asked_.value_or(0);
+    const bool is_large = size >= reserve_from;
+    const std::error_code ec = is_large ? fs.reserve(file_, size) : std::error_code();
+    reserved_ = is_large && !ec ? size : 0;
+    return ec;
+  }
+
+  /// Appends all of `bytes`, or none that counts. `errc::body_too_long` where they go beyond the declared size: none of
+  /// them is written then.
+  std::error_code write(F& fs, std::span<const std::byte> bytes) {
+    if (bytes.size() > max_size() - size_) return errc::body_too_long;
+    const std::error_code ec = fs.write(file_, size_, bytes);
+    if (ec) return ec;
+    digests_->update(bytes);
+    size_ += bytes.size();
+    return {};
+  }
+
+  /// Empties it.
+  std::error_code restart(F& fs) {
+    const std::error_code ec = fs.truncate(file_, 0);
+    if (ec) return ec;
+    size_ = 0;
+    digests_->restart();
+    return reserve(fs);
+  }
+
+  /// Takes the first `size` bytes that are in the file as written, and cuts off what follows. Asks before that whether
+  /// their XXH3 is the right one: `is_right(xxh3)`.
+  template <class IsRight>
+  std::error_code take_over(F& fs, std::uint64_t size, const IsRight& is_right) {
+    std::error_code ec;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, std::size_t{256} << 10)));
+    while (size_ < size && !ec) {
+      const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(size - size_, buffer.size()));
+      const std::size_t count = fs.read(file_, size_, std::span(buffer).first(most), ec);
+      if (!ec && count == 0) ec = errc::io_error;
+      if (ec) return ec;
+      digests_->update(std::span(buffer).first(count));
+      size_ += count;
+    }
+    return is_right(digests_->xxh3()) ? fs.truncate(file_, size_) : make_error_code(errc::digest_mismatch);
+  }
+
+  [[nodiscard]] Xxh3 xxh3() const noexcept { return digests_->xxh3(); }
+
+  /// Whether this is all (`errc::body_too_short`), and the right bytes (`errc::digest_mismatch`).
+  std::error_code check(FoundDigests& found) const {
+    if (size_ < size_asked_.value_or(0)) return errc::body_too_short;
+    found = digests_->digests();
+    if (found.asked != digest_asked_) return errc::digest_mismatch;
+    return {};
+  }
+
+ private:
+  typename F::File file_;
+  std::optional<std::uint64_t> size_asked_;
+  std::optional<Digest> digest_asked_;
+  std::uint64_t size_ = 0;
+  std::uint64_t reserved_ = 0;
+  std::optional<DigestStream> digests_;
+};
+
+}  // namespace garner::detail
+
 // garner/storage/store_root.hpp -----------------------------------------------------------------------------
 // A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
 // of the store's protocol is made of: a small file written or read, a tree removed little by little.
@@ -8218,39 +8327,26 @@ struct StagingArea {
 template <FileSystem F>
 class BasicStagedFile {
  public:
-  /// From this size on a file's room is reserved when it is opened, so that a full disk shows before the transfer.
-  static constexpr std::uint64_t reserve_from = std::uint64_t{1} << 20;
+  /// From this size on a file's room is reserved when it is opened.
+  static constexpr std::uint64_t reserve_from = detail::IncomingFile<F>::reserve_from;
 
   BasicStagedFile() = default;
 
   /// Bytes that were written.
-  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  [[nodiscard]] std::uint64_t size() const noexcept { return file_.size(); }
 
   /// Appends all of `bytes`, or none that counts. `errc::body_too_long` where they go beyond the declared size: none of
   /// them is written then.
   std::error_code write(std::span<const std::byte> bytes) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    if (bytes.size() > asked_.size.value_or(std::numeric_limits<std::int64_t>::max()) - size_) {
-      return errc::body_too_long;
-    }
-    const std::error_code ec = area_->root->fs().write(file_, size_, bytes);
-    if (ec == errc::no_space) area_->met_no_space = true;
-    if (ec) return ec;
-    digests_->update(bytes);
-    size_ += bytes.size();
-    note_taken();
-    return {};
+    return noted(file_.write(fs(), bytes));
   }
 
   /// Empties the file, and takes its checkpoint away.
   std::error_code restart() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    std::error_code ec = remove_checkpoint();
-    if (!ec) ec = fs().truncate(file_, 0);
-    if (ec) return ec;
-    size_ = 0;
-    digests_->restart();
-    return reserve();
+    const std::error_code ec = remove_checkpoint();
+    return ec ? ec : noted(file_.restart(fs()));
   }
 
   /// Of the last checkpoint.
@@ -8260,7 +8356,7 @@ class BasicStagedFile {
   /// counts then.
   std::error_code checkpoint(std::string_view origin) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    write_checkpoint(*area_, {size_, digests_->xxh3(), detail::asked_of(asked_), std::string(origin)});
+    write_checkpoint(*area_, {file_.size(), file_.xxh3(), detail::asked_of(asked_), std::string(origin)});
     origin_ = origin;
     return {};
   }
@@ -8270,16 +8366,16 @@ class BasicStagedFile {
   /// can only be discarded then.
   std::error_code finish() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    if (size_ < asked_.size.value_or(0)) return errc::body_too_short;
-    const FoundFile found{size_, digests_->digests()};
-    if (found.digests.asked != asked_.digest) return errc::digest_mismatch;
+    FoundFile found{file_.size(), {}};
+    std::error_code ec = file_.check(found.digests);
+    if (ec) return ec;
     // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well, and
     // which would be told of a good sync. So there is no checkpoint while they are synced.
     const std::string origin = origin_;
-    std::error_code ec = remove_checkpoint();
+    ec = remove_checkpoint();
     if (ec) return ec;
     const auto area = std::exchange(area_, nullptr);
-    typename F::File file = std::move(file_);
+    typename F::File file = std::move(file_.handle());
     ec = area->root->sync_file(file);
     const std::error_code close_error = area->root->fs().close(file);
     {
@@ -8288,7 +8384,7 @@ class BasicStagedFile {
       if (!ec && !close_error) area->found.insert_or_assign(name_, found);
     }
     if (ec || close_error) return ec ? ec : close_error;
-    if (!origin.empty()) write_checkpoint(*area, {size_, found.digests.xxh3, detail::asked_of(asked_), origin});
+    if (!origin.empty()) write_checkpoint(*area, {found.size, found.digests.xxh3, detail::asked_of(asked_), origin});
     return {};
   }
 
@@ -8297,9 +8393,10 @@ class BasicStagedFile {
   friend class BasicStaging;
 
   BasicStagedFile(std::shared_ptr<detail::StagingArea<F>> area, std::string name, typename F::File file)
-      : area_(std::move(area)), name_(std::move(name)), asked_(area_->chunk.files.at(name_)), file_(std::move(file)) {
-    digests_.emplace(asked_.digest ? std::optional(asked_.digest->algorithm()) : std::nullopt);
-  }
+      : area_(std::move(area)),
+        name_(std::move(name)),
+        asked_(area_->chunk.files.at(name_)),
+        file_(std::move(file), asked_) {}
 
   [[nodiscard]] F& fs() const noexcept { return area_->root->fs(); }
 
@@ -8330,53 +8427,29 @@ class BasicStagedFile {
       last = std::move(checkpoint);
       second_ = second;
     }
-    if (!last || last->size > asked_.size.value_or(std::numeric_limits<std::int64_t>::max())) return false;
-    if (read_digests(last->size) || digests_->xxh3() != last->xxh3) return false;
-    if (fs().truncate(file_, size_)) return false;
+    if (!last || last->size > file_.max_size()) return false;
+    const auto is_right = [&last](const Xxh3& found) { return found == last->xxh3; };
+    if (file_.take_over(fs(), last->size, is_right)) return false;
     origin_ = last->origin;
     return true;
   }
 
-  /// Of the file's first `size` bytes.
-  std::error_code read_digests(std::uint64_t size) {
-    std::error_code ec;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, std::size_t{256} << 10)));
-    while (size_ < size && !ec) {
-      const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(size - size_, buffer.size()));
-      const std::size_t count = fs().read(file_, size_, std::span(buffer).first(most), ec);
-      if (!ec && count == 0) ec = errc::io_error;
-      if (ec) return ec;
-      digests_->update(std::span(buffer).first(count));
-      size_ += count;
-    }
-    return ec;
-  }
+  std::error_code reserve() { return noted(file_.reserve(fs())); }
 
-  std::error_code reserve() {
-    const std::uint64_t size = asked_.size.value_or(0);
-    const bool is_large = size >= reserve_from;
-    const std::error_code ec = is_large ? area_->root->fs().reserve(file_, size) : std::error_code();
+  /// Tells the area what the file has taken by now, and whether there was room.
+  std::error_code noted(std::error_code ec) {
     if (ec == errc::no_space) area_->met_no_space = true;
-    reserved_ = is_large && !ec ? size : 0;
-    note_taken();
+    area_->taken += file_.taken() - std::exchange(taken_, file_.taken());
     return ec;
-  }
-
-  void note_taken() {
-    const std::uint64_t taken = std::max(size_, reserved_);
-    area_->taken += taken - std::exchange(taken_, taken);
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;
   std::string name_;
   FileSource asked_;
-  typename F::File file_;
-  std::uint64_t size_ = 0;
-  std::uint64_t reserved_ = 0;
+  detail::IncomingFile<F> file_;
   std::uint64_t taken_ = 0;
   std::string origin_;
   bool second_ = false;  ///< of the two names of its checkpoint, the one in use
-  std::optional<DigestStream> digests_;
 };
 
 /// A generation's staging area. Dropping it keeps what is on disk, for the next start to take away.
@@ -14110,6 +14183,1284 @@ static_assert(diagnose_executor<InlineExecutor>() && DrivenExecutor<InlineExecut
 
 }  // namespace garner
 
+// Two parts that stand by themselves.
+
+// garner/execution/executor_ref.hpp -------------------------------------------------------------------------
+// ExecutorRef: an executor that somebody else owns, as an Executor. Data managers, task pools and download managers own
+// their policies; this is how several of them share one.
+
+namespace garner {
+
+/// Passes everything on. Thread-safety and exceptions: those of `E`.
+/// Object lifetimes: the executor must outlive whatever was given the reference.
+template <Executor E>
+class ExecutorRef {
+ public:
+  using Timer = typename E::Timer;
+
+  explicit ExecutorRef(E& executor) noexcept : executor_(&executor) {}
+
+  void post(Task task) { executor_->post(std::move(task)); }
+  Timer post_at(Instant at, Task task) { return executor_->post_at(at, std::move(task)); }
+  void cancel(Timer& timer) { executor_->cancel(timer); }
+  [[nodiscard]] Instant now() const { return std::as_const(*executor_).now(); }
+  bool run_one_until(Instant until) requires DrivenExecutor<E> { return executor_->run_one_until(until); }
+
+ private:
+  E* executor_;
+};
+
+}  // namespace garner
+
+// garner/execution/task_pool.hpp ----------------------------------------------------------------------------
+// TaskPool: tasks with results, continuations and abortion on any Executor, and a limit of how many run at once. Standard
+// library only. What it does in which order is in pool_work.hpp.
+
+// garner/execution/pool_work.hpp ----------------------------------------------------------------------------
+// What a task pool has been given and has not done yet: a queue, the agents that it has on an executor to work on it, and
+// who waits for what. The results and the handles are in task_pool.hpp.
+
+namespace garner::detail {
+
+/// One task. Its work and its result are the derived class's.
+class PoolTask : public std::enable_shared_from_this<PoolTask> {
+ public:
+  PoolTask() = default;
+  PoolTask(const PoolTask&) = delete;
+  PoolTask& operator=(const PoolTask&) = delete;
+  virtual ~PoolTask() = default;
+
+  /// In the place of a result. Of a task that has ended.
+  [[nodiscard]] const std::exception_ptr& error() const noexcept { return error_; }
+
+ protected:
+  /// Does the work, sets a result or an error, and lets go of all that the work held.
+  virtual void run() noexcept = 0;
+  /// Lets go of it undone.
+  virtual void drop() noexcept = 0;
+
+  std::exception_ptr error_;
+  std::stop_source stop_{std::nostopstate};
+
+ private:
+  friend class PoolWork;
+  enum class State : std::uint8_t {
+    waiting,  ///< for the task that it continues
+    queued,
+    running,  ///< or about to end without having run
+    ended,
+  };
+
+  // Guarded by the lock of the pool's work.
+  State state_ = State::waiting;
+  std::shared_ptr<PoolTask> continues_;  ///< while it waits for that
+  std::shared_ptr<PoolTask> next_;       ///< that continues this one
+
+  // Its place in the queue is made with it, so that it can be queued where nothing may fail.
+  using Places = std::list<std::shared_ptr<PoolTask>>;
+  Places place_ = Places(1);
+  Places::iterator at_ = place_.begin();
+};
+
+/// Shared by the pool, its handles and its agents. An agent is a task of the executor: it does one task of the pool, and
+/// is posted anew where there are more, so that whoever else uses the executor has a turn.
+///
+/// Thread-safety: every member from any thread. Tasks, and what they hold, are run and destroyed outside of the lock.
+class PoolWork : public std::enable_shared_from_this<PoolWork> {
+ public:
+  using TaskPtr = std::shared_ptr<PoolTask>;
+  using Poster = std::function<void(Task)>;
+  using ErrorHandler = std::function<void(std::exception_ptr)>;
+
+  /// At most `max_concurrent` tasks run at the same time; 0: any number. `driven`: the executor has no threads, so whoever
+  /// waits does the work.
+  PoolWork(std::size_t max_concurrent, bool driven, Poster poster, ErrorHandler on_error)
+      : max_(max_concurrent == 0 ? std::numeric_limits<std::size_t>::max() : max_concurrent),
+        driven_(driven),
+        poster_(std::move(poster)),
+        on_error_(std::move(on_error)) {}
+  PoolWork(const PoolWork&) = delete;
+  PoolWork& operator=(const PoolWork&) = delete;
+  ~PoolWork() = default;
+
+  /// Takes on `task`. Throws `Error` with `errc::closed`, and what the executor throws where it refuses and nobody else is
+  /// there to do it; nothing has changed then.
+  void give(const TaskPtr& task) {
+    std::unique_lock lock(mutex_);
+    check_open();
+    ++open_;
+    give(lock, task);
+  }
+
+  /// Takes on `task`, to be run after `first`, or to fail with its error.
+  void chain(const TaskPtr& first, const TaskPtr& task) {
+    std::unique_lock lock(mutex_);
+    check_open();
+    ++open_;
+    if (first->state_ != PoolTask::State::ended) {
+      first->next_ = task;
+      task->continues_ = first;
+    } else if (first->error_) {
+      fail(lock, task, first->error_);
+    } else {
+      give(lock, task);
+    }
+  }
+
+  /// True where `task` had not begun, and now never will. Where it runs, its stop token says so from now on.
+  bool abort(const TaskPtr& task) {
+    TaskPtr first;
+    std::unique_lock lock(mutex_);
+    if (task->state_ == PoolTask::State::ended) return false;
+    if (task->state_ == PoolTask::State::running) {
+      lock.unlock();
+      task->stop_.request_stop();
+      return false;
+    }
+    if (task->state_ == PoolTask::State::queued) unlink(*task);
+    first = std::move(task->continues_);
+    if (first) first->next_.reset();
+    fail(lock, task, std::make_exception_ptr(Error(errc::cancelled, "task")));
+    return true;
+  }
+
+  [[nodiscard]] bool has_ended(const TaskPtr& task) {
+    const std::scoped_lock lock(mutex_);
+    return task->state_ == PoolTask::State::ended;
+  }
+
+  /// Until `task` has ended. Does it on this thread where nobody else could.
+  void wait(const TaskPtr& task) {
+    TaskPtr next;  // that continues what was run last, so that a long chain is not walked for each of its tasks
+    std::unique_lock lock(mutex_);
+    while (task->state_ != PoolTask::State::ended) {
+      if (next && (next->state_ != PoolTask::State::queued || !may_help())) {
+        lock.unlock();
+        next.reset();
+        lock.lock();
+        continue;
+      }
+      if (!next) {
+        PoolTask* first = task.get();
+        while (first->state_ == PoolTask::State::waiting) first = first->continues_.get();
+        if (first->state_ == PoolTask::State::queued && may_help()) next = first->shared_from_this();
+      }
+      if (!next) {
+        changed_.wait(lock);
+        continue;
+      }
+      TaskPtr first = std::move(next);
+      next = first->next_;
+      help(lock, std::move(first));
+    }
+  }
+
+  /// Refuses what comes from now on, and returns when all that was given has ended. Inside of a task it does not wait.
+  void stop() {
+    std::unique_lock lock(mutex_);
+    closed_ = true;
+    if (is_inside()) return;
+    while (open_ != 0 || posting_ != 0) {
+      if (TaskPtr task = active_ < max_ ? take() : nullptr) {
+        ++agents_;
+        run(lock, std::move(task), true);
+        leave();
+      } else {
+        changed_.wait(lock);
+      }
+    }
+  }
+
+  /// What a task threw that has nobody else to tell.
+  void report(const std::exception_ptr& error) const noexcept {
+    try {
+      if (on_error_) on_error_(error);
+    } catch (...) {
+      // A handler that fails has nobody to tell either.
+    }
+  }
+
+ private:
+  /// Posted to the executor. One that is dropped there, or refused, takes itself off.
+  class Agent {
+   public:
+    explicit Agent(std::shared_ptr<PoolWork> work) : work_(std::move(work)) {}
+    Agent(const Agent&) = delete;
+    Agent& operator=(const Agent&) = delete;
+    ~Agent() {
+      if (!work_) return;
+      const std::scoped_lock lock(work_->mutex_);
+      work_->leave();
+    }
+    void run() {
+      const std::shared_ptr<PoolWork> work = std::exchange(work_, nullptr);
+      std::unique_lock lock(work->mutex_);
+      work->work(lock);
+    }
+
+   private:
+    std::shared_ptr<PoolWork> work_;
+  };
+
+  /// One for each task of a pool that this thread is in.
+  struct Frame {
+    explicit Frame(const PoolWork* owner) : work(owner), above(std::exchange(innermost, this)) {}
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+    ~Frame() { innermost = above; }
+
+    const PoolWork* work;
+    Frame* above;
+    static inline thread_local Frame* innermost = nullptr;
+  };
+
+  [[nodiscard]] bool is_inside() const noexcept {
+    for (const Frame* frame = Frame::innermost; frame != nullptr; frame = frame->above) {
+      if (frame->work == this) return true;
+    }
+    return false;
+  }
+
+  // ---- under the lock
+
+  void check_open() const {
+    if (closed_) throw Error(errc::closed, "task pool");
+  }
+
+  void push(const TaskPtr& task) noexcept {
+    task->state_ = PoolTask::State::queued;
+    *task->at_ = task;
+    queue_.splice(queue_.end(), task->place_);
+  }
+
+  /// Out of the queue, and this thread's to run or to fail.
+  TaskPtr unlink(PoolTask& task) noexcept {
+    task.state_ = PoolTask::State::running;
+    task.place_.splice(task.place_.end(), queue_, task.at_);
+    return std::exchange(*task.at_, nullptr);
+  }
+
+  TaskPtr take() noexcept { return queue_.empty() ? nullptr : unlink(*queue_.front()); }
+
+  /// An agent is gone.
+  void leave() noexcept {
+    if (--agents_ == 0) changed_.notify_all();
+  }
+
+  [[nodiscard]] bool may_help() const noexcept {
+    // Whoever waits inside of a task lends that one its own place.
+    return is_inside() || ((driven_ || agents_ == 0) && active_ < max_);
+  }
+
+  // ---- under the lock, which they let go of meanwhile
+
+  void give(std::unique_lock<std::mutex>& lock, const TaskPtr& task) {
+    push(task);
+    if (agents_ >= max_) return;
+    const std::exception_ptr refusal = post_agent(lock);
+    if (!refusal || agents_ != 0) return;
+    const bool refused = task->state_ == PoolTask::State::queued;
+    if (refused) {
+      unlink(*task);
+      --open_;
+    }
+    // An agent may have left meanwhile, since this one was to come.
+    ++agents_;
+    work(lock);
+    if (refused) std::rethrow_exception(refusal);
+  }
+
+  /// What the executor threw, where it refused.
+  std::exception_ptr post_agent(std::unique_lock<std::mutex>& lock) noexcept {
+    ++agents_;
+    ++posting_;
+    lock.unlock();
+    std::exception_ptr refusal;
+    bool counted = false;  // off, by the agent itself
+    try {
+      auto agent = std::make_shared<Agent>(shared_from_this());
+      counted = true;
+      poster_([agent = std::move(agent)] { agent->run(); });
+    } catch (...) {
+      refusal = std::current_exception();
+    }
+    lock.lock();
+    if (refusal && !counted) leave();
+    if (--posting_ == 0) changed_.notify_all();
+    return refusal;
+  }
+
+  /// As one of the agents, which leaves at the end.
+  void work(std::unique_lock<std::mutex>& lock) noexcept {
+    do {
+      TaskPtr task = active_ < max_ ? take() : nullptr;
+      if (!task) break;
+      run(lock, std::move(task), true);
+    } while (!is_relieved(lock));
+    leave();
+  }
+
+  /// On a thread that waits for it.
+  void help(std::unique_lock<std::mutex>& lock, TaskPtr task) noexcept {
+    unlink(*task);
+    if (is_inside()) return run(lock, std::move(task), false);
+    ++agents_;
+    run(lock, std::move(task), true);
+    if (is_relieved(lock)) return leave();
+    work(lock);
+  }
+
+  /// Whether an agent may leave: each task in the queue has another one, that has not begun yet.
+  bool is_relieved(std::unique_lock<std::mutex>& lock) noexcept {
+    return queue_.size() <= agents_ - active_ - 1 || !post_agent(lock);
+  }
+
+  void run(std::unique_lock<std::mutex>& lock, TaskPtr task, bool counts) noexcept {
+    if (counts) ++active_;
+    lock.unlock();
+    {
+      const Frame frame(this);
+      task->run();
+    }
+    lock.lock();
+    if (counts) --active_;
+    finish(lock, std::move(task));
+  }
+
+  void fail(std::unique_lock<std::mutex>& lock, TaskPtr task, std::exception_ptr error) noexcept {
+    task->state_ = PoolTask::State::running;
+    lock.unlock();
+    task->error_ = std::move(error);
+    task->drop();
+    lock.lock();
+    finish(lock, std::move(task));
+  }
+
+  /// After its work. What continues a task that failed ends here as well.
+  void finish(std::unique_lock<std::mutex>& lock, TaskPtr task) noexcept {
+    while (task) {
+      task->state_ = PoolTask::State::ended;
+      changed_.notify_all();
+      TaskPtr next = std::exchange(task->next_, nullptr);
+      if (next) next->continues_.reset();
+      if (next && !task->error_) push(std::exchange(next, nullptr));
+      if (next) next->state_ = PoolTask::State::running;
+      const std::exception_ptr error = task->error_;
+      lock.unlock();
+      // The result, where nobody wants it, goes before the task counts as done.
+      task = std::move(next);
+      if (task) {
+        task->error_ = error;
+        task->drop();
+      }
+      lock.lock();
+      if (--open_ == 0) changed_.notify_all();
+    }
+  }
+
+  const std::size_t max_;
+  const bool driven_;
+  const Poster poster_;
+  const ErrorHandler on_error_;
+
+  std::mutex mutex_;  // guards the rest
+  std::condition_variable changed_;
+  PoolTask::Places queue_;
+  std::size_t agents_ = 0;   // posted, or at work; who helps is one
+  std::size_t active_ = 0;   // tasks that run, but for those inside of others
+  std::size_t open_ = 0;     // tasks that were given and have not ended
+  std::size_t posting_ = 0;  // threads that are in the executor
+  bool closed_ = false;
+};
+
+}  // namespace garner::detail
+
+namespace garner {
+
+struct TaskPoolOptions {
+  std::size_t max_concurrent = 0;  ///< tasks that run at the same time; 0: as many as the executor runs
+  /// Takes what a task of `forget` throws, on the thread that ran it; what it throws itself is dropped. None: dropped.
+  std::function<void(std::exception_ptr)> on_error = {};
+};
+
+namespace detail {
+
+template <class F, class... Args>
+decltype(auto) invoke_stoppable(F& function, const std::stop_token& token, Args&&... args) {
+  if constexpr (std::is_invocable_v<F&, std::stop_token, Args...>) {
+    return function(token, std::forward<Args>(args)...);
+  } else {
+    return function(std::forward<Args>(args)...);
+  }
+}
+
+/// What a task of `F` results in: a value.
+template <class F, class... Args>
+using PoolValue =
+    std::remove_cvref_t<decltype(invoke_stoppable(std::declval<F&>(), std::stop_token(), std::declval<Args>()...))>;
+
+template <class T>
+class PoolResult : public PoolTask {
+ public:
+  T take() {
+    if constexpr (!std::is_void_v<T>) return *std::move(value_);
+  }
+
+ protected:
+  std::optional<std::conditional_t<std::is_void_v<T>, char, T>> value_;
+};
+
+/// A task of `execute`.
+template <class F, class T>
+class PoolCall : public PoolResult<T> {
+ public:
+  explicit PoolCall(F function) : function_(std::move(function)) {
+    if constexpr (std::is_invocable_v<F&, std::stop_token>) this->stop_ = std::stop_source();
+  }
+
+ protected:
+  void run() noexcept override {
+    try {
+      if constexpr (std::is_void_v<T>) {
+        invoke_stoppable(*function_, this->stop_.get_token());
+      } else {
+        this->value_.emplace(invoke_stoppable(*function_, this->stop_.get_token()));
+      }
+    } catch (...) {
+      this->error_ = std::current_exception();
+    }
+    drop();
+  }
+  void drop() noexcept override { function_.reset(); }
+
+ private:
+  std::optional<F> function_;
+};
+
+/// A task of `forget`.
+template <class F>
+class PoolForgotten final : public PoolCall<F, void> {
+ public:
+  PoolForgotten(F function, const PoolWork& work) : PoolCall<F, void>(std::move(function)), work_(work) {}
+
+ private:
+  void run() noexcept override {
+    PoolCall<F, void>::run();
+    if (this->error_) work_.report(this->error_);
+  }
+
+  const PoolWork& work_;
+};
+
+}  // namespace detail
+
+/// Ends a task of a pool that is not wanted any more. Copies refer to the same task; default-constructed it refers to none.
+/// Thread-safety: every member from any thread. May outlive the task and its pool, and keeps no result.
+class AbortHandle {
+ public:
+  AbortHandle() = default;
+
+  /// True where the task had not begun, and now never will: its result is `errc::cancelled`, at once. Where it runs, its
+  /// `std::stop_token` says so, and it ends as it will. Otherwise nothing happens.
+  bool abort() const {
+    const std::shared_ptr<detail::PoolTask> task = task_.lock();
+    return task != nullptr && work_->abort(task);
+  }
+
+ private:
+  template <class T>
+  friend class TaskHandle;
+
+  AbortHandle(std::shared_ptr<detail::PoolWork> work, const std::shared_ptr<detail::PoolTask>& task)
+      : work_(std::move(work)), task_(task) {}
+
+  std::shared_ptr<detail::PoolWork> work_;
+  std::weak_ptr<detail::PoolTask> task_;
+};
+
+/// The result of a task that was given to a pool, as a `std::future` is: it can be moved, and taken once. Dropping it
+/// changes nothing for the task. After `get` and `then`, moved from, or default-constructed it refers to no task, and only
+/// `valid`, assignment and destruction are allowed.
+///
+/// Waiting: a task that has not begun is run by the thread that waits for it, inside of its call, where that waits in a task
+/// of the same pool (so tasks may wait for tasks, whatever the limit), or where the executor is driven by its callers and
+/// the limit allows it (so a program of one thread need not drive it), or where the executor has dropped what the pool
+/// posted. Otherwise, with threads, the executor's threads run it: to wait for a task on the only thread that runs a
+/// borrowed `io_context`, outside of the pool's tasks, waits for ever.
+///
+/// Thread-safety: one thread at a time. May outlive the pool, which ends all tasks first.
+template <class T>
+class TaskHandle {
+ public:
+  TaskHandle() = default;
+  TaskHandle(TaskHandle&&) noexcept = default;
+  TaskHandle& operator=(TaskHandle&&) noexcept = default;
+  ~TaskHandle() = default;
+
+  [[nodiscard]] bool valid() const noexcept { return task_ != nullptr; }
+  /// Whether the task has ended: with a result, an exception, or aborted.
+  [[nodiscard]] bool done() const { return work_->has_ended(task_); }
+  /// Until it has.
+  void wait() const { work_->wait(task_); }
+
+  /// Waits, and takes the result; throws what the task threw, and `Error` with `errc::cancelled` where it was aborted.
+  T get() {
+    wait();
+    const auto task = std::exchange(task_, nullptr);
+    if (task->error()) std::rethrow_exception(task->error());
+    return task->take();
+  }
+
+  /// Runs `function` on the pool with the result, if there is one (and a `std::stop_token` before it, where it takes that);
+  /// where there is none it is not called, and the error passes on. Throws as `TaskPool::execute` does; this handle is as it
+  /// was then.
+  template <class F>
+  auto then(F function) {
+    auto call = [first = task_,
+                 function = std::move(function)](const std::stop_token& token) mutable -> decltype(auto) {
+      if constexpr (std::is_void_v<T>) {
+        return detail::invoke_stoppable(function, token);
+      } else {
+        return detail::invoke_stoppable(function, token, first->take());
+      }
+    };
+    using Result = detail::PoolValue<decltype(call)>;
+    auto next = std::make_shared<detail::PoolCall<decltype(call), Result>>(std::move(call));
+    work_->chain(task_, next);
+    task_.reset();
+    return TaskHandle<Result>(work_, std::move(next));
+  }
+
+  bool abort() { return work_->abort(task_); }
+  [[nodiscard]] AbortHandle abort_handle() const { return {work_, task_}; }
+
+ private:
+  template <class>
+  friend class TaskPool;
+  template <class>
+  friend class TaskHandle;
+
+  TaskHandle(std::shared_ptr<detail::PoolWork> work, std::shared_ptr<detail::PoolResult<T>> task)
+      : work_(std::move(work)), task_(std::move(task)) {}
+
+  std::shared_ptr<detail::PoolWork> work_;
+  std::shared_ptr<detail::PoolResult<T>> task_;
+};
+
+/// Runs tasks on an executor that it owns; on another's with `ExecutorRef`. In the order in which they were given, as far as
+/// the executor keeps it.
+///
+/// Thread-safety: every member from any thread, tasks of the pool among them.
+/// Object lifetimes: the destructor stops, and must not run inside of a task of the pool. An executor on a borrowed context
+/// need not be run for that.
+/// Exception safety: no exception of a task reaches the executor. Where the executor's `post` throws, the call that wanted
+/// it throws that, and has changed nothing; what was taken on before is done all the same.
+template <class E>
+class TaskPool {
+  static_assert(diagnose_executor<E>());
+
+ public:
+  explicit TaskPool(E executor, TaskPoolOptions options = {})
+      : executor_(std::move(executor)),
+        work_(std::make_shared<detail::PoolWork>(
+            options.max_concurrent, DrivenExecutor<E>, [this](Task task) { executor_.post(std::move(task)); },
+            std::move(options.on_error))) {}
+  TaskPool(const TaskPool&) = delete;
+  TaskPool& operator=(const TaskPool&) = delete;
+  ~TaskPool() { stop(); }
+
+  /// Runs `function()`, or `function(std::stop_token)`, whose result is the handle's. Throws `Error` with `errc::closed`
+  /// after `stop`.
+  template <class F>
+  auto execute(F function) {
+    using Result = detail::PoolValue<F>;
+    auto task = std::make_shared<detail::PoolCall<F, Result>>(std::move(function));
+    work_->give(task);
+    return TaskHandle<Result>(work_, std::move(task));
+  }
+
+  /// Runs `function()`, and forgets it: what it throws goes to `TaskPoolOptions::on_error`. Throws as `execute` does.
+  template <class F>
+  void forget(F function) {
+    work_->give(std::make_shared<detail::PoolForgotten<F>>(std::move(function), *work_));
+  }
+
+  /// Refuses new tasks from now on, runs all that were given to their end, continuations too (those that have not begun on
+  /// this thread, if it comes to them first), and returns then. Inside of a task of the pool it does not wait.
+  void stop() { work_->stop(); }
+
+ private:
+  E executor_;
+  std::shared_ptr<detail::PoolWork> work_;
+};
+
+}  // namespace garner
+
+// garner/download/download_manager.hpp ----------------------------------------------------------------------
+// DownloadManager: named files from URLs into a directory, without a data manager: no chunks, no store, no state. How one
+// file is fetched is in file_download.hpp.
+
+// garner/download/file_download.hpp -------------------------------------------------------------------------
+// One file of a DownloadManager on its way into a directory: a part under another name, mirrors in turn, rounds with
+// backoff, the checks, and the rename at the end. What runs at the same time is decided in download_manager.hpp.
+
+// garner/manager/fetched_part.hpp ---------------------------------------------------------------------------
+// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is to
+// be asked of a server.
+
+namespace garner::detail {
+
+struct FetchedPart {
+  std::uint64_t size = 0;          ///< bytes
+  SourceIdentity identity;         ///< of these
+  std::optional<std::size_t> url;  ///< the mirror that they came from
+};
+
+/// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
+inline bool is_whole(const FileSource& source, const FetchedPart& part) {
+  return part.size != 0 && part.size == source.size.value_or(part.identity.length.value_or(0));
+}
+
+/// Whether what is there and what comes from the mirror `url` are certain to be parts of the same bytes, or a digest will
+/// tell.
+inline bool can_resume(const FileSource& source, const FetchedPart& part, std::size_t url) {
+  if (source.digest) return true;
+  return part.url == url && !(part.identity.etag.empty() && part.identity.last_modified.empty());
+}
+
+/// For the rest of it.
+inline FetchRequest request_rest(const FileSource& source, const FetchedPart& part, std::size_t url) {
+  FetchRequest request;
+  request.url = source.urls[url];
+  request.offset = part.size;
+  if (request.offset > 0) {
+    // Another mirror's validators mean nothing to this one.
+    if (part.url == url) request.identity = part.identity;
+    request.identity.length = part.identity.length;
+  }
+  request.size = source.size;
+  request.headers = source.headers;
+  return request;
+}
+
+}  // namespace garner::detail
+
+namespace garner {
+
+/// One file of a download, at the moment of asking.
+struct DownloadStatus {
+  std::string name;
+  std::uint64_t received = 0;             ///< bytes that are there; fewer again where it had to start over
+  std::optional<std::uint64_t> expected;  ///< bytes, as the description or a server says
+  bool done = false;
+  std::error_code error;  ///< why it ended without a file; before that, why the last attempt failed
+  std::string subject;    ///< beside `error`: the file, and the URL (redacted) or the directory
+};
+
+struct DownloadOptions {
+  std::size_t max_concurrent_files = 8;  ///< being fetched, over all calls of a manager
+  std::size_t max_concurrent_tasks = 4;  ///< of `pool_download`: files that are opened, checked or synced
+  /// How often the mirrors of a file are tried, one after another, before its error is its result. After a round in which
+  /// each mirror's answer was one that lasts (such as 403 and 404) there is no other.
+  std::size_t attempts = 3;
+  // Between two rounds: full jitter, uniform in [0, min(max_backoff, min_backoff * 2^round)). `Retry-After` is added, as far
+  // as `max_backoff` allows.
+  std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
+  std::chrono::nanoseconds max_backoff = std::chrono::seconds(10);
+  Durability durability = Durability::full;  ///< full: a file that is done survives a power cut
+  std::uint64_t seed = 0;                    ///< of the jitter; 0: a different one each time
+};
+
+namespace detail {
+
+/// What can be told to stop. Thread-safe.
+class DownloadJob {
+ public:
+  DownloadJob() = default;
+  DownloadJob(const DownloadJob&) = delete;
+  DownloadJob& operator=(const DownloadJob&) = delete;
+  virtual ~DownloadJob() = default;
+  virtual void cancel() = 0;
+};
+
+/// What a call's handle and its files share. Thread-safe.
+struct DownloadState {
+  std::function<void(const DownloadStatus&)> on_progress;
+  std::function<bool(std::chrono::nanoseconds)> drive;  ///< until `left` is 0; none where the executor has threads
+
+  std::recursive_mutex cancelling;                 ///< guards the next; a cancellation may call back
+  std::vector<std::weak_ptr<DownloadJob>> jobs{};  ///< none once the manager is gone
+
+  std::mutex mutex;  ///< guards the rest
+  std::condition_variable changed;
+  std::vector<DownloadStatus> files;
+  std::size_t left = 0;  ///< that are not done
+
+  void cancel() {
+    const std::scoped_lock lock(cancelling);
+    for (const auto& weak : jobs) {
+      if (const auto job = weak.lock()) job->cancel();
+    }
+  }
+
+  /// `change(status)` changes what is known of a file.
+  template <class Change>
+  void update(std::size_t file, const Change& change) {
+    std::optional<DownloadStatus> told;
+    {
+      const std::scoped_lock lock(mutex);
+      change(files[file]);
+      if (on_progress) told = files[file];
+    }
+    if (told) guarded([&] { on_progress(*told); });
+  }
+};
+
+/// What the files of a manager need of it. `spawn(batched, work)` runs work that may block; `ended` is the last call.
+template <Downloader D, Executor E>
+struct DownloadHooks {
+  D& downloader;
+  E& executor;
+  const DownloadOptions& options;
+  std::function<void(bool batched, Task work)> spawn;
+  /// How long to wait after `round` rounds and one more, and what a server asked for.
+  std::function<std::chrono::nanoseconds(std::uint64_t round, std::optional<std::chrono::nanoseconds> asked)> delay;
+  std::function<void()> ended;
+};
+
+/// `begin` to end a chain of steps, one at a time: on the executor, and, for the bytes, on the downloader's thread.
+template <Downloader D, Executor E, FileSystem F>
+class FileDownload final : public FetchSink,
+                           public DownloadJob,
+                           public std::enable_shared_from_this<FileDownload<D, E, F>> {
+ public:
+  using Hooks = DownloadHooks<D, E>;
+
+  /// File `index` of `state`, into the root of `fs`.
+  FileDownload(const Hooks& hooks, std::shared_ptr<F> fs, std::shared_ptr<DownloadState> state, std::size_t index,
+               std::string name, FileSource source, bool batched)
+      : hooks_(hooks),
+        fs_(std::move(fs)),
+        state_(std::move(state)),
+        index_(index),
+        name_(std::move(name)),
+        part_name_("." + name_ + ".part"),
+        source_(std::move(source)),
+        batched_(batched),
+        alarm_(hooks.executor) {}
+
+  /// Bytes that its part's name is longer than its own.
+  static constexpr std::size_t longer = 6;
+
+  void begin() { spawn(&FileDownload::attempt); }
+
+  void cancel() override {
+    std::optional<typename D::Transfer> transfer;
+    bool was_waiting = false;
+    {
+      const std::scoped_lock lock(mutex_);
+      cancelled_ = true;
+      transfer = transfer_;
+      was_waiting = alarm_.put_away();
+    }
+    if (transfer) guarded([&] { hooks_.downloader.cancel(*transfer); });
+    if (was_waiting) spawn(&FileDownload::attempt);
+  }
+
+  std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
+    return guarded([&]() -> std::error_code {
+      if (offset != file_->size()) {
+        if (offset != 0) return errc::range_mismatch;
+        if (const std::error_code error = restart()) return error;
+      }
+      part_.identity = identity;
+      part_.url = url_;
+      tell();
+      return {};
+    });
+  }
+
+  std::error_code write(std::span<const std::byte> bytes) override {
+    const std::error_code error = guarded([&] { return file_->write(*fs_, bytes); });
+    if (!error) tell();
+    return error;
+  }
+
+  void done(const FetchResult& result) override {
+    // Finishing syncs, and the thread that moves bytes is not to wait for that.
+    result_ = result;
+    spawn(&FileDownload::finish);
+  }
+
+ private:
+  void spawn(void (FileDownload::*step)()) {
+    hooks_.spawn(batched_, [self = this->shared_from_this(), step] { (self.get()->*step)(); });
+  }
+
+  void attempt() {
+    std::uint64_t number = 0;
+    {
+      const std::scoped_lock lock(mutex_);
+      if (!cancelled_) number = ++attempts_;
+    }
+    if (number == 0) return end(errc::cancelled, of_file());
+    result_ = {};
+    if (const std::error_code error = guarded([&] { return prepare(); })) return end(error, of_file());
+    if (is_whole(source_, part_)) return finish();
+    std::optional<typename D::Transfer> transfer;
+    const std::error_code refused = guarded(
+        [&] { transfer = hooks_.downloader.start(request_rest(source_, part_, url_), this->shared_from_this()); });
+    if (refused) {
+      result_.error = refused;
+      return finish();
+    }
+    // From here on nothing but what the mutex guards is this thread's.
+    {
+      const std::scoped_lock lock(mutex_);
+      // It may have ended already, and another one have begun.
+      if (number != attempts_) return;
+      transfer_ = transfer;
+      if (!cancelled_) return;
+    }
+    // `cancel` came before there was anything to cancel.
+    guarded([&] { hooks_.downloader.cancel(*transfer); });
+  }
+
+  /// So that bytes can be taken, from `part_.size` on.
+  std::error_code prepare() {
+    if (!file_) {
+      if (const std::error_code error = open()) return error;
+    }
+    part_.size = file_->size();
+    return part_.size == 0 || can_resume(source_, part_, url_) ? std::error_code() : restart();
+  }
+
+  std::error_code open() {
+    std::error_code ec;
+    fs_->status(fs_->root(), name_, ec);
+    const bool is_other = ec == std::errc::is_a_directory || ec == std::errc::too_many_symbolic_link_levels ||
+                          ec == std::errc::invalid_argument;
+    if (!ec || is_other) return std::make_error_code(std::errc::file_exists);
+    if (ec != std::errc::no_such_file_or_directory) return ec;
+    typename F::File file = fs_->create_file(fs_->root(), part_name_, ec);
+    if (ec == std::errc::file_exists) {
+      ec = take_away_left();
+      if (!ec) file = fs_->create_file(fs_->root(), part_name_, ec);
+    }
+    if (ec) return ec;
+    // Held until it has its name: nobody else takes it for what is left of an earlier run. Who did so before it was held
+    // has unlinked it, or holds it.
+    ec = fs_->lock(file);
+    if (!ec && fs_->status(file, ec).links == 0 && !ec) ec = errc::directory_in_use;
+    if (ec && ec != errc::directory_in_use) fs_->remove_file(fs_->root(), part_name_);
+    if (ec) return ec;
+    file_.emplace(std::move(file), source_);
+    return file_->reserve(*fs_);
+  }
+
+  std::error_code take_away_left() {
+    std::error_code ec;
+    typename F::File left = fs_->open_file(fs_->root(), part_name_, Access::write, ec);
+    if (!ec && fs_->lock(left) == errc::directory_in_use) return errc::directory_in_use;
+    return fs_->remove_file(fs_->root(), part_name_);
+  }
+
+  std::error_code restart() {
+    const std::error_code error = file_->restart(*fs_);
+    part_ = {};
+    tell();
+    return error;
+  }
+
+  void finish() {
+    {
+      const std::scoped_lock lock(mutex_);
+      transfer_.reset();
+      ++attempts_;
+    }
+    std::error_code error = result_.error;
+    if (!error) error = guarded([&] { return publish(); });
+    if (!error) return end({}, {});
+    const ErrorClass cls = classify(error);
+    std::string subject = of_file();
+    if (cls != ErrorClass::local && cls != ErrorClass::no_space) {
+      subject =
+          "file '" + name_ + "' from " + (result_.detail.empty() ? redact_url(source_.urls[url_]) : result_.detail);
+    }
+    bool goes_on = false;
+    switch (cls) {
+      case ErrorClass::wrong_bytes:
+        if (const std::error_code failed = guarded([&] { return restart(); })) return end(failed, of_file());
+        [[fallthrough]];
+      case ErrorClass::transient: may_mend_ = true; [[fallthrough]];
+      case ErrorClass::gone:
+      case ErrorClass::credentials: goes_on = true; break;
+      default: break;
+    }
+    if (!goes_on) return end(error, subject);
+    state_->update(index_, [&](DownloadStatus& status) {
+      status.error = error;
+      status.subject = subject;
+    });
+    if (++url_ < source_.urls.size()) return spawn(&FileDownload::attempt);
+    url_ = 0;
+    if (++rounds_ >= hooks_.options.attempts || !std::exchange(may_mend_, false)) return end(error, subject);
+    if (const std::error_code refused = guarded([&] { wait_for_next_round(); })) end(refused, of_file());
+  }
+
+  void wait_for_next_round() {
+    const auto delay = hooks_.delay(rounds_ - 1, result_.retry_after);
+    const std::scoped_lock lock(mutex_);
+    const Instant at = hooks_.executor.now() + (cancelled_ ? std::chrono::nanoseconds{} : delay);
+    alarm_.set(at, [self = this->shared_from_this()] { self->spawn(&FileDownload::attempt); });
+  }
+
+  /// Whole, checked, durable, and only then under its name.
+  std::error_code publish() {
+    FoundDigests found;
+    if (const std::error_code error = file_->check(found)) return error;
+    const bool syncs = hooks_.options.durability == Durability::full;
+    if (syncs) {
+      if (const std::error_code error = fs_->sync_file(file_->handle())) return error;
+    }
+    std::error_code error = fs_->rename(fs_->root(), part_name_, fs_->root(), name_);
+    if (error) return error;
+    error = fs_->close(file_->handle());
+    file_.reset();
+    if (!error && syncs) error = fs_->sync_directory(fs_->root());
+    if (error) fs_->remove_file(fs_->root(), name_);
+    return error;
+  }
+
+  /// With the file under its name, or with an error and nothing.
+  void end(std::error_code error, const std::string& subject) {
+    if (file_) {
+      guarded([&] { return fs_->remove_file(fs_->root(), part_name_); });
+      file_.reset();
+    }
+    state_->update(index_, [&](DownloadStatus& status) {
+      status.done = true;
+      status.error = error;
+      status.subject = subject;
+    });
+    {
+      const std::scoped_lock lock(state_->mutex);
+      if (--state_->left == 0) state_->changed.notify_all();
+    }
+    hooks_.ended();
+  }
+
+  void tell() {
+    state_->update(index_, [&](DownloadStatus& status) {
+      status.received = file_->size();
+      status.expected = source_.size ? source_.size : part_.identity.length;
+    });
+  }
+
+  [[nodiscard]] std::string of_file() const { return "file '" + name_ + "' in " + fs_->path().string(); }
+
+  const Hooks& hooks_;
+  const std::shared_ptr<F> fs_;
+  const std::shared_ptr<DownloadState> state_;
+  const std::size_t index_;
+  const std::string name_;
+  const std::string part_name_;
+  const FileSource source_;
+  const bool batched_;
+
+  // Of the step that runs.
+  std::optional<IncomingFile<F>> file_;
+  FetchedPart part_;
+  FetchResult result_;
+  std::size_t url_ = 0;
+  std::size_t rounds_ = 0;  // over all mirrors, that are over
+  bool may_mend_ = false;   // some mirror's error in this round
+
+  std::mutex mutex_;  // guards the rest
+  std::optional<typename D::Transfer> transfer_;
+  std::uint64_t attempts_ = 0;
+  Alarm<E> alarm_;
+  bool cancelled_ = false;
+};
+
+}  // namespace detail
+
+}  // namespace garner
+
+namespace garner {
+
+/// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May outlive
+/// the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then. Dropping it changes
+/// nothing.
+class DownloadHandle {
+ public:
+  /// Until all files are done; drives the executor meanwhile where it has no threads. False where `timeout`, by that
+  /// executor's clock, is over before.
+  bool wait(std::chrono::nanoseconds timeout = for_ever) const {
+    std::unique_lock lock(state_->mutex);
+    const auto all = [this] { return state_->left == 0; };
+    if (!state_->drive || all()) return state_->changed.wait_for(lock, std::min(timeout, for_ever), all);
+    lock.unlock();
+    return state_->drive(std::min(timeout, for_ever));
+  }
+
+  /// Of all files, by name.
+  [[nodiscard]] std::vector<DownloadStatus> status() const {
+    const std::scoped_lock lock(state_->mutex);
+    return state_->files;
+  }
+  /// Waits, and tells whether all files are there.
+  [[nodiscard]] bool succeeded() const {
+    wait();
+    const std::scoped_lock lock(state_->mutex);
+    return std::all_of(state_->files.begin(), state_->files.end(),
+                       [](const DownloadStatus& file) { return file.done && !file.error; });
+  }
+
+  /// What is not done ends soon with `errc::cancelled`. Does not wait for it.
+  void cancel() const { state_->cancel(); }
+
+ private:
+  template <class, class, class>
+  friend class DownloadManager;
+
+  static constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+
+  explicit DownloadHandle(std::shared_ptr<detail::DownloadState> state) : state_(std::move(state)) {}
+
+  std::shared_ptr<detail::DownloadState> state_;
+};
+
+/// Fetches files into directories. What stands under a file's name is whole, has the size and the digest that its source
+/// demands, and, with `Durability::full`, is durable once the file is done; until then it is called ".{name}.part" there, and
+/// it is removed where the download fails. What an earlier process left of that name is taken away.
+///
+/// Of a file's mirrors the next is tried at once where one fails, and it goes on where that stopped if the bytes are certain
+/// to be the same ones. After some rounds (`DownloadOptions::attempts`) the last error is the result. Errors of the
+/// directory end a file at once: `std::errc::file_exists` where its name is taken (nothing is ever replaced, and nothing
+/// fetched then), `errc::directory_in_use` where another download of it is under way, `errc::no_space`, `errc::sync_failed`.
+///
+/// Thread-safety: every member from any thread. Calls do not wait for the network.
+/// Object lifetimes: owns its policies; the destructor cancels all that is under way, waits for its end, and must not run
+/// inside of a task or a callback of the manager.
+template <class D, class E, class F>
+class DownloadManager {
+  static_assert(diagnose_downloader<D>() && diagnose_executor<E>());
+  static_assert(FileSystem<F>, "garner: the third parameter of a DownloadManager must be a FileSystem.");
+
+ public:
+  /// File name -> where from. Names as those of a chunk's files, of 249 bytes at most; unique but for case.
+  using Files = std::map<std::string, FileSource>;
+  /// Takes what is known of a file whenever that has changed: on the downloader's threads, so it must not block; of one file
+  /// in order.
+  using OnProgress = std::function<void(const DownloadStatus&)>;
+  /// Opens a directory.
+  using Open = std::function<F(const std::filesystem::path&, std::error_code&)>;
+
+  /// With the default policies, or those that are made like them.
+  explicit DownloadManager(const DownloadOptions& options = {}) requires std::constructible_from<D, const Options&> &&
+      std::default_initializable<E> && std::same_as<F, PosixFileSystem>
+      : DownloadManager(D(to_options(options)), E(), options) {}
+  /// With policies of one's own, into directories of the system, which are made where missing.
+  DownloadManager(D downloader, E executor,
+                  const DownloadOptions& options = {}) requires std::same_as<F, PosixFileSystem>
+      : DownloadManager(std::move(downloader), std::move(executor), options, opener(options.durability)) {}
+  /// Into what `open` opens.
+  DownloadManager(D downloader, E executor, const DownloadOptions& options, Open open)
+      : options_(options),
+        open_(std::move(open)),
+        random_(options.seed != 0 ? options.seed : std::random_device()()),
+        executor_(std::move(executor)),
+        loop_(ExecutorRef<E>(executor_), {1, {}}),
+        pool_(ExecutorRef<E>(executor_), {std::max<std::size_t>(options.max_concurrent_tasks, 1), {}}),
+        downloader_(std::move(downloader)),
+        hooks_{downloader_,
+               executor_,
+               options_,
+               [this](bool batched, const Task& work) { spawn(batched, work); },
+               [this](std::uint64_t round, std::optional<std::chrono::nanoseconds> asked) {
+                 const std::scoped_lock lock(mutex_);
+                 return core::retry_delay(to_options(options_), ErrorClass::transient, asked, round, random_);
+               },
+               [this] { ended(); }} {}
+  DownloadManager(const DownloadManager&) = delete;
+  DownloadManager& operator=(const DownloadManager&) = delete;
+  ~DownloadManager() {
+    std::vector<std::weak_ptr<detail::DownloadState>> calls;
+    {
+      const std::scoped_lock lock(mutex_);
+      calls = calls_;
+    }
+    for (const auto& call : calls) {
+      if (const auto state = call.lock()) state->cancel();
+    }
+    while (!wait(std::chrono::hours(1), mutex_, [this] { return under_way_ == 0; })) {
+    }
+    // What begins or cancels a transfer may still be in the downloader.
+    loop_.stop();
+    pool_.stop();
+    for (const auto& call : calls) {
+      const auto state = call.lock();
+      if (!state) continue;
+      const std::scoped_lock lock(state->cancelling);
+      state->jobs.clear();
+    }
+  }
+
+  /// Fetches `files` into `directory`, interleaved: what is done on the executor (opening, checking, syncing) is done for one
+  /// file at a time. Throws `Error` where a file is invalid or the directory does not open; nothing is fetched then.
+  DownloadHandle batch_download(const Files& files, const std::filesystem::path& directory,
+                                OnProgress on_progress = {}) {
+    return download(files, directory, std::move(on_progress), true);
+  }
+  /// The same, and that work is spread over a task pool, several files at a time: for large files and slow syncs.
+  DownloadHandle pool_download(const Files& files, const std::filesystem::path& directory,
+                               OnProgress on_progress = {}) {
+    return download(files, directory, std::move(on_progress), false);
+  }
+
+ private:
+  using Job = detail::FileDownload<D, E, F>;
+
+  static Options to_options(const DownloadOptions& options) {
+    Options out;
+    out.max_concurrent_files = options.max_concurrent_files;
+    out.min_backoff = options.min_backoff;
+    out.max_backoff = options.max_backoff;
+    return out;
+  }
+
+  static Open opener(Durability durability) {
+    return [durability](const std::filesystem::path& path, std::error_code& ec) {
+      PosixFileSystem fs = PosixFileSystem::open(path, ec);
+      if (ec != std::errc::no_such_file_or_directory) return fs;
+      ec = detail::make_directories(fs.path(), durability);
+      return ec ? std::move(fs) : PosixFileSystem::open(path, ec);
+    };
+  }
+
+  void check(const Files& files) const {
+    const auto invalid = [](std::error_code code, const std::string& name) {
+      throw Error(code, "file '" + detail::printable(name) + "'");
+    };
+    std::set<std::string> folded;
+    for (const auto& [name, source] : files) {
+      if (const std::optional<Invalid> found = validate_file(name, source)) throw Error(found->code, found->subject);
+      if (name.size() + Job::longer > 255) invalid(errc::invalid_file_name, name);
+      if (!folded.insert(detail::fold_case(name)).second) invalid(errc::duplicate_file_name, name);
+      for (const std::string& url : source.urls) {
+        if (const std::error_code error = downloader_.check_url(url)) {
+          throw Error(error, "file '" + name + "', URL '" + redact_url(url) + "'");
+        }
+      }
+    }
+  }
+
+  DownloadHandle download(const Files& files, const std::filesystem::path& directory, OnProgress on_progress,
+                          bool batched) {
+    check(files);
+    std::error_code ec;
+    auto fs = std::make_shared<F>(open_(directory, ec));
+    if (ec) throw Error(ec, directory.string());
+    auto state = std::make_shared<detail::DownloadState>();
+    state->on_progress = std::move(on_progress);
+    if constexpr (DrivenExecutor<E>) {
+      state->drive = [this, call = state.get()](std::chrono::nanoseconds timeout) {
+        return wait(timeout, call->mutex, [call] { return call->left == 0; });
+      };
+    }
+    std::vector<std::shared_ptr<Job>> jobs;
+    for (const auto& [name, source] : files) {
+      jobs.push_back(std::make_shared<Job>(hooks_, fs, state, jobs.size(), name, source, batched));
+      state->files.push_back({name, 0, source.size, false, {}, {}});
+    }
+    state->left = jobs.size();
+    state->jobs.assign(jobs.begin(), jobs.end());
+    {
+      const std::scoped_lock lock(mutex_);
+      std::erase_if(calls_, [](const auto& call) { return call.expired(); });
+      calls_.push_back(state);
+      under_way_ += jobs.size();
+      queue_.insert(queue_.end(), jobs.begin(), jobs.end());
+    }
+    begin_next();
+    return DownloadHandle(state);
+  }
+
+  void begin_next() {
+    while (true) {
+      std::shared_ptr<Job> job;
+      {
+        const std::scoped_lock lock(mutex_);
+        if (queue_.empty() || running_ >= std::max<std::size_t>(options_.max_concurrent_files, 1)) return;
+        job = std::move(queue_.front());
+        queue_.pop_front();
+        ++running_;
+      }
+      job->begin();
+    }
+  }
+
+  void ended() {
+    {
+      const std::scoped_lock lock(mutex_);
+      --running_;
+    }
+    begin_next();
+    // Under the lock to the end: after it, the manager may end.
+    const std::scoped_lock lock(mutex_);
+    if (--under_way_ == 0) changed_.notify_all();
+  }
+
+  /// What the executor refuses is done on this thread.
+  void spawn(bool batched, const Task& work) {
+    if (detail::guarded([&] { (batched ? loop_ : pool_).forget(work); })) work();
+  }
+
+  /// Until `done()`, which is asked under the lock of `mutex`; drives the executor meanwhile where it has no threads.
+  template <class Done>
+  bool wait(std::chrono::nanoseconds timeout, std::mutex& mutex, const Done& done) {
+    if constexpr (DrivenExecutor<E>) {
+      const Instant until = executor_.now() + timeout;
+      while (true) {
+        {
+          const std::scoped_lock lock(mutex);
+          if (done()) return true;
+        }
+        if (executor_.run_one_until(until)) continue;
+        const std::scoped_lock lock(mutex);
+        return done();
+      }
+    } else {
+      std::unique_lock lock(mutex);
+      return changed_.wait_for(lock, timeout, done);
+    }
+  }
+
+  const DownloadOptions options_;
+  const Open open_;
+
+  std::mutex mutex_;  // guards the next six
+  std::condition_variable changed_;
+  core::Random random_{0};
+  std::deque<std::shared_ptr<Job>> queue_;  // files that have not begun
+  std::size_t running_ = 0;                 // those that have
+  std::size_t under_way_ = 0;               // both
+  std::vector<std::weak_ptr<detail::DownloadState>> calls_;
+
+  // In this order: what a downloader and a pool still have to do needs what stands above them.
+  E executor_;
+  TaskPool<ExecutorRef<E>> loop_;
+  TaskPool<ExecutorRef<E>> pool_;
+  D downloader_;
+  detail::DownloadHooks<D, E> hooks_;
+};
+
+template <class D, class E>
+DownloadManager(D, E, DownloadOptions = {}) -> DownloadManager<D, E, PosixFileSystem>;
+
+}  // namespace garner
+
 // A seeded world to run them in.
 
 // garner/simulation/decisions.hpp ---------------------------------------------------------------------------
@@ -16251,5 +17602,11 @@ namespace garner {
 
 template <class S = FilesystemStorage, class D = CurlDownloader, class E = AsioExecutor>
 class DataManager;
+
+template <class E = AsioExecutor>
+class TaskPool;
+
+template <class D = CurlDownloader, class E = AsioExecutor, class F = PosixFileSystem>
+class DownloadManager;
 
 }  // namespace garner

@@ -27,6 +27,7 @@
 #include "garner/storage/chunk_descriptor.hpp"
 #include "garner/storage/digest_stream.hpp"
 #include "garner/storage/file_system.hpp"
+#include "garner/storage/incoming_file.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_root.hpp"
 
@@ -120,39 +121,26 @@ struct StagingArea {
 template <FileSystem F>
 class BasicStagedFile {
  public:
-  /// From this size on a file's room is reserved when it is opened, so that a full disk shows before the transfer.
-  static constexpr std::uint64_t reserve_from = std::uint64_t{1} << 20;
+  /// From this size on a file's room is reserved when it is opened.
+  static constexpr std::uint64_t reserve_from = detail::IncomingFile<F>::reserve_from;
 
   BasicStagedFile() = default;
 
   /// Bytes that were written.
-  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  [[nodiscard]] std::uint64_t size() const noexcept { return file_.size(); }
 
   /// Appends all of `bytes`, or none that counts. `errc::body_too_long` where they go beyond the declared size: none of
   /// them is written then.
   std::error_code write(std::span<const std::byte> bytes) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    if (bytes.size() > asked_.size.value_or(std::numeric_limits<std::int64_t>::max()) - size_) {
-      return errc::body_too_long;
-    }
-    const std::error_code ec = area_->root->fs().write(file_, size_, bytes);
-    if (ec == errc::no_space) area_->met_no_space = true;
-    if (ec) return ec;
-    digests_->update(bytes);
-    size_ += bytes.size();
-    note_taken();
-    return {};
+    return noted(file_.write(fs(), bytes));
   }
 
   /// Empties the file, and takes its checkpoint away.
   std::error_code restart() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    std::error_code ec = remove_checkpoint();
-    if (!ec) ec = fs().truncate(file_, 0);
-    if (ec) return ec;
-    size_ = 0;
-    digests_->restart();
-    return reserve();
+    const std::error_code ec = remove_checkpoint();
+    return ec ? ec : noted(file_.restart(fs()));
   }
 
   /// Of the last checkpoint.
@@ -162,7 +150,7 @@ class BasicStagedFile {
   /// counts then.
   std::error_code checkpoint(std::string_view origin) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    write_checkpoint(*area_, {size_, digests_->xxh3(), detail::asked_of(asked_), std::string(origin)});
+    write_checkpoint(*area_, {file_.size(), file_.xxh3(), detail::asked_of(asked_), std::string(origin)});
     origin_ = origin;
     return {};
   }
@@ -172,16 +160,16 @@ class BasicStagedFile {
   /// can only be discarded then.
   std::error_code finish() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
-    if (size_ < asked_.size.value_or(0)) return errc::body_too_short;
-    const FoundFile found{size_, digests_->digests()};
-    if (found.digests.asked != asked_.digest) return errc::digest_mismatch;
+    FoundFile found{file_.size(), {}};
+    std::error_code ec = file_.check(found.digests);
+    if (ec) return ec;
     // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well, and
     // which would be told of a good sync. So there is no checkpoint while they are synced.
     const std::string origin = origin_;
-    std::error_code ec = remove_checkpoint();
+    ec = remove_checkpoint();
     if (ec) return ec;
     const auto area = std::exchange(area_, nullptr);
-    typename F::File file = std::move(file_);
+    typename F::File file = std::move(file_.handle());
     ec = area->root->sync_file(file);
     const std::error_code close_error = area->root->fs().close(file);
     {
@@ -190,7 +178,7 @@ class BasicStagedFile {
       if (!ec && !close_error) area->found.insert_or_assign(name_, found);
     }
     if (ec || close_error) return ec ? ec : close_error;
-    if (!origin.empty()) write_checkpoint(*area, {size_, found.digests.xxh3, detail::asked_of(asked_), origin});
+    if (!origin.empty()) write_checkpoint(*area, {found.size, found.digests.xxh3, detail::asked_of(asked_), origin});
     return {};
   }
 
@@ -199,9 +187,10 @@ class BasicStagedFile {
   friend class BasicStaging;
 
   BasicStagedFile(std::shared_ptr<detail::StagingArea<F>> area, std::string name, typename F::File file)
-      : area_(std::move(area)), name_(std::move(name)), asked_(area_->chunk.files.at(name_)), file_(std::move(file)) {
-    digests_.emplace(asked_.digest ? std::optional(asked_.digest->algorithm()) : std::nullopt);
-  }
+      : area_(std::move(area)),
+        name_(std::move(name)),
+        asked_(area_->chunk.files.at(name_)),
+        file_(std::move(file), asked_) {}
 
   [[nodiscard]] F& fs() const noexcept { return area_->root->fs(); }
 
@@ -232,53 +221,29 @@ class BasicStagedFile {
       last = std::move(checkpoint);
       second_ = second;
     }
-    if (!last || last->size > asked_.size.value_or(std::numeric_limits<std::int64_t>::max())) return false;
-    if (read_digests(last->size) || digests_->xxh3() != last->xxh3) return false;
-    if (fs().truncate(file_, size_)) return false;
+    if (!last || last->size > file_.max_size()) return false;
+    const auto is_right = [&last](const Xxh3& found) { return found == last->xxh3; };
+    if (file_.take_over(fs(), last->size, is_right)) return false;
     origin_ = last->origin;
     return true;
   }
 
-  /// Of the file's first `size` bytes.
-  std::error_code read_digests(std::uint64_t size) {
-    std::error_code ec;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, std::size_t{256} << 10)));
-    while (size_ < size && !ec) {
-      const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(size - size_, buffer.size()));
-      const std::size_t count = fs().read(file_, size_, std::span(buffer).first(most), ec);
-      if (!ec && count == 0) ec = errc::io_error;
-      if (ec) return ec;
-      digests_->update(std::span(buffer).first(count));
-      size_ += count;
-    }
-    return ec;
-  }
+  std::error_code reserve() { return noted(file_.reserve(fs())); }
 
-  std::error_code reserve() {
-    const std::uint64_t size = asked_.size.value_or(0);
-    const bool is_large = size >= reserve_from;
-    const std::error_code ec = is_large ? area_->root->fs().reserve(file_, size) : std::error_code();
+  /// Tells the area what the file has taken by now, and whether there was room.
+  std::error_code noted(std::error_code ec) {
     if (ec == errc::no_space) area_->met_no_space = true;
-    reserved_ = is_large && !ec ? size : 0;
-    note_taken();
+    area_->taken += file_.taken() - std::exchange(taken_, file_.taken());
     return ec;
-  }
-
-  void note_taken() {
-    const std::uint64_t taken = std::max(size_, reserved_);
-    area_->taken += taken - std::exchange(taken_, taken);
   }
 
   std::shared_ptr<detail::StagingArea<F>> area_;
   std::string name_;
   FileSource asked_;
-  typename F::File file_;
-  std::uint64_t size_ = 0;
-  std::uint64_t reserved_ = 0;
+  detail::IncomingFile<F> file_;
   std::uint64_t taken_ = 0;
   std::string origin_;
   bool second_ = false;  ///< of the two names of its checkpoint, the one in use
-  std::optional<DigestStream> digests_;
 };
 
 /// A generation's staging area. Dropping it keeps what is on disk, for the next start to take away.
