@@ -145,6 +145,7 @@ int dispatch(int argc, char** argv) {
     fmt::print(stderr, "--manifest and --data-dir are needed, or --demo, or a subcommand: see --help\n");
     return misused;
   }
+  run.manager.max_files_per_host = run.manager.max_concurrent_files;
   if (max_backoff > 0) {
     run.manager.max_backoff =
         std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(max_backoff));

@@ -5601,6 +5601,47 @@ class StoreCalls {
 // The chunks that are being fetched, as the policies see them: staging areas, staged files, and the transfers
 // that fill them. Does what it is told and reports; decides only whether a file can go on where it stopped.
 
+// garner/manager/fetched_part.hpp ---------------------------------------------------------------------------
+// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is to
+// be asked of a server.
+
+namespace garner::detail {
+
+struct FetchedPart {
+  std::uint64_t size = 0;   ///< bytes
+  SourceIdentity identity;  ///< of these
+  std::string url;          ///< that they came from, redacted: signatures may change; empty where that is not known
+};
+
+/// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
+inline bool is_whole(const FileSource& source, const FetchedPart& part) {
+  return part.size != 0 && part.size == source.size.value_or(part.identity.length.value_or(0));
+}
+
+/// Whether what is there and what comes from `url`, redacted, are certain to be parts of the same bytes, or a digest will
+/// tell.
+inline bool can_resume(const FileSource& source, const FetchedPart& part, const std::string& url) {
+  if (source.digest) return true;
+  return part.url == url && !(part.identity.etag.empty() && part.identity.last_modified.empty());
+}
+
+/// For the rest of it, from the mirror `url`.
+inline FetchRequest request_rest(const FileSource& source, const FetchedPart& part, std::size_t url) {
+  FetchRequest request;
+  request.url = source.urls[url];
+  request.offset = part.size;
+  if (request.offset > 0) {
+    // Another mirror's validators mean nothing to this one.
+    if (part.url == redact_url(request.url)) request.identity = part.identity;
+    request.identity.length = part.identity.length;
+  }
+  request.size = source.size;
+  request.headers = source.headers;
+  return request;
+}
+
+}  // namespace garner::detail
+
 // garner/manager/file_origin.hpp ----------------------------------------------------------------------------
 // Where the bytes of a staged file came from, as one text that a store keeps beside them: the URL without its secrets, and
 // the server's identity for them. What was read from a store is as little trusted as the store.
@@ -5806,8 +5847,7 @@ class Transfers {
 
   struct File {
     std::optional<StagedFile> staged;
-    SourceIdentity identity;       // of the bytes that are there
-    std::string url;               // that they came from, redacted; empty where that is not known
+    FetchedPart part;              // that is there; its size as it was when the last transfer began
     std::uint64_t checkpoint = 0;  // of the bytes
   };
 
@@ -5828,8 +5868,8 @@ class Transfers {
           if (offset != 0) return errc::range_mismatch;
           if (const std::error_code error = transfers_.restart(*file)) return error;
         }
-        file->identity = identity;
-        file->url = url;
+        file->part.identity = identity;
+        file->part.url = url;
         return transfers_.check_size(*this);
       });
     }
@@ -5868,11 +5908,14 @@ class Transfers {
     FetchResult failed;
     failed.error = guarded([&] { return open(*transfer); });
     if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
-    if (failed.error || is_complete(*transfer)) return finish(transfer, failed);
+    if (failed.error || is_whole(*transfer->action.source, transfer->file->part)) return finish(transfer, failed);
 
     transfer->started = transfer->latest = hooks_.now();
     std::optional<typename D::Transfer> handle;
-    failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
+    failed.error = guarded([&] {
+      const core::action::StartFile& action = transfer->action;
+      handle = downloader_.start(request_rest(*action.source, transfer->file->part, action.url), transfer);
+    });
     if (failed.error) return finish(transfer, failed);
     bool stopped = false;
     {
@@ -5897,8 +5940,9 @@ class Transfers {
       file.staged.emplace(std::move(opened));
       take_over(transfer);
     }
-    if (file.staged->size() == 0) return {};
-    return can_resume(transfer) ? check_size(transfer) : restart(file);
+    file.part.size = file.staged->size();
+    if (file.part.size == 0) return {};
+    return can_resume(*transfer.action.source, file.part, transfer.url) ? check_size(transfer) : restart(file);
   }
 
   /// What an earlier run had of the file.
@@ -5911,8 +5955,8 @@ class Transfers {
     file.checkpoint = size;
     std::optional<FileOrigin> origin = parse_origin(file.staged->origin());
     if (!origin) return;
-    file.identity = std::move(origin->identity);
-    file.url = std::move(origin->url);
+    file.part.identity = std::move(origin->identity);
+    file.part.url = std::move(origin->url);
   }
 
   /// So that another run can go on from here, where `step` bytes have come since the last time, and enough in all.
@@ -5922,45 +5966,16 @@ class Transfers {
       const std::uint64_t size = file.staged->size();
       if (size < checkpoint_bytes_ || size - file.checkpoint < step) return {};
       file.checkpoint = size;
-      return file.staged->checkpoint(to_text({file.url, file.identity}));
+      return file.staged->checkpoint(to_text({file.part.url, file.part.identity}));
     });
   }
 
   /// Tells the size of a file whose size was not declared; whether there is room for it.
   std::error_code check_size(const Transfer& transfer) {
-    const std::optional<std::uint64_t>& length = transfer.file->identity.length;
+    const std::optional<std::uint64_t>& length = transfer.file->part.identity.length;
     if (transfer.action.source->size || !length) return {};
     const bool fits = hooks_.sized(transfer.action.chunk->id, transfer.action.transfer, *length);
     return fits ? std::error_code() : errc::over_budget;
-  }
-
-  /// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
-  static bool is_complete(const Transfer& transfer) {
-    const File& file = *transfer.file;
-    const std::uint64_t size = file.staged->size();
-    return size != 0 && size == transfer.action.source->size.value_or(file.identity.length.value_or(0));
-  }
-
-  /// Whether what is there and what comes are certain to be parts of the same bytes, or a digest will tell.
-  static bool can_resume(const Transfer& transfer) {
-    const File& file = *transfer.file;
-    if (transfer.action.source->digest) return true;
-    return file.url == transfer.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
-  }
-
-  static FetchRequest request_of(const Transfer& transfer) {
-    const File& file = *transfer.file;
-    FetchRequest request;
-    request.url = transfer.action.source->urls[transfer.action.url];
-    request.offset = file.staged->size();
-    if (request.offset > 0) {
-      // Another mirror's validators mean nothing to this one.
-      if (file.url == transfer.url) request.identity = file.identity;
-      request.identity.length = file.identity.length;
-    }
-    request.size = transfer.action.source->size;
-    request.headers = transfer.action.source->headers;
-    return request;
   }
 
   /// On the executor, after the downloader has let go of the sink.
@@ -5974,7 +5989,7 @@ class Transfers {
     const ErrorClass cls = classify(outcome.error);
     if (cls == ErrorClass::wrong_bytes) {
       if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
-    } else if (file.staged && !file.url.empty() && cls != ErrorClass::none && cls != ErrorClass::local) {
+    } else if (file.staged && !file.part.url.empty() && cls != ErrorClass::none && cls != ErrorClass::local) {
       // It may be long until it goes on, or be another run that does.
       checkpoint(*transfer, 1);
     }
@@ -5993,8 +6008,7 @@ class Transfers {
   std::error_code restart(File& file) {
     if (!file.staged) return {};
     waste(file.staged->size());
-    file.identity = {};
-    file.url.clear();
+    file.part = {};
     file.checkpoint = 0;
     return file.staged->restart();
   }
@@ -7404,10 +7418,14 @@ inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexce
   return parse_number(digits);
 }
 
-/// A generation's number as it stands in a name: from 1, without leading zeros.
+/// What is found is counted on from: nobody's name is to end that.
+inline constexpr std::uint64_t most_generations = std::uint64_t{1} << 62;
+
+/// A generation's number as it stands in a name: from 1, without leading zeros, and so that there are many above it.
 inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
   if (digits.empty() || digits.front() == '0') return std::nullopt;
-  return parse_number(digits);
+  const std::optional<std::uint64_t> number = parse_number(digits);
+  return number && *number <= most_generations ? number : std::nullopt;
 }
 
 template <class Id>
@@ -14804,47 +14822,6 @@ class TaskPool {
 // One file of a DownloadManager on its way into a directory: a part under another name, mirrors in turn, rounds with
 // backoff, the checks, and the rename at the end. What runs at the same time is decided in download_manager.hpp.
 
-// garner/manager/fetched_part.hpp ---------------------------------------------------------------------------
-// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is to
-// be asked of a server.
-
-namespace garner::detail {
-
-struct FetchedPart {
-  std::uint64_t size = 0;          ///< bytes
-  SourceIdentity identity;         ///< of these
-  std::optional<std::size_t> url;  ///< the mirror that they came from
-};
-
-/// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
-inline bool is_whole(const FileSource& source, const FetchedPart& part) {
-  return part.size != 0 && part.size == source.size.value_or(part.identity.length.value_or(0));
-}
-
-/// Whether what is there and what comes from the mirror `url` are certain to be parts of the same bytes, or a digest will
-/// tell.
-inline bool can_resume(const FileSource& source, const FetchedPart& part, std::size_t url) {
-  if (source.digest) return true;
-  return part.url == url && !(part.identity.etag.empty() && part.identity.last_modified.empty());
-}
-
-/// For the rest of it.
-inline FetchRequest request_rest(const FileSource& source, const FetchedPart& part, std::size_t url) {
-  FetchRequest request;
-  request.url = source.urls[url];
-  request.offset = part.size;
-  if (request.offset > 0) {
-    // Another mirror's validators mean nothing to this one.
-    if (part.url == url) request.identity = part.identity;
-    request.identity.length = part.identity.length;
-  }
-  request.size = source.size;
-  request.headers = source.headers;
-  return request;
-}
-
-}  // namespace garner::detail
-
 namespace garner {
 
 /// One file of a download, at the moment of asking.
@@ -14974,7 +14951,7 @@ class FileDownload final : public FetchSink,
         if (const std::error_code error = restart()) return error;
       }
       part_.identity = identity;
-      part_.url = url_;
+      part_.url = redact_url(source_.urls[url_]);
       tell();
       return {};
     });
@@ -15032,7 +15009,8 @@ class FileDownload final : public FetchSink,
       if (const std::error_code error = open()) return error;
     }
     part_.size = file_->size();
-    return part_.size == 0 || can_resume(source_, part_, url_) ? std::error_code() : restart();
+    return part_.size == 0 || can_resume(source_, part_, redact_url(source_.urls[url_])) ? std::error_code()
+                                                                                         : restart();
   }
 
   std::error_code open() {

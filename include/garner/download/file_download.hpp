@@ -160,7 +160,7 @@ class FileDownload final : public FetchSink,
         if (const std::error_code error = restart()) return error;
       }
       part_.identity = identity;
-      part_.url = url_;
+      part_.url = redact_url(source_.urls[url_]);
       tell();
       return {};
     });
@@ -218,7 +218,8 @@ class FileDownload final : public FetchSink,
       if (const std::error_code error = open()) return error;
     }
     part_.size = file_->size();
-    return part_.size == 0 || can_resume(source_, part_, url_) ? std::error_code() : restart();
+    return part_.size == 0 || can_resume(source_, part_, redact_url(source_.urls[url_])) ? std::error_code()
+                                                                                         : restart();
   }
 
   std::error_code open() {

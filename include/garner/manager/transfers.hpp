@@ -20,6 +20,7 @@
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
+#include "garner/manager/fetched_part.hpp"
 #include "garner/manager/file_origin.hpp"
 #include "garner/manager/guarded.hpp"
 #include "garner/manager/rate_meter.hpp"
@@ -138,8 +139,7 @@ class Transfers {
 
   struct File {
     std::optional<StagedFile> staged;
-    SourceIdentity identity;       // of the bytes that are there
-    std::string url;               // that they came from, redacted; empty where that is not known
+    FetchedPart part;              // that is there; its size as it was when the last transfer began
     std::uint64_t checkpoint = 0;  // of the bytes
   };
 
@@ -160,8 +160,8 @@ class Transfers {
           if (offset != 0) return errc::range_mismatch;
           if (const std::error_code error = transfers_.restart(*file)) return error;
         }
-        file->identity = identity;
-        file->url = url;
+        file->part.identity = identity;
+        file->part.url = url;
         return transfers_.check_size(*this);
       });
     }
@@ -200,11 +200,14 @@ class Transfers {
     FetchResult failed;
     failed.error = guarded([&] { return open(*transfer); });
     if (!failed.error && is_stopped(*transfer)) failed.error = errc::cancelled;
-    if (failed.error || is_complete(*transfer)) return finish(transfer, failed);
+    if (failed.error || is_whole(*transfer->action.source, transfer->file->part)) return finish(transfer, failed);
 
     transfer->started = transfer->latest = hooks_.now();
     std::optional<typename D::Transfer> handle;
-    failed.error = guarded([&] { handle = downloader_.start(request_of(*transfer), transfer); });
+    failed.error = guarded([&] {
+      const core::action::StartFile& action = transfer->action;
+      handle = downloader_.start(request_rest(*action.source, transfer->file->part, action.url), transfer);
+    });
     if (failed.error) return finish(transfer, failed);
     bool stopped = false;
     {
@@ -229,8 +232,9 @@ class Transfers {
       file.staged.emplace(std::move(opened));
       take_over(transfer);
     }
-    if (file.staged->size() == 0) return {};
-    return can_resume(transfer) ? check_size(transfer) : restart(file);
+    file.part.size = file.staged->size();
+    if (file.part.size == 0) return {};
+    return can_resume(*transfer.action.source, file.part, transfer.url) ? check_size(transfer) : restart(file);
   }
 
   /// What an earlier run had of the file.
@@ -243,8 +247,8 @@ class Transfers {
     file.checkpoint = size;
     std::optional<FileOrigin> origin = parse_origin(file.staged->origin());
     if (!origin) return;
-    file.identity = std::move(origin->identity);
-    file.url = std::move(origin->url);
+    file.part.identity = std::move(origin->identity);
+    file.part.url = std::move(origin->url);
   }
 
   /// So that another run can go on from here, where `step` bytes have come since the last time, and enough in all.
@@ -254,45 +258,16 @@ class Transfers {
       const std::uint64_t size = file.staged->size();
       if (size < checkpoint_bytes_ || size - file.checkpoint < step) return {};
       file.checkpoint = size;
-      return file.staged->checkpoint(to_text({file.url, file.identity}));
+      return file.staged->checkpoint(to_text({file.part.url, file.part.identity}));
     });
   }
 
   /// Tells the size of a file whose size was not declared; whether there is room for it.
   std::error_code check_size(const Transfer& transfer) {
-    const std::optional<std::uint64_t>& length = transfer.file->identity.length;
+    const std::optional<std::uint64_t>& length = transfer.file->part.identity.length;
     if (transfer.action.source->size || !length) return {};
     const bool fits = hooks_.sized(transfer.action.chunk->id, transfer.action.transfer, *length);
     return fits ? std::error_code() : errc::over_budget;
-  }
-
-  /// All bytes are there, of an earlier attempt. Nothing is to be asked of a server then.
-  static bool is_complete(const Transfer& transfer) {
-    const File& file = *transfer.file;
-    const std::uint64_t size = file.staged->size();
-    return size != 0 && size == transfer.action.source->size.value_or(file.identity.length.value_or(0));
-  }
-
-  /// Whether what is there and what comes are certain to be parts of the same bytes, or a digest will tell.
-  static bool can_resume(const Transfer& transfer) {
-    const File& file = *transfer.file;
-    if (transfer.action.source->digest) return true;
-    return file.url == transfer.url && !(file.identity.etag.empty() && file.identity.last_modified.empty());
-  }
-
-  static FetchRequest request_of(const Transfer& transfer) {
-    const File& file = *transfer.file;
-    FetchRequest request;
-    request.url = transfer.action.source->urls[transfer.action.url];
-    request.offset = file.staged->size();
-    if (request.offset > 0) {
-      // Another mirror's validators mean nothing to this one.
-      if (file.url == transfer.url) request.identity = file.identity;
-      request.identity.length = file.identity.length;
-    }
-    request.size = transfer.action.source->size;
-    request.headers = transfer.action.source->headers;
-    return request;
   }
 
   /// On the executor, after the downloader has let go of the sink.
@@ -306,7 +281,7 @@ class Transfers {
     const ErrorClass cls = classify(outcome.error);
     if (cls == ErrorClass::wrong_bytes) {
       if (const std::error_code error = guarded([&] { return restart(file); })) outcome.error = error;
-    } else if (file.staged && !file.url.empty() && cls != ErrorClass::none && cls != ErrorClass::local) {
+    } else if (file.staged && !file.part.url.empty() && cls != ErrorClass::none && cls != ErrorClass::local) {
       // It may be long until it goes on, or be another run that does.
       checkpoint(*transfer, 1);
     }
@@ -325,8 +300,7 @@ class Transfers {
   std::error_code restart(File& file) {
     if (!file.staged) return {};
     waste(file.staged->size());
-    file.identity = {};
-    file.url.clear();
+    file.part = {};
     file.checkpoint = 0;
     return file.staged->restart();
   }

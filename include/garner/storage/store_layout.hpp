@@ -66,10 +66,14 @@ inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexce
   return parse_number(digits);
 }
 
-/// A generation's number as it stands in a name: from 1, without leading zeros.
+/// What is found is counted on from: nobody's name is to end that.
+inline constexpr std::uint64_t most_generations = std::uint64_t{1} << 62;
+
+/// A generation's number as it stands in a name: from 1, without leading zeros, and so that there are many above it.
 inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
   if (digits.empty() || digits.front() == '0') return std::nullopt;
-  return parse_number(digits);
+  const std::optional<std::uint64_t> number = parse_number(digits);
+  return number && *number <= most_generations ? number : std::nullopt;
 }
 
 template <class Id>
