@@ -53,6 +53,7 @@ class Nginx:
         self.prefix = tempfile.TemporaryDirectory(prefix="garner-test-nginx-")
         prefix = pathlib.Path(self.prefix.name)
         with socket.create_server(("127.0.0.1", 0), backlog=511) as listener:
+            listener.setblocking(False)  # nginx leaves that as it is, and its workers would wait for each other's connections
             port = listener.getsockname()[1]
             head, sign, config = (HERE / "nginx.conf").read_text().partition("\nworker_processes")
             for name, value in {"PORT": port, "ROOT": root, "RATE": rate}.items():
