@@ -119,7 +119,7 @@ class Downloads:
 
     def measure(self, rounds, say):
         samples = Samples()
-        idle = [self.fetch("idle", self.works["A"]).told["peak"] for _ in range(3)]
+        idle = [self.fetch("idle", self.works["A"]).first("peak") for _ in range(3)]
         samples.of["idle peak"] = [sorted(idle)[1]]
         for turn in range(rounds):
             for name, work in self.works.items():
@@ -129,9 +129,9 @@ class Downloads:
                     samples.add(f"{name} {contender}", taken.wall)
                     samples.add(f"{name} {contender} cpu", taken.cpu)
                     if contender == "durable":
-                        samples.add(f"{name} durable peak", taken.told["peak"])
-                        samples.add(f"{name} durable memory", taken.told["peak"] - samples.of["idle peak"][0])
-            digest = processes.run([self.programs / "bench_digest"]).told["digest"]
+                        samples.add(f"{name} durable peak", taken.first("peak"))
+                        samples.add(f"{name} durable memory", taken.first("peak") - samples.of["idle peak"][0])
+            digest = processes.run([self.programs / "bench_digest"]).first("digest")
             samples.add("A digest cpu", digest * self.works["A"].bytes / 1e9)
         for contender in ("relaxed", "durable"):
             samples.add(f"A {contender} calls", self.count_calls(contender, self.works["A"]))

@@ -109,7 +109,8 @@ int main(int argc, char** argv) {
     threads.emplace_back([&] {
       Connection connection(port);
       for (std::size_t at = next++; at < files.size(); at = next++) {
-        const int file = check(::open((directory / files[at].path).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644), "open");
+        const int file =
+            check(::open((directory / files[at].path).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644), "open");
         connection.fetch(files[at].path, files[at].size, file);
         if (sync) check(::fsync(file), "fsync");
         check(::close(file), "close");

@@ -12,7 +12,10 @@ import time
 class Taken:
     wall: float  # seconds, from before it is started until it has ended
     cpu: float  # user and system, of all its threads and children
-    told: dict
+    told: dict  # name: values
+
+    def first(self, name):
+        return self.told[name][0]
 
 
 def run(command, **options):
@@ -31,7 +34,7 @@ def run(command, **options):
     for line in out.splitlines():
         name, _, value = line.rpartition(" ")
         try:
-            told[name] = float(value)
+            told.setdefault(name, []).append(float(value))
         except ValueError:
             pass  # not for us
     return Taken(wall, usage.ru_utime + usage.ru_stime, told)
