@@ -32,9 +32,14 @@ def lacks_journal(path):
     return kind == "ext4" and not any(pathlib.Path("/proc/fs/jbd2").glob(f"{name}-*"))
 
 
+def syncfs(file):
+    if disks.LIBC.syncfs(file) != 0:
+        sys.exit("FAILED: syncfs")
+
+
 @contextlib.contextmanager
-def prepared(directory, say, gib=12):
-    """An empty directory to write into, which is gone afterwards."""
+def prepared(directory, say, journal=True):
+    """An empty directory to write into, which is gone afterwards. Where `journal` is false it need not have one."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     try:
@@ -42,11 +47,11 @@ def prepared(directory, say, gib=12):
         say(f"{directory} is on {source}, {kind}")
         if kind in ("tmpfs", "ramfs"):
             sys.exit("FAILED: that is no disk; --dir names another directory")
-        if not lacks_journal(directory):
+        if not journal or not lacks_journal(directory):
             yield directory
             return
         try:
-            disk = own_ext4(directory, gib * GIB)
+            disk = own_ext4(directory, 4 * GIB)
         except (disks.Skip, OSError) as why:
             say(f"it has no journal, so times after deletions are not to be trusted; cannot mount another: {why}")
             yield directory
