@@ -32,6 +32,7 @@ std::vector<garner::DataChunk> read_chunks(const std::string& list, const std::s
     chunk.files.emplace(path.filename().string(), std::move(source));
   }
   std::vector<garner::DataChunk> out;
+  out.reserve(chunks.size());
   for (auto& [name, chunk] : chunks) out.push_back(std::move(chunk));
   return out;
 }
