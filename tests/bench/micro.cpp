@@ -10,7 +10,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "garner/core/chunk_index.hpp"
@@ -103,24 +102,20 @@ void digest(benchmark::State& state) {
   }
 }
 
+const std::array parts{benchmark::RegisterBenchmark("find", &find),
+                       benchmark::RegisterBenchmark("change_index", &change_index),
+                       benchmark::RegisterBenchmark("want_and_forget", &want_and_forget),
+                       benchmark::RegisterBenchmark("validate_chunk", &validate_chunk),
+                       benchmark::RegisterBenchmark("parse_name", &parse_name),
+                       benchmark::RegisterBenchmark("digest", &digest)};
+
 }  // namespace
 
 int main(int argc, char** argv) {
   constexpr std::string_view option = "--iterations=";
-  std::int64_t iterations = 0;
   if (argc > 1 && std::string_view(argv[argc - 1]).starts_with(option)) {
     const std::string_view text = std::string_view(argv[--argc]).substr(option.size());
-    iterations = static_cast<std::int64_t>(bench::parse_number(text));
-  }
-  const std::array<std::pair<const char*, void (*)(benchmark::State&)>, 6> parts{{{"find", &find},
-                                                                                  {"change_index", &change_index},
-                                                                                  {"want_and_forget", &want_and_forget},
-                                                                                  {"validate_chunk", &validate_chunk},
-                                                                                  {"parse_name", &parse_name},
-                                                                                  {"digest", &digest}}};
-  for (const auto& [name, part] : parts) {
-    auto* const registered = benchmark::RegisterBenchmark(name, part);
-    if (iterations > 0) registered->Iterations(iterations);
+    for (auto* const part : parts) part->Iterations(static_cast<std::int64_t>(bench::parse_number(text)));
   }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
