@@ -6395,7 +6395,7 @@ class Tasks {
       // Under the lock to the end: after it, the owner and this object may end.
       const std::scoped_lock lock(mutex_);
       tasks_.erase(task);
-      changed_.notify_all();
+      if (tasks_.empty()) changed_.notify_all();
       const std::optional<Handle> refused = take_refused();
       if (!refused) return;
       task = *refused;
@@ -6627,7 +6627,8 @@ class Engine final : public DrainListener {
       tell(EventKind::closed);
       closed_event_ = true;
     }
-    changed_.notify_all();
+    // Whoever waits is not woken by what cannot be what is waited for: it would take the lock, each time.
+    if (converged_ || table_.closed() || is_refused()) changed_.notify_all();
     const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
     if (!todo || pumping_) return tasks_.take_refused();
     pumping_ = true;
@@ -10874,6 +10875,7 @@ class MemoryDisk {
   std::mutex mutex_;                        ///< guards all below, but for the bytes of staged files
   std::map<std::uint64_t, Staged> staged_;  ///< generation number -> what it has so far
   std::map<std::uint64_t, Held> held_;      ///< likewise
+  std::uint64_t held_bytes_ = 0;            ///< of their files
   std::set<std::uint64_t> doomed_;          ///< generation numbers
   bool in_use_ = false;
 };
@@ -11085,6 +11087,7 @@ class MemoryStorage {
       held.checksums[name] = checksum(bytes);
     }
     disk_->staged_.erase(staged);
+    disk_->held_bytes_ += bytes_of(held);
     const auto at = disk_->held_.insert_or_assign(staging.number_, std::move(held)).first;
     return describe_briefly(staging.number_, at->second);
   }
@@ -11156,7 +11159,7 @@ class MemoryStorage {
   [[nodiscard]] StoreUsage usage() const {
     StoreUsage usage;
     const std::lock_guard lock(disk_->mutex_);
-    for (const auto& [number, held] : disk_->held_) usage.bytes_used += bytes_of(held);
+    usage.bytes_used = disk_->held_bytes_;
     usage.bytes_free = disk_->capacity_ - disk_->used_.load();
     return usage;
   }
@@ -11226,6 +11229,7 @@ class MemoryStorage {
     erase_staged(number);
     if (const auto held = disk_->held_.find(number); held != disk_->held_.end()) {
       disk_->give_back(bytes_of(held->second));
+      disk_->held_bytes_ -= bytes_of(held->second);
       disk_->held_.erase(held);
     }
     disk_->doomed_.erase(number);
@@ -11485,7 +11489,7 @@ struct CurlSettings : HttpOptions {
                                            ///< (`http2_max_bytes`); more transfers wait for a free one
   std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
   std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
-  std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
+  std::size_t receive_bytes = 512 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
 
   // What a server may do.
   bool require_https = false;

@@ -42,20 +42,23 @@ def wait_for(condition, what):
 
 class Nginx:
     """Serves `root` on a free port of the loopback interface; each connection at `rate` bytes a second, 0: no limit.
+    `workers` processes of it do so.
 
     It inherits the listening socket, so no other process can take the port in between.
     """
 
-    def __init__(self, root, rate=0):
+    def __init__(self, root, rate=0, workers=1):
         program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
         check(program, "nginx is not installed; tests/setup test installs it")
         self.prefix = tempfile.TemporaryDirectory(prefix="garner-test-nginx-")
         prefix = pathlib.Path(self.prefix.name)
         with socket.create_server(("127.0.0.1", 0), backlog=511) as listener:
+            listener.setblocking(False)  # nginx leaves that as it is, and its workers would wait for each other's connections
             port = listener.getsockname()[1]
             head, sign, config = (HERE / "nginx.conf").read_text().partition("\nworker_processes")
             for name, value in {"PORT": port, "ROOT": root, "RATE": rate}.items():
                 config = config.replace(f"@{name}@", str(value))
+            config = config.replace(" 1;", f" {workers};", 1)
             (prefix / "nginx.conf").write_text(head + sign + config)
             # Its worker would give up root for a user who may not read the test's directory.
             user = "user root;" if os.geteuid() == 0 else ""

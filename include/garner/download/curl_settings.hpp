@@ -20,7 +20,7 @@ struct CurlSettings : HttpOptions {
                                            ///< (`http2_max_bytes`); more transfers wait for a free one
   std::size_t idle_connections = 32;       ///< kept open, over all hosts and loops
   std::size_t write_bytes = 256 * 1024;    ///< what is gathered before it goes to the sink: one buffer a transfer
-  std::size_t receive_bytes = 256 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
+  std::size_t receive_bytes = 512 * 1024;  ///< what one read from a socket may take (`CURLOPT_BUFFERSIZE`)
 
   // What a server may do.
   bool require_https = false;

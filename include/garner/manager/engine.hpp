@@ -249,7 +249,8 @@ class Engine final : public DrainListener {
       tell(EventKind::closed);
       closed_event_ = true;
     }
-    changed_.notify_all();
+    // Whoever waits is not woken by what cannot be what is waited for: it would take the lock, each time.
+    if (converged_ || table_.closed() || is_refused()) changed_.notify_all();
     const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
     if (!todo || pumping_) return tasks_.take_refused();
     pumping_ = true;

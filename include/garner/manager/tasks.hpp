@@ -79,7 +79,7 @@ class Tasks {
       // Under the lock to the end: after it, the owner and this object may end.
       const std::scoped_lock lock(mutex_);
       tasks_.erase(task);
-      changed_.notify_all();
+      if (tasks_.empty()) changed_.notify_all();
       const std::optional<Handle> refused = take_refused();
       if (!refused) return;
       task = *refused;

@@ -66,6 +66,7 @@ class MemoryDisk {
   std::mutex mutex_;                        ///< guards all below, but for the bytes of staged files
   std::map<std::uint64_t, Staged> staged_;  ///< generation number -> what it has so far
   std::map<std::uint64_t, Held> held_;      ///< likewise
+  std::uint64_t held_bytes_ = 0;            ///< of their files
   std::set<std::uint64_t> doomed_;          ///< generation numbers
   bool in_use_ = false;
 };

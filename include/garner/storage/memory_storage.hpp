@@ -234,6 +234,7 @@ class MemoryStorage {
       held.checksums[name] = checksum(bytes);
     }
     disk_->staged_.erase(staged);
+    disk_->held_bytes_ += bytes_of(held);
     const auto at = disk_->held_.insert_or_assign(staging.number_, std::move(held)).first;
     return describe_briefly(staging.number_, at->second);
   }
@@ -305,7 +306,7 @@ class MemoryStorage {
   [[nodiscard]] StoreUsage usage() const {
     StoreUsage usage;
     const std::lock_guard lock(disk_->mutex_);
-    for (const auto& [number, held] : disk_->held_) usage.bytes_used += bytes_of(held);
+    usage.bytes_used = disk_->held_bytes_;
     usage.bytes_free = disk_->capacity_ - disk_->used_.load();
     return usage;
   }
@@ -375,6 +376,7 @@ class MemoryStorage {
     erase_staged(number);
     if (const auto held = disk_->held_.find(number); held != disk_->held_.end()) {
       disk_->give_back(bytes_of(held->second));
+      disk_->held_bytes_ -= bytes_of(held->second);
       disk_->held_.erase(held);
     }
     disk_->doomed_.erase(number);
