@@ -7420,7 +7420,7 @@ inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexce
 }
 
 /// What is found is counted on from: nobody's name is to end that.
-inline constexpr std::uint64_t most_generations = std::uint64_t{1} << 62;
+inline constexpr std::uint64_t most_generations = std::uint64_t{1} << 63;
 
 /// A generation's number as it stands in a name: from 1, without leading zeros, and so that there are many above it.
 inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
@@ -12818,12 +12818,17 @@ class CurlTransfer final : public Paced {
     set(CURLOPT_CLOSESOCKETDATA, driver_);
   }
 
+  /// No more of the body is taken: libcurl may go on with it for a hundred reads before it hears of anything else. On the
+  /// loop's thread, from inside of the sink too.
+  void cancel() noexcept { cancelled_ = true; }
+
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.
   std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
     id_ = id;
     request_ = std::move(request);
     sink_ = std::move(sink);
     redirects_ = 0;
+    cancelled_ = false;
     left_origin_ = false;
     error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
     const HttpHeader* const invalid = find_invalid_header(request_.headers);
@@ -13059,6 +13064,10 @@ class CurlTransfer final : public Paced {
   }
 
   bool take_body(std::span<const std::byte> piece) {
+    if (cancelled_) {
+      error_ = errc::cancelled;
+      return false;
+    }
     if (!answered_) {
       error_ = errc::malformed_response;
       return false;
@@ -13118,6 +13127,7 @@ class CurlTransfer final : public Paced {
   FetchRequest request_;
   std::shared_ptr<FetchSink> sink_;
   unsigned redirects_ = 0;
+  bool cancelled_ = false;
   bool signs_ = false;        // the handle is set to sign
   bool left_origin_ = false;  // for one that was redirected to; coming back to it changes nothing
 
@@ -13182,6 +13192,9 @@ class CurlLoop {
   }
 
   void cancel(std::uint64_t id) {
+    if (std::this_thread::get_id() == thread_.get_id()) {
+      if (const auto found = running_.find(id); found != running_.end()) found->second->cancel();
+    }
     const std::lock_guard lock(mutex_);
     if (stopped_) return;
     orders_.push_back({id, {}, nullptr});
@@ -14534,7 +14547,11 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
 
   /// Whether an agent may leave: each task in the queue has another one, that has not begun yet.
   bool is_relieved(std::unique_lock<std::mutex>& lock) noexcept {
-    return queue_.size() <= agents_ - active_ - 1 || !post_agent(lock);
+    // Looked at once more after each that was posted: meanwhile others may have left because this one was still here.
+    while (queue_.size() > agents_ - active_ - 1) {
+      if (post_agent(lock)) return false;
+    }
+    return true;
   }
 
   void run(std::unique_lock<std::mutex>& lock, TaskPtr task, bool counts) noexcept {

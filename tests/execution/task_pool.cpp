@@ -11,6 +11,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <future>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -456,3 +457,18 @@ TEST_CASE("many threads give, wait, continue and abort at once") {
 }
 
 }  // namespace
+
+TEST_CASE("what is given is run though nobody waits in the pool for it, however its threads come and go") {
+  AsioExecutor executor(2);
+  for (int round = 0; round < 3000; ++round) {
+    TaskPool pool{ExecutorRef(executor), {.max_concurrent = 1}};
+    std::latch left(6);
+    for (int i = 0; i < 3; ++i) {
+      pool.forget([&] {
+        pool.forget([&] { left.count_down(); });
+        left.count_down();
+      });
+    }
+    left.wait();
+  }
+}

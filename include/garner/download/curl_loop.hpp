@@ -76,6 +76,9 @@ class CurlLoop {
   }
 
   void cancel(std::uint64_t id) {
+    if (std::this_thread::get_id() == thread_.get_id()) {
+      if (const auto found = running_.find(id); found != running_.end()) found->second->cancel();
+    }
     const std::lock_guard lock(mutex_);
     if (stopped_) return;
     orders_.push_back({id, {}, nullptr});

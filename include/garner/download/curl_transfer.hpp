@@ -76,12 +76,17 @@ class CurlTransfer final : public Paced {
     set(CURLOPT_CLOSESOCKETDATA, driver_);
   }
 
+  /// No more of the body is taken: libcurl may go on with it for a hundred reads before it hears of anything else. On the
+  /// loop's thread, from inside of the sink too.
+  void cancel() noexcept { cancelled_ = true; }
+
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.
   std::error_code assign(std::uint64_t id, FetchRequest request, std::shared_ptr<FetchSink> sink) {
     id_ = id;
     request_ = std::move(request);
     sink_ = std::move(sink);
     redirects_ = 0;
+    cancelled_ = false;
     left_origin_ = false;
     error_ = CurlUrl::parse(request_.url, settings_.require_https, url_);
     const HttpHeader* const invalid = find_invalid_header(request_.headers);
@@ -317,6 +322,10 @@ class CurlTransfer final : public Paced {
   }
 
   bool take_body(std::span<const std::byte> piece) {
+    if (cancelled_) {
+      error_ = errc::cancelled;
+      return false;
+    }
     if (!answered_) {
       error_ = errc::malformed_response;
       return false;
@@ -376,6 +385,7 @@ class CurlTransfer final : public Paced {
   FetchRequest request_;
   std::shared_ptr<FetchSink> sink_;
   unsigned redirects_ = 0;
+  bool cancelled_ = false;
   bool signs_ = false;        // the handle is set to sign
   bool left_origin_ = false;  // for one that was redirected to; coming back to it changes nothing
 

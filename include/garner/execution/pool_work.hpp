@@ -311,7 +311,11 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
 
   /// Whether an agent may leave: each task in the queue has another one, that has not begun yet.
   bool is_relieved(std::unique_lock<std::mutex>& lock) noexcept {
-    return queue_.size() <= agents_ - active_ - 1 || !post_agent(lock);
+    // Looked at once more after each that was posted: meanwhile others may have left because this one was still here.
+    while (queue_.size() > agents_ - active_ - 1) {
+      if (post_agent(lock)) return false;
+    }
+    return true;
   }
 
   void run(std::unique_lock<std::mutex>& lock, TaskPtr task, bool counts) noexcept {

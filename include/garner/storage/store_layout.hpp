@@ -67,7 +67,7 @@ inline std::optional<std::uint64_t> parse_padded(std::string_view digits) noexce
 }
 
 /// What is found is counted on from: nobody's name is to end that.
-inline constexpr std::uint64_t most_generations = std::uint64_t{1} << 62;
+inline constexpr std::uint64_t most_generations = std::uint64_t{1} << 63;
 
 /// A generation's number as it stands in a name: from 1, without leading zeros, and so that there are many above it.
 inline std::optional<std::uint64_t> parse_generation(std::string_view digits) noexcept {
