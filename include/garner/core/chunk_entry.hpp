@@ -108,6 +108,11 @@ struct ChunkEntry {
     return std::any_of(copies.begin(), copies.end(), [](const Copy& copy) { return copy.missed; });
   }
 
+  /// The dataset that it is missing from: what is wanted is not there.
+  [[nodiscard]] std::optional<DatasetId> missing_from() const {
+    return wanted && want ? std::optional(want->dataset_id) : std::nullopt;
+  }
+
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.

@@ -36,12 +36,17 @@ class ChunkRules : protected FetchRules {
   template <class Change>
   void touch(const ChunkId& id, Instant now, Change&& change) {
     ChunkEntry& entry = entries_[id];
+    const std::optional<DatasetId> missed = entry.missing_from();
     tally_.count(entry, -1);
     if (entry.fetch) startable_.erase({entry.fetch->number(), id});
     if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), -1);
     change(entry);
     step(id, entry, now);
     tally_.count(entry, +1);
+    if (const std::optional<DatasetId> misses = entry.missing_from(); misses != missed) {
+      if (missed) tally_.queue().count_missing(*missed, -1);
+      if (misses) tally_.queue().count_missing(*misses, +1);
+    }
     if (entry.fetch) tally_.budget().reserve(entry.fetch->reserved(), +1);
     if (entry.fetch && can_start(*entry.fetch)) startable_.emplace(entry.fetch->number(), id);
     if (!entry.parked) parked_.erase(id);

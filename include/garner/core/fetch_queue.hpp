@@ -39,7 +39,17 @@ class FetchQueue {
 
    private:
     friend class FetchQueue;
+
+    /// Whether these are of its servers, as they are mostly written; false says nothing.
+    [[nodiscard]] bool serves(const std::vector<std::string>& urls) const noexcept {
+      return std::equal(urls.begin(), urls.end(), origins_.begin(), origins_.end(),
+                        [](const std::string& url, const std::string& origin) {
+                          return url.starts_with(origin) && url.size() > origin.size() && url[origin.size()] == '/';
+                        });
+    }
+
     std::vector<HostPtr> hosts_;
+    std::vector<std::string> origins_;  // of each URL, in their order
     std::set<Rank> order_;
     std::optional<Rank> standing_;  // in `lanes_`: its first
   };
@@ -60,19 +70,18 @@ class FetchQueue {
     const auto at = datasets_.try_emplace(chunk.dataset_id).first;
     const LanePtr lane = lane_of(at->second, chunk);
     change(at, [&] {
-      const auto same = [&](const auto& entry) { return entry.first == lane; };
       auto& lanes = at->second.lanes;
-      auto part = std::find_if(lanes.begin(), lanes.end(), same);
-      if (part == lanes.end()) part = lanes.insert(part, {lane, {}});
-      part->second.emplace(asked, chunk.id);
+      auto part = std::find_if(lanes.begin(), lanes.end(), [&](const Part& other) { return other.lane == lane; });
+      if (part == lanes.end()) part = lanes.insert(part, Part{lane, {}});
+      part->queued.emplace(asked, chunk.id);
     });
   }
 
   void erase(const DatasetId& dataset, std::uint64_t asked) {
     const auto at = datasets_.find(dataset);
     change(at, [&] {
-      for (auto& [lane, queued] : at->second.lanes) {
-        if (queued.erase(asked) > 0) return;
+      for (Part& part : at->second.lanes) {
+        if (part.queued.erase(asked) > 0) return;
       }
     });
   }
@@ -84,8 +93,8 @@ class FetchQueue {
       if (!open(*lane)) continue;
       const Dataset& dataset = datasets_.at(std::get<DatasetId>(rank));
       const auto part = std::find_if(dataset.lanes.begin(), dataset.lanes.end(),
-                                     [&, at = lane](const auto& entry) { return entry.first.get() == at; });
-      return std::pair(part->second.begin()->second, part->first);
+                                     [at = lane](const Part& other) { return other.lane.get() == at; });
+      return std::pair(part->queued.begin()->second, part->lane);
     }
     return std::nullopt;
   }
@@ -93,9 +102,15 @@ class FetchQueue {
   [[nodiscard]] bool empty() const noexcept { return lanes_.empty(); }
 
  private:
+  /// Of a dataset, what stands in one lane.
+  struct Part {
+    LanePtr lane;
+    Queued queued;
+    std::set<Rank>::node_type place = {};  // in the lane, while its rank changes
+  };
   struct Dataset {
     std::size_t missing = 0;
-    std::vector<std::pair<LanePtr, Queued>> lanes;  // a few; none is empty
+    std::vector<Part> lanes;  // a few; none is empty
   };
   using Datasets = std::unordered_map<DatasetId, Dataset>;
 
@@ -109,13 +124,21 @@ class FetchQueue {
   template <class Change>
   void change(Datasets::iterator at, Change&& change) {
     Dataset& dataset = at->second;
-    for (const auto& [lane, queued] : dataset.lanes) lane->order_.erase(rank(at->first, dataset, queued));
+    for (auto& part : dataset.lanes) part.place = part.lane->order_.extract(rank(at->first, dataset, part.queued));
     change();
-    for (auto& [lane, queued] : dataset.lanes) {
-      if (!queued.empty()) lane->order_.insert(rank(at->first, dataset, queued));
-      stand(*lane);
+    for (auto& part : dataset.lanes) {
+      Lane& lane = *part.lane;
+      if (part.queued.empty()) {
+        part.place = {};
+      } else if (part.place.empty()) {
+        lane.order_.insert(rank(at->first, dataset, part.queued));
+      } else {
+        part.place.value() = rank(at->first, dataset, part.queued);
+        lane.order_.insert(std::move(part.place));
+      }
+      stand(lane);
     }
-    std::erase_if(dataset.lanes, [](const auto& entry) { return entry.second.empty(); });
+    std::erase_if(dataset.lanes, [](const Part& part) { return part.queued.empty(); });
     if (dataset.lanes.empty() && dataset.missing == 0) datasets_.erase(at);
   }
 
@@ -130,17 +153,22 @@ class FetchQueue {
 
   LanePtr lane_of(const Dataset& dataset, const DataChunk& chunk) {
     const std::vector<std::string>& urls = chunk.files.begin()->second.urls;
+    // As a rule where the others are.
+    for (const Part& part : dataset.lanes) {
+      if (part.lane->serves(urls)) return part.lane;
+    }
     std::string key;
     for (const std::string& url : urls) key += origin_of(url) + '\n';
     const auto known = known_.find(key);
-    const auto stands_here = [&](const auto& entry) { return known != known_.end() && entry.first == known->second; };
+    const auto stands_here = [&](const Part& part) { return known != known_.end() && part.lane == known->second; };
     const bool is_new_here = std::none_of(dataset.lanes.begin(), dataset.lanes.end(), stands_here);
-    if (is_new_here && dataset.lanes.size() >= most_lanes) return dataset.lanes.front().first;
+    if (is_new_here && dataset.lanes.size() >= most_lanes) return dataset.lanes.front().lane;
     if (known != known_.end()) return known->second;
     if (known_.size() >= room_) forget_idle();
     auto lane = std::make_shared<Lane>();
     for (const std::string& url : urls) {
       HostPtr host = hosts_.at(url);
+      lane->origins_.push_back(host->origin);
       if (std::find(lane->hosts_.begin(), lane->hosts_.end(), host) == lane->hosts_.end()) {
         lane->hosts_.push_back(std::move(host));
       }

@@ -20,10 +20,7 @@ class Tally {
   explicit Tally(Hosts& hosts) : missing_(hosts) {}
 
   void count(const ChunkEntry& entry, int sign) {
-    if (entry.wanted) {
-      add(of(entry), sign);
-      if (entry.want) missing_.count_missing(entry.want->dataset_id, sign);
-    }
+    if (entry.wanted) add(of(entry), sign);
     for (const Copy& copy : entry.copies) {
       if (copy.away) {
         add(counts_.away, sign);
