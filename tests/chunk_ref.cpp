@@ -119,6 +119,7 @@ TEST_CASE("more pins than a thread has slots are counted, and all of them count"
   World world;
   const Pinned* listed = world.list();
   std::vector<Ref> refs;
+  refs.reserve(100);
   for (int i = 0; i < 100; ++i) refs.push_back(world.pin(listed));
   listed->unlisted();
   Random random(1);

@@ -14,7 +14,6 @@
 #include "garner/status.hpp"
 #include "support/memory_world.hpp"
 
-using garner::ChunkState;
 using garner::DataChunk;
 using garner::errc;
 using garner::ErrorClass;

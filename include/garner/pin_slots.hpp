@@ -31,13 +31,13 @@ class PinSlots {
   PinSlots& operator=(const PinSlots&) = delete;
 
   static PinSlots& instance() {
-    static PinSlots* const slots = new PinSlots;  // pins may outlive every static object
+    static auto* const slots = new PinSlots;  // pins may outlive every static object
     return *slots;
   }
 
   /// A slot of this thread's that holds `pinned` now, which is aligned to two bytes at least; null where none is free.
   Slot* take(const void* pinned) noexcept {
-    Block* const block = mine_.of == this ? mine_.block : begin_thread();
+    Block* const block = mine.of == this ? mine.block : begin_thread();
     if (block == nullptr) return nullptr;
     for (Slot& slot : block->slots) {
       if (slot.load(std::memory_order_relaxed) != 0) continue;
@@ -87,21 +87,21 @@ class PinSlots {
   /// Gives the thread's block to another one when it ends. What is pinned in it stays so.
   struct Leave {
     ~Leave() {
-      if (mine_.block != nullptr) mine_.block->taken.store(false, std::memory_order_release);
-      mine_ = {nullptr, nullptr, true};
+      if (mine.block != nullptr) mine.block->taken.store(false, std::memory_order_release);
+      mine = {nullptr, nullptr, true};
     }
   };
 
   PinSlots() = default;
 
   Block* begin_thread() noexcept {
-    if (mine_.ended || mine_.of != nullptr) return nullptr;
+    if (mine.ended || mine.of != nullptr) return nullptr;
     thread_local const Leave leave;
     static_cast<void>(leave);
-    mine_.of = this;
+    mine.of = this;
     for (Block* block = blocks_.load(std::memory_order_acquire); block != nullptr; block = block->next) {
       if (!block->taken.load(std::memory_order_relaxed) && !block->taken.exchange(true, std::memory_order_acquire)) {
-        return mine_.block = block;
+        return mine.block = block;
       }
     }
     auto* const block = new (std::nothrow) Block;
@@ -109,10 +109,10 @@ class PinSlots {
     block->next = blocks_.load(std::memory_order_relaxed);
     while (!blocks_.compare_exchange_weak(block->next, block, std::memory_order_release, std::memory_order_relaxed)) {
     }
-    return mine_.block = block;
+    return mine.block = block;
   }
 
-  static inline thread_local constinit Mine mine_{nullptr, nullptr, false};
+  static inline thread_local constinit Mine mine{nullptr, nullptr, false};
 
   std::atomic<Block*> blocks_{nullptr};  // never fewer
 };

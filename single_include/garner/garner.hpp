@@ -1831,13 +1831,13 @@ class PinSlots {
   PinSlots& operator=(const PinSlots&) = delete;
 
   static PinSlots& instance() {
-    static PinSlots* const slots = new PinSlots;  // pins may outlive every static object
+    static auto* const slots = new PinSlots;  // pins may outlive every static object
     return *slots;
   }
 
   /// A slot of this thread's that holds `pinned` now, which is aligned to two bytes at least; null where none is free.
   Slot* take(const void* pinned) noexcept {
-    Block* const block = mine_.of == this ? mine_.block : begin_thread();
+    Block* const block = mine.of == this ? mine.block : begin_thread();
     if (block == nullptr) return nullptr;
     for (Slot& slot : block->slots) {
       if (slot.load(std::memory_order_relaxed) != 0) continue;
@@ -1887,21 +1887,21 @@ class PinSlots {
   /// Gives the thread's block to another one when it ends. What is pinned in it stays so.
   struct Leave {
     ~Leave() {
-      if (mine_.block != nullptr) mine_.block->taken.store(false, std::memory_order_release);
-      mine_ = {nullptr, nullptr, true};
+      if (mine.block != nullptr) mine.block->taken.store(false, std::memory_order_release);
+      mine = {nullptr, nullptr, true};
     }
   };
 
   PinSlots() = default;
 
   Block* begin_thread() noexcept {
-    if (mine_.ended || mine_.of != nullptr) return nullptr;
+    if (mine.ended || mine.of != nullptr) return nullptr;
     thread_local const Leave leave;
     static_cast<void>(leave);
-    mine_.of = this;
+    mine.of = this;
     for (Block* block = blocks_.load(std::memory_order_acquire); block != nullptr; block = block->next) {
       if (!block->taken.load(std::memory_order_relaxed) && !block->taken.exchange(true, std::memory_order_acquire)) {
-        return mine_.block = block;
+        return mine.block = block;
       }
     }
     auto* const block = new (std::nothrow) Block;
@@ -1909,10 +1909,10 @@ class PinSlots {
     block->next = blocks_.load(std::memory_order_relaxed);
     while (!blocks_.compare_exchange_weak(block->next, block, std::memory_order_release, std::memory_order_relaxed)) {
     }
-    return mine_.block = block;
+    return mine.block = block;
   }
 
-  static inline thread_local constinit Mine mine_{nullptr, nullptr, false};
+  static inline thread_local constinit Mine mine{nullptr, nullptr, false};
 
   std::atomic<Block*> blocks_{nullptr};  // never fewer
 };
@@ -2369,7 +2369,7 @@ class ChunkIndex {
 
     std::uint32_t level;
     std::uint32_t size = 0;
-    std::array<BlockNumber, capacity> begins;  // behind the last one: the greatest number
+    std::array<BlockNumber, capacity> begins{};  // behind the last one: the greatest number
     std::array<Slot, capacity> slots{};
     std::array<std::uint32_t, capacity> datasets{};
     std::array<std::uint32_t, capacity> end_datasets{};
@@ -3106,7 +3106,7 @@ class Hosts {
     std::string origin = origin_of(url);
     if (const auto found = hosts_.find(origin); found != hosts_.end()) return found->second;
     if (hosts_.size() >= room_) forget_idle();
-    const auto host = std::make_shared<Host>(origin);
+    auto host = std::make_shared<Host>(origin);
     hosts_.emplace(std::move(origin), host);
     return host;
   }
@@ -3935,7 +3935,7 @@ namespace garner::core {
 
 class FetchRules : protected ActionList {
  protected:
-  FetchRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+  FetchRules(Options options, std::uint64_t seed) : options_(std::move(options)), random_(seed) {}
 
   /// It had its turn in `lane`.
   void begin_fetch(ChunkEntry& entry, FetchQueue::LanePtr lane) {

@@ -24,7 +24,8 @@ namespace {
 /// As `describe`, from `host`.
 DataChunk from(const std::string& host, const std::string& name, std::size_t files = 1) {
   DataChunk chunk = describe(name, 1, files);
-  for (auto& [file, source] : chunk.files) source.urls = {"http://" + host + "/" + name + "/" + file};
+  for (auto& [file, source] : chunk.files)
+    source.urls = {std::string("http://").append(host).append("/").append(name).append("/").append(file)};
   return chunk;
 }
 

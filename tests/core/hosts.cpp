@@ -14,7 +14,6 @@
 
 using garner::errc;
 using garner::Options;
-using garner::core::Host;
 using garner::core::HostPtr;
 using garner::core::Hosts;
 using garner::core::Instant;

@@ -165,7 +165,7 @@ class ChunkIndex {
 
     std::uint32_t level;
     std::uint32_t size = 0;
-    std::array<BlockNumber, capacity> begins;  // behind the last one: the greatest number
+    std::array<BlockNumber, capacity> begins{};  // behind the last one: the greatest number
     std::array<Slot, capacity> slots{};
     std::array<std::uint32_t, capacity> datasets{};
     std::array<std::uint32_t, capacity> end_datasets{};

@@ -28,7 +28,7 @@ namespace garner::core {
 
 class FetchRules : protected ActionList {
  protected:
-  FetchRules(const Options& options, std::uint64_t seed) : options_(options), random_(seed) {}
+  FetchRules(Options options, std::uint64_t seed) : options_(std::move(options)), random_(seed) {}
 
   /// It had its turn in `lane`.
   void begin_fetch(ChunkEntry& entry, FetchQueue::LanePtr lane) {

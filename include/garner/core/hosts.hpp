@@ -67,7 +67,7 @@ class Hosts {
     std::string origin = origin_of(url);
     if (const auto found = hosts_.find(origin); found != hosts_.end()) return found->second;
     if (hosts_.size() >= room_) forget_idle();
-    const auto host = std::make_shared<Host>(origin);
+    auto host = std::make_shared<Host>(origin);
     hosts_.emplace(std::move(origin), host);
     return host;
   }
