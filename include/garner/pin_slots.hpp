@@ -40,7 +40,8 @@ class PinSlots {
     Block* const block = mine.of == this ? mine.block : begin_thread();
     if (block == nullptr) return nullptr;
     for (Slot& slot : block->slots) {
-      if (slot.load(std::memory_order_relaxed) != 0) continue;
+      // Acquired, so that who freed it has done so before whoever waits for that sees what stands here next.
+      if (slot.load(std::memory_order_acquire) != 0) continue;
       slot.store(reinterpret_cast<std::uintptr_t>(pinned), std::memory_order_release);
       return &slot;
     }

@@ -104,7 +104,8 @@ struct Options {
                                                                        ///< that is not healthy is looked at that often
 
   /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
-  /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
+  /// presigned URL that has expired, as a rule). Called on the executor, where it may block, but must not call
+  /// `close`; from several threads at once.
   /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
   /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
   std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};

@@ -1609,7 +1609,8 @@ struct Options {
                                                                        ///< that is not healthy is looked at that often
 
   /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
-  /// presigned URL that has expired, as a rule). Called on the executor, where it may block; from several threads at once.
+  /// presigned URL that has expired, as a rule). Called on the executor, where it may block, but must not call
+  /// `close`; from several threads at once.
   /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
   /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
   std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
@@ -1840,7 +1841,8 @@ class PinSlots {
     Block* const block = mine.of == this ? mine.block : begin_thread();
     if (block == nullptr) return nullptr;
     for (Slot& slot : block->slots) {
-      if (slot.load(std::memory_order_relaxed) != 0) continue;
+      // Acquired, so that who freed it has done so before whoever waits for that sees what stands here next.
+      if (slot.load(std::memory_order_acquire) != 0) continue;
       slot.store(reinterpret_cast<std::uintptr_t>(pinned), std::memory_order_release);
       return &slot;
     }
@@ -2497,14 +2499,14 @@ class ChunkIndex {
   std::uint32_t number_of(const DatasetId& dataset) {
     if (const auto number = lookup(dataset)) return *number;
     auto grown = std::make_unique<Datasets>();
-    std::unique_ptr<Datasets> old(datasets_.load());
-    if (old) grown->sorted = old->sorted;
+    Datasets* const old = datasets_.load();
+    if (old != nullptr) grown->sorted = old->sorted;
     const auto number = static_cast<std::uint32_t>(grown->sorted.size());
     grown->sorted.emplace_back(dataset, number);
     std::sort(grown->sorted.begin(), grown->sorted.end());
     for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
     datasets_.store(grown.release(), std::memory_order_seq_cst);
-    if (old) epochs_.retire(std::move(old));
+    if (old != nullptr) epochs_.retire(std::unique_ptr<Datasets>(old));
     return number;
   }
 
@@ -2924,6 +2926,7 @@ struct StartFile {
   const std::string* name;  ///< into `chunk`
   std::shared_ptr<const FileSource> source;
   std::size_t url;
+  bool finds_out = false;  ///< whether its server is well again: `answered` is to tell as soon as it answers
 };
 /// Ask for a new source of one file, whose credentials were rejected.
 struct Refresh {
@@ -3113,14 +3116,19 @@ class Hosts {
 
   /// Transfers that may run at once.
   [[nodiscard]] static std::size_t bears(const Host& host, std::size_t most) noexcept {
-    // One that failed again and again is asked by one, until it has answered.
-    if (host.setbacks >= many_setbacks) return 1;
+    // Asked by one, until it has answered.
+    if (is_on_probation(host)) return 1;
     return host.bears >= static_cast<double>(most) ? most : static_cast<std::size_t>(host.bears);
   }
-  /// Chunks that are worth being fetched from it at once: no matter how many, until it has said that there were too many.
-  [[nodiscard]] static std::size_t feeds(const Host& host) noexcept {
-    return host.rests_until ? 0 : bears(host, std::numeric_limits<std::size_t>::max());
+  /// Chunks that are worth being fetched from it at once: while some are published, others move.
+  [[nodiscard]] static std::size_t feeds(const Host& host, std::size_t most) noexcept {
+    if (host.rests_until) return 0;
+    const std::size_t transfers = bears(host, most);
+    if (is_on_probation(host)) return transfers;
+    return transfers > std::numeric_limits<std::size_t>::max() / 2 ? transfers : 2 * transfers;
   }
+  /// It has failed again and again, and not answered since.
+  [[nodiscard]] static bool is_on_probation(const Host& host) noexcept { return host.setbacks >= many_setbacks; }
 
   /// Whether a transfer can begin from one of these now.
   [[nodiscard]] static bool can_choose(std::span<const Mirror> mirrors, std::size_t most) noexcept {
@@ -3169,8 +3177,13 @@ class Hosts {
       host->bears += 1 / host->bears;
       if (host->bears >= static_cast<double>(most)) host->bears = Host::unlimited;
     } else if (cls == ErrorClass::gone || cls == ErrorClass::credentials) {
-      host->setbacks = 0;  // it has answered
+      answered(*host, began);
     }
+  }
+
+  /// It answers a transfer that has begun, whatever it says.
+  static void answered(Host& host, std::uint64_t began) noexcept {
+    if (began == host.setbacks_ever) host.setbacks = 0;
   }
 
   /// Those that have rested are asked again.
@@ -3196,7 +3209,11 @@ class Hosts {
   /// The best of those that can be asked, and of the others the one that least is known of.
   static std::pair<std::optional<std::size_t>, std::optional<std::size_t>> rank(
       std::span<const Mirror> mirrors) noexcept {
-    const auto can_be_asked = [](const Mirror& mirror) { return !mirror.tried && !mirror.host->rests_until; };
+    // Nobody waits for one that is being found out about, where there is another.
+    const auto can_be_asked = [](const Mirror& mirror) {
+      const Host& host = *mirror.host;
+      return !mirror.tried && !host.rests_until && !(is_on_probation(host) && host.moving > 0);
+    };
     std::optional<std::size_t> best;
     for (std::size_t i = 0; i < mirrors.size(); ++i) {
       if (!can_be_asked(mirrors[i])) continue;
@@ -3300,10 +3317,10 @@ class FetchQueue {
     });
   }
 
-  /// `asked` is the chunk's place in the order of asking, and its own.
-  void push(const DataChunk& chunk, std::uint64_t asked) {
+  /// `asked` is the chunk's place in the order of asking, and its own; `urls` are where it comes from next.
+  void push(const DataChunk& chunk, std::uint64_t asked, const std::vector<std::string>& urls) {
     const auto at = datasets_.try_emplace(chunk.dataset_id).first;
-    const LanePtr lane = lane_of(at->second, chunk);
+    const LanePtr lane = lane_of(at->second, urls);
     change(at, [&] {
       auto& lanes = at->second.lanes;
       auto part = std::find_if(lanes.begin(), lanes.end(), [&](const Part& other) { return other.lane == lane; });
@@ -3386,8 +3403,7 @@ class FetchQueue {
     lane.standing_ = first;
   }
 
-  LanePtr lane_of(const Dataset& dataset, const DataChunk& chunk) {
-    const std::vector<std::string>& urls = chunk.files.begin()->second.urls;
+  LanePtr lane_of(const Dataset& dataset, const std::vector<std::string>& urls) {
     // As a rule where the others are.
     for (const Part& part : dataset.lanes) {
       if (part.lane->serves(urls)) return part.lane;
@@ -3397,7 +3413,13 @@ class FetchQueue {
     const auto known = known_.find(key);
     const auto stands_here = [&](const Part& part) { return known != known_.end() && part.lane == known->second; };
     const bool is_new_here = std::none_of(dataset.lanes.begin(), dataset.lanes.end(), stands_here);
-    if (is_new_here && dataset.lanes.size() >= most_lanes) return dataset.lanes.front().lane;
+    if (is_new_here && dataset.lanes.size() >= most_lanes) {
+      const auto awake = std::find_if(dataset.lanes.begin(), dataset.lanes.end(), [](const Part& part) {
+        return std::any_of(part.lane->hosts_.begin(), part.lane->hosts_.end(),
+                           [](const HostPtr& host) { return !host->rests_until; });
+      });
+      return (awake == dataset.lanes.end() ? dataset.lanes.front() : *awake).lane;
+    }
     if (known != known_.end()) return known->second;
     if (known_.size() >= room_) forget_idle();
     auto lane = std::make_shared<Lane>();
@@ -3478,6 +3500,12 @@ class ChunkFetch {
   [[nodiscard]] bool complete() const {
     return std::all_of(files_.begin(), files_.end(), [](const File& file) { return file.state == State::done; });
   }
+  /// Where the next file comes from.
+  [[nodiscard]] const std::vector<std::string>& next_urls() const {
+    const auto pending =
+        std::find_if(files_.begin(), files_.end(), [](const File& file) { return file.state == State::pending; });
+    return (pending == files_.end() ? files_.front() : *pending).source->urls;
+  }
   /// Whether any file was finished in this round.
   [[nodiscard]] bool progressed() const noexcept { return progressed_; }
 
@@ -3516,7 +3544,7 @@ class ChunkFetch {
     file.host = file.mirrors[*mirror].host;
     file.began = Hosts::began(*file.host);
     ++moving_;
-    return {transfer, number_, chunk_, file.name, file.source, file.url};
+    return {transfer, number_, chunk_, file.name, file.source, file.url, Hosts::is_on_probation(*file.host)};
   }
 
   /// The transfers that are under way.
@@ -3534,6 +3562,12 @@ class ChunkFetch {
     progressed_ = true;
     --moving_;
     return {file.host, file.began};
+  }
+
+  /// Its server answers.
+  void answered(TransferId transfer) {
+    const File& file = find(transfer);
+    Hosts::answered(*file.host, file.began);
   }
 
   /// A server has told the size of a file.
@@ -3554,8 +3588,10 @@ class ChunkFetch {
   Ended file_failed(TransferId transfer, ErrorClass cls) {
     File& file = find(transfer);
     --moving_;
-    file.was_rejected = file.was_rejected || cls == ErrorClass::credentials;
-    if (!std::exchange(file.is_old, false)) file.mirrors[file.url].tried = true;
+    if (!std::exchange(file.is_old, false)) {
+      file.mirrors[file.url].tried = true;
+      file.was_rejected = file.was_rejected || cls == ErrorClass::credentials;
+    }
     file.state = is_exhausted(file) ? State::failed : State::pending;
     return {file.host, file.began};
   }
@@ -3588,6 +3624,7 @@ class ChunkFetch {
     set_source(file, std::make_shared<const FileSource>(*source), hosts);
     file.was_rejected = false;
     file.state = State::pending;
+    if (classify(failure.error) == ErrorClass::credentials) failure = {};
   }
 
   /// Whether `chunk` names the same bytes, from elsewhere perhaps.
@@ -3604,10 +3641,12 @@ class ChunkFetch {
       file->name = &name;
       file->is_old = file->state == State::moving || file->state == State::refreshing;
       set_source(*file, {chunk, &source}, hosts);
+      file->was_rejected = file->was_refreshed = false;
       if (file->state == State::failed) file->state = State::pending;
       ++file;
     }
     chunk_ = chunk;
+    failure = {};
   }
 
   /// What failed may be tried again, at every mirror.
@@ -3977,13 +4016,16 @@ class FetchRules : protected ActionList {
       fetch.phase = ChunkFetch::Phase::publishing;
       return act(action::Publish{id, fetch.number()});
     }
-    if (fetch.has_pending() && !fetch.rest_until()) return;
-    if (!fetch.failure.ok()) {
+    std::optional<Instant> rest = fetch.rest_until();
+    if (fetch.has_pending() && !rest) return;
+    // A mirror that only rests may have what no other has.
+    const bool goes_on = rest && (fetch.failure.ok() || classify(fetch.failure.error) != ErrorClass::transient);
+    if (!goes_on) {
       attempt_failed(entry, id, fetch.failure, now);
       fetch.new_round();
+      rest = fetch.rest_until();
     }
-    if (const std::optional<Instant> rest = fetch.rest_until())
-      entry.retry_at = std::max(*rest, entry.retry_at.value_or(*rest));
+    if (rest) entry.retry_at = std::max(*rest, entry.retry_at.value_or(*rest));
     fetch.phase = ChunkFetch::Phase::waiting;
     leave_place(fetch);
   }
@@ -4060,8 +4102,9 @@ class FetchRules : protected ActionList {
   }
 
   Options options_;
-  FetchLimits limits_;   // that count now, as they were told
-  bool filled_ = false;  // it had converged once, and served chunks
+  FetchLimits limits_;                                                // that count now
+  std::optional<std::pair<std::size_t, std::uint64_t>> told_limits_;  // what a downloader was told of them
+  bool filled_ = false;                                               // it had converged once, and served chunks
   Random random_;
   Hosts hosts_;
   Tally tally_{hosts_};
@@ -4233,7 +4276,8 @@ class ChunkRules : protected FetchRules {
     if (comparing || closed_) return;
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
-      tally_.queue().push(*entry.want, entry.asked);
+      tally_.queue().push(*entry.want, entry.asked,
+                          entry.fetch ? entry.fetch->next_urls() : entry.want->files.begin()->second.urls);
       entry.queued = true;
     }
   }
@@ -4617,14 +4661,16 @@ class ChunkTurns : protected ChunkVolumes {
                        options_.bytes_per_second};
     if (filled_ && options_.when_filled) limits = *options_.when_filled;
     limits.max_files_per_host = std::max<std::size_t>(limits.max_files_per_host, 1);
-    if (limits == limits_) return;
     limits_ = limits;
+    const std::pair told(limits.max_files_per_host, limits.bytes_per_second);
+    if (told_limits_ == told) return;
+    told_limits_ = told;
     act(action::Limit{limits});
   }
 
   void begin_fetches(Instant now) {
     while (!hold_until_ && active_fetches_ < limits_.max_concurrent_chunks) {
-      const auto front = tally_.queue().front([](const FetchQueue::Lane& lane) { return is_open(lane); });
+      const auto front = tally_.queue().front([this](const FetchQueue::Lane& lane) { return is_open(lane); });
       if (!front) break;
       const auto& [id, lane] = *front;
       if (has_room(entries_.at(id))) {
@@ -4636,10 +4682,10 @@ class ChunkTurns : protected ChunkVolumes {
   }
 
   /// Whether more chunks of these servers are worth being begun.
-  static bool is_open(const FetchQueue::Lane& lane) {
+  [[nodiscard]] bool is_open(const FetchQueue::Lane& lane) const {
     std::size_t left = lane.active;
     for (const HostPtr& host : lane.hosts()) {
-      const std::size_t feeds = Hosts::feeds(*host);
+      const std::size_t feeds = Hosts::feeds(*host, limits_.max_files_per_host);
       if (feeds > left) return true;
       left -= feeds;
     }
@@ -4830,6 +4876,12 @@ class FetchReports : protected ChunkTurns {
     });
   }
 
+  /// The server answers a transfer that was to find out about it.
+  void answered(const ChunkId& id, TransferId transfer, Instant now) {
+    entries_.at(id).fetch->answered(transfer);
+    pump(now);
+  }
+
   /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
   /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
   bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {
@@ -4996,8 +5048,9 @@ class ChunkTable : public FetchReports {
     pump(now);
   }
 
-  void set_options(const Options& options, Instant now) {
-    options_ = options;
+  /// Takes `options`; what is then in there is to be destroyed.
+  void set_options(Options& options, Instant now) {
+    std::swap(options_, options);
     pump(now);
   }
 
@@ -5779,11 +5832,12 @@ template <Storage S, Downloader D>
 class Transfers {
  public:
   /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
-  /// `sized` the bytes of a file whose size was not declared, and tells whether there is room.
+  /// `answered` that a server answers that was to be found out about, `sized` the bytes of a file whose size was not declared, and tells whether there is room.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
+    std::function<void(const ChunkId&, core::TransferId)> answered;
     std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
@@ -5898,6 +5952,7 @@ class Transfers {
         : action(std::move(start)), url(redact_url(action.source->urls[action.url])), transfers_(transfers) {}
 
     std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
+      if (action.finds_out) transfers_.hooks_.answered(action.chunk->id, action.transfer);
       return guarded([&]() -> std::error_code {
         if (offset != file->staged->size()) {
           if (offset != 0) return errc::range_mismatch;
@@ -6137,6 +6192,9 @@ class Performer {
                     [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
                     },
+                    [this](const ChunkId& id, core::TransferId transfer) {
+                      report(&core::ChunkTable::answered, id, transfer);
+                    },
                     [this](const ChunkId& id, core::TransferId transfer, std::uint64_t bytes) {
                       bool fits = false;
                       engine_.input([&](core::Instant now) { fits = engine_.table().sized(id, transfer, bytes, now); });
@@ -6231,7 +6289,7 @@ class Performer {
       }
       why = invalid->code.message() + ": " + invalid->subject;
     } catch (const std::exception& error) {
-      why = printable(error.what());
+      why = printable(redact_url(error.what()));
     } catch (...) {
       why = "an unknown exception";
     }
@@ -6554,9 +6612,12 @@ class Engine final : public DrainListener {
   }
 
   void set_options(const Options& options) {
+    // What the old ones hold may call back when it is destroyed: not under the lock.
+    Options old = options;
+    Options old_of_table = options;
     input([&](Instant now) {
-      options_ = options;
-      table_.set_options(options, now);
+      std::swap(options_, old);
+      table_.set_options(old_of_table, now);
     });
   }
 
@@ -6609,6 +6670,7 @@ class Engine final : public DrainListener {
     }
     table_.recovery_done(recovery, executor_.now());
     performer_.refresh_usage();
+    input([](Instant) {});  // where the store did not tell
   }
 
   // ---- under the lock
@@ -6736,15 +6798,16 @@ class Engine final : public DrainListener {
       std::optional<Instant> wake;
       bool rearm = false;
       bool deliver = false;
+      clear(actions);
       {
         const std::scoped_lock lock(mutex_);
-        clear(actions);
         actions.swap(actions_);
         wake = wake_at();
         rearm = !refused && is_alarm_wrong(wake);
         deliver = std::exchange(untold_, false);
         if (actions.empty() && !rearm && !deliver) {
           pumping_ = false;
+          if (is_refused()) changed_.notify_all();
           return;
         }
       }
@@ -12003,7 +12066,9 @@ class CurlPace {
       if (transfer.credit_ < transfer.wanted_) break;
       waiting_.pop_front();
       transfer.stall_.resume(SharedBucket::now());
-      if (!transfer.resume()) ended_.push_back(&transfer);
+      if (transfer.resume()) continue;
+      ended_.push_back(&transfer);
+      if (std::exchange(transfer.watched_, false)) std::erase(watched_, &transfer);  // it ends once
     }
     const Duration now = SharedBucket::now();
     if (!watched_.empty() && now >= look_) look(now);
@@ -13203,6 +13268,7 @@ class CurlLoop {
     // The first one is made here, where an option that this libcurl does not have can still throw.
     spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_, pace_));
     thread_ = std::thread([this] { run(); });
+    thread_id_ = thread_.get_id();
   }
   CurlLoop(const CurlLoop&) = delete;
   CurlLoop& operator=(const CurlLoop&) = delete;
@@ -13227,7 +13293,7 @@ class CurlLoop {
   }
 
   void cancel(std::uint64_t id) {
-    if (std::this_thread::get_id() == thread_.get_id()) {
+    if (std::this_thread::get_id() == thread_id_) {
       if (const auto found = running_.find(id); found != running_.end()) found->second->cancel();
     }
     const std::lock_guard lock(mutex_);
@@ -13425,6 +13491,7 @@ class CurlLoop {
   bool stopped_ = false;
 
   std::thread thread_;
+  std::thread::id thread_id_;  // as `thread_` says, until it is joined
 };
 
 }  // namespace garner::detail
@@ -14582,8 +14649,9 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
 
   /// Whether an agent may leave: each task in the queue has another one, that has not begun yet.
   bool is_relieved(std::unique_lock<std::mutex>& lock) noexcept {
-    // Looked at once more after each that was posted: meanwhile others may have left because this one was still here.
-    while (queue_.size() > agents_ - active_ - 1) {
+    // As many as may run now. Looked at once more after each that was posted: others may have left because this one was
+    // still here.
+    while (std::min(queue_.size(), max_ - active_) > agents_ - active_ - 1) {
       if (post_agent(lock)) return false;
     }
     return true;

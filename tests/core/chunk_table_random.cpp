@@ -149,7 +149,8 @@ class World {
       }
       case 1: {
         options_ = random_options();
-        table_.set_options(options_, now_);
+        Options options = options_;
+        table_.set_options(options, now_);
         break;
       }
       case 2: {
@@ -454,7 +455,8 @@ class World {
   void come_to_rest() {
     faults_ = false;
     options_.scrub_interval = {};
-    table_.set_options(options_, now_);
+    Options options = options_;
+    table_.set_options(options, now_);
     perform();
     for (int round = 0; round < 10000; ++round) {
       if (!pending_.empty()) {

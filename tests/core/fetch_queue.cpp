@@ -35,6 +35,10 @@ DataChunk chunk_of(std::uint64_t in, std::uint64_t number, const std::string& ho
   return chunk;
 }
 
+void push(FetchQueue& queue, const DataChunk& chunk, std::uint64_t asked) {
+  queue.push(chunk, asked, chunk.files.at("f").urls);
+}
+
 std::optional<ChunkId> front(const FetchQueue& queue) {
   const auto front = queue.front([](const FetchQueue::Lane&) { return true; });
   return front ? std::optional(front->first) : std::nullopt;
@@ -55,7 +59,7 @@ TEST_CASE("within a dataset the chunk that was asked for first goes first") {
   CHECK_FALSE(front(queue));
   for (const std::uint64_t asked : {5U, 2U, 9U}) {
     queue.count_missing(dataset(1), 1);
-    queue.push(chunk_of(1, asked), asked);
+    push(queue, chunk_of(1, asked), asked);
   }
   for (const std::uint64_t asked : {2U, 5U, 9U}) {
     CHECK(front(queue) == chunk(asked));
@@ -69,9 +73,9 @@ TEST_CASE("the dataset with the fewest missing chunks goes first, and counts wha
   FetchQueue queue(hosts);
   queue.count_missing(dataset(1), 1);
   queue.count_missing(dataset(1), 1);
-  queue.push(chunk_of(1, 1), 1);
+  push(queue, chunk_of(1, 1), 1);
   queue.count_missing(dataset(2), 1);
-  queue.push(chunk_of(2, 2), 2);
+  push(queue, chunk_of(2, 2), 2);
   CHECK(front(queue) == chunk(2));
   queue.count_missing(dataset(2), 1);
   CHECK(front(queue) == chunk(1));  // as many missing, and asked for before
@@ -102,7 +106,7 @@ TEST_CASE("the queue agrees with a plain list at random") {
           break;
         case 2:
           ++asked;
-          queue.push(chunk_of(in, asked), asked);
+          push(queue, chunk_of(in, asked), asked);
           queued.emplace_back(in, asked);
           break;
         default:
@@ -129,10 +133,10 @@ TEST_CASE("chunks of a server that is passed over hold up none of another, in th
   for (const std::uint64_t in : {1U, 2U}) {
     for (int i = 0; i < 3; ++i) queue.count_missing(dataset(in), 1);
   }
-  queue.push(chunk_of(1, 1, "bad"), 1);
-  queue.push(chunk_of(1, 2, "good"), 2);
-  queue.push(chunk_of(2, 3, "bad"), 3);
-  queue.push(chunk_of(2, 4, "good"), 4);
+  push(queue, chunk_of(1, 1, "bad"), 1);
+  push(queue, chunk_of(1, 2, "good"), 2);
+  push(queue, chunk_of(2, 3, "bad"), 3);
+  push(queue, chunk_of(2, 4, "good"), 4);
   CHECK(front(queue) == chunk(1));
   CHECK(front_without(queue, "bad") == chunk(2));
   queue.erase(dataset(1), 2);
@@ -149,7 +153,7 @@ TEST_CASE("a dataset from very many servers stays cheap: those that come late sh
   const std::uint64_t many = 1000;
   for (std::uint64_t i = 1; i <= many; ++i) {
     queue.count_missing(dataset(1), 1);
-    queue.push(chunk_of(1, i, "host" + std::to_string(i)), i);
+    push(queue, chunk_of(1, i, "host" + std::to_string(i)), i);
   }
   std::size_t lanes = 0;
   CHECK_FALSE(queue.front([&lanes](const FetchQueue::Lane&) { return ++lanes == 0; }));

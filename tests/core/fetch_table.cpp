@@ -220,3 +220,35 @@ TEST_CASE("other limits count once it is filled, and it stays filled") {
   CHECK(bench.set_options(options) == "stage 3, start 2 f1@0 (4)");
   CHECK(bench.limits.bytes_per_second == 0);
 }
+
+TEST_CASE("a mirror that only rests is waited for, where no other has the file") {
+  TableBench bench;
+  bench.want(from("b", "other"));
+  bench.staged(1);
+  bench.done(1, errc::server_busy, 2s);
+  DataChunk chunk = from("a", "x");
+  chunk.files.at("f0").urls.emplace_back("http://b/x/f0");
+  bench.want(chunk);
+  CHECK(bench.staged(2) == "start 2 f0@0 (2)");
+  CHECK(bench.done(2, errc::not_found) == "");
+  CHECK(bench.state_of("x") == ChunkState::waiting);
+  CHECK(bench.status_of("x").next_try_in.value() < 3s);
+}
+
+TEST_CASE("a server that answers again gets more than one transfer, before the first one is through") {
+  TableBench bench;
+  bench.want(from("a", "x", 4));
+  bench.staged(1);
+  garner::core::TransferId ended = 0;
+  while (ended < 20) {
+    if (ended < bench.last_transfer) {
+      bench.done(++ended, errc::timed_out);
+    } else {
+      REQUIRE(bench.wake() != "asleep");
+    }
+  }
+  while (ended == bench.last_transfer) REQUIRE(bench.wake() != "asleep");
+  REQUIRE(bench.last_transfer == ended + 1);
+  bench.answered(bench.last_transfer);
+  CHECK(bench.last_transfer > ended + 1);
+}

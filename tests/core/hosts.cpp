@@ -80,15 +80,15 @@ TEST_CASE(
   world.fail(host, errc::timed_out);
   REQUIRE(host->rests_until);
   CHECK(*host->rests_until < world.now + 200ms);
-  CHECK(Hosts::feeds(*host) == 0);
+  CHECK(Hosts::feeds(*host, 8) == 0);
   CHECK(world.hosts.next_wake() == host->rests_until);
   world.rest(host);
   CHECK_FALSE(world.hosts.next_wake());
   CHECK(Hosts::bears(*host, 8) == 1);
-  CHECK(Hosts::feeds(*host) == 1);
+  CHECK(Hosts::feeds(*host, 8) == 1);
   world.succeed(host);
   CHECK(Hosts::bears(*host, 8) == 8);
-  CHECK(Hosts::feeds(*host) > 1000);
+  CHECK(Hosts::feeds(*host, 8) == 16);
 }
 
 TEST_CASE("transfers that were under way when a server failed tell nothing new by failing too") {
@@ -190,6 +190,23 @@ TEST_CASE("the first mirror is asked, the next where it was tried or rests, and 
   while (Hosts::bears(*mirrors[0].host, 8) > mirrors[0].host->moving) Hosts::began(*mirrors[0].host);
   CHECK_FALSE(world.choose(mirrors));  // not the second one, which may be dear
   CHECK_FALSE(Hosts::can_choose(mirrors, 8));
+}
+
+TEST_CASE("nobody waits for a mirror that is being found out about, where there is another") {
+  World world;
+  const HostPtr away = world.hosts.at("http://away/");
+  const HostPtr well = world.hosts.at("http://well/");
+  world.fail(away, errc::timed_out);
+  world.fail(away, errc::timed_out);
+  world.rest(away);
+  const std::uint64_t began = Hosts::began(*away);
+  for (int i = 0; i < 100; ++i) CHECK(world.choose({{away}, {well}}) == 1U);
+  CHECK_FALSE(world.choose({{away}}));
+  Hosts::answered(*away, began - 1);  // an older one
+  CHECK(Hosts::is_on_probation(*away));
+  Hosts::answered(*away, began);
+  CHECK_FALSE(Hosts::is_on_probation(*away));
+  CHECK(Hosts::bears(*away, 8) == 8);
 }
 
 TEST_CASE("a mirror that is known to be twice as fast is preferred, and small files do not say how fast one is") {

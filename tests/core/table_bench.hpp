@@ -100,7 +100,7 @@ class TableBench {
     table.held(ids, now);
     return asked();
   }
-  std::string set_options(const Options& options) {
+  std::string set_options(Options options) {
     table.set_options(options, now);
     return asked();
   }
@@ -141,6 +141,10 @@ class TableBench {
   std::string refreshed(core::TransferId transfer, const std::optional<FileSource>& source,
                         std::error_code error = {}) {
     table.refreshed(chunks_.at(transfers_.at(transfer))->id, transfer, source, outcome(error), now);
+    return asked();
+  }
+  std::string answered(core::TransferId transfer) {
+    table.answered(chunks_.at(transfers_.at(transfer))->id, transfer, now);
     return asked();
   }
   bool sized(core::TransferId transfer, std::uint64_t bytes) {

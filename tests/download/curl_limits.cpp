@@ -168,8 +168,8 @@ TEST_CASE("a rate can be lifted and set while transfers run, and nothing is lost
 }
 
 TEST_CASE("a transfer that is held up can be cancelled, and a downloader with such can end") {
-  HttpServer server;
   const std::string file = pattern(1'000'000);
+  HttpServer server;
   server.on("/file", [&](Exchange& e) { e.serve(file); });
   std::vector<std::shared_ptr<CheckedSink>> sinks;
   {

@@ -65,6 +65,7 @@ struct StartFile {
   const std::string* name;  ///< into `chunk`
   std::shared_ptr<const FileSource> source;
   std::size_t url;
+  bool finds_out = false;  ///< whether its server is well again: `answered` is to tell as soon as it answers
 };
 /// Ask for a new source of one file, whose credentials were rejected.
 struct Refresh {

@@ -69,6 +69,12 @@ class ChunkFetch {
   [[nodiscard]] bool complete() const {
     return std::all_of(files_.begin(), files_.end(), [](const File& file) { return file.state == State::done; });
   }
+  /// Where the next file comes from.
+  [[nodiscard]] const std::vector<std::string>& next_urls() const {
+    const auto pending =
+        std::find_if(files_.begin(), files_.end(), [](const File& file) { return file.state == State::pending; });
+    return (pending == files_.end() ? files_.front() : *pending).source->urls;
+  }
   /// Whether any file was finished in this round.
   [[nodiscard]] bool progressed() const noexcept { return progressed_; }
 
@@ -107,7 +113,7 @@ class ChunkFetch {
     file.host = file.mirrors[*mirror].host;
     file.began = Hosts::began(*file.host);
     ++moving_;
-    return {transfer, number_, chunk_, file.name, file.source, file.url};
+    return {transfer, number_, chunk_, file.name, file.source, file.url, Hosts::is_on_probation(*file.host)};
   }
 
   /// The transfers that are under way.
@@ -125,6 +131,12 @@ class ChunkFetch {
     progressed_ = true;
     --moving_;
     return {file.host, file.began};
+  }
+
+  /// Its server answers.
+  void answered(TransferId transfer) {
+    const File& file = find(transfer);
+    Hosts::answered(*file.host, file.began);
   }
 
   /// A server has told the size of a file.
@@ -145,8 +157,10 @@ class ChunkFetch {
   Ended file_failed(TransferId transfer, ErrorClass cls) {
     File& file = find(transfer);
     --moving_;
-    file.was_rejected = file.was_rejected || cls == ErrorClass::credentials;
-    if (!std::exchange(file.is_old, false)) file.mirrors[file.url].tried = true;
+    if (!std::exchange(file.is_old, false)) {
+      file.mirrors[file.url].tried = true;
+      file.was_rejected = file.was_rejected || cls == ErrorClass::credentials;
+    }
     file.state = is_exhausted(file) ? State::failed : State::pending;
     return {file.host, file.began};
   }
@@ -179,6 +193,7 @@ class ChunkFetch {
     set_source(file, std::make_shared<const FileSource>(*source), hosts);
     file.was_rejected = false;
     file.state = State::pending;
+    if (classify(failure.error) == ErrorClass::credentials) failure = {};
   }
 
   /// Whether `chunk` names the same bytes, from elsewhere perhaps.
@@ -195,10 +210,12 @@ class ChunkFetch {
       file->name = &name;
       file->is_old = file->state == State::moving || file->state == State::refreshing;
       set_source(*file, {chunk, &source}, hosts);
+      file->was_rejected = file->was_refreshed = false;
       if (file->state == State::failed) file->state = State::pending;
       ++file;
     }
     chunk_ = chunk;
+    failure = {};
   }
 
   /// What failed may be tried again, at every mirror.

@@ -293,14 +293,14 @@ class ChunkIndex {
   std::uint32_t number_of(const DatasetId& dataset) {
     if (const auto number = lookup(dataset)) return *number;
     auto grown = std::make_unique<Datasets>();
-    std::unique_ptr<Datasets> old(datasets_.load());
-    if (old) grown->sorted = old->sorted;
+    Datasets* const old = datasets_.load();
+    if (old != nullptr) grown->sorted = old->sorted;
     const auto number = static_cast<std::uint32_t>(grown->sorted.size());
     grown->sorted.emplace_back(dataset, number);
     std::sort(grown->sorted.begin(), grown->sorted.end());
     for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
     datasets_.store(grown.release(), std::memory_order_seq_cst);
-    if (old) epochs_.retire(std::move(old));
+    if (old != nullptr) epochs_.retire(std::unique_ptr<Datasets>(old));
     return number;
   }
 

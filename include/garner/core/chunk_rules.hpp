@@ -179,7 +179,8 @@ class ChunkRules : protected FetchRules {
     if (comparing || closed_) return;
     const bool can_queue = !entry.fetch || (entry.fetch->phase == ChunkFetch::Phase::waiting && !entry.fetch->stopping);
     if (can_queue && !entry.retry_at && !entry.queued) {
-      tally_.queue().push(*entry.want, entry.asked);
+      tally_.queue().push(*entry.want, entry.asked,
+                          entry.fetch ? entry.fetch->next_urls() : entry.want->files.begin()->second.urls);
       entry.queued = true;
     }
   }

@@ -119,8 +119,9 @@ class ChunkTable : public FetchReports {
     pump(now);
   }
 
-  void set_options(const Options& options, Instant now) {
-    options_ = options;
+  /// Takes `options`; what is then in there is to be destroyed.
+  void set_options(Options& options, Instant now) {
+    std::swap(options_, options);
     pump(now);
   }
 

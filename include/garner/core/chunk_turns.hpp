@@ -61,14 +61,16 @@ class ChunkTurns : protected ChunkVolumes {
                        options_.bytes_per_second};
     if (filled_ && options_.when_filled) limits = *options_.when_filled;
     limits.max_files_per_host = std::max<std::size_t>(limits.max_files_per_host, 1);
-    if (limits == limits_) return;
     limits_ = limits;
+    const std::pair told(limits.max_files_per_host, limits.bytes_per_second);
+    if (told_limits_ == told) return;
+    told_limits_ = told;
     act(action::Limit{limits});
   }
 
   void begin_fetches(Instant now) {
     while (!hold_until_ && active_fetches_ < limits_.max_concurrent_chunks) {
-      const auto front = tally_.queue().front([](const FetchQueue::Lane& lane) { return is_open(lane); });
+      const auto front = tally_.queue().front([this](const FetchQueue::Lane& lane) { return is_open(lane); });
       if (!front) break;
       const auto& [id, lane] = *front;
       if (has_room(entries_.at(id))) {
@@ -80,10 +82,10 @@ class ChunkTurns : protected ChunkVolumes {
   }
 
   /// Whether more chunks of these servers are worth being begun.
-  static bool is_open(const FetchQueue::Lane& lane) {
+  [[nodiscard]] bool is_open(const FetchQueue::Lane& lane) const {
     std::size_t left = lane.active;
     for (const HostPtr& host : lane.hosts()) {
-      const std::size_t feeds = Hosts::feeds(*host);
+      const std::size_t feeds = Hosts::feeds(*host, limits_.max_files_per_host);
       if (feeds > left) return true;
       left -= feeds;
     }

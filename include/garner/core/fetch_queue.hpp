@@ -65,10 +65,10 @@ class FetchQueue {
     });
   }
 
-  /// `asked` is the chunk's place in the order of asking, and its own.
-  void push(const DataChunk& chunk, std::uint64_t asked) {
+  /// `asked` is the chunk's place in the order of asking, and its own; `urls` are where it comes from next.
+  void push(const DataChunk& chunk, std::uint64_t asked, const std::vector<std::string>& urls) {
     const auto at = datasets_.try_emplace(chunk.dataset_id).first;
-    const LanePtr lane = lane_of(at->second, chunk);
+    const LanePtr lane = lane_of(at->second, urls);
     change(at, [&] {
       auto& lanes = at->second.lanes;
       auto part = std::find_if(lanes.begin(), lanes.end(), [&](const Part& other) { return other.lane == lane; });
@@ -151,8 +151,7 @@ class FetchQueue {
     lane.standing_ = first;
   }
 
-  LanePtr lane_of(const Dataset& dataset, const DataChunk& chunk) {
-    const std::vector<std::string>& urls = chunk.files.begin()->second.urls;
+  LanePtr lane_of(const Dataset& dataset, const std::vector<std::string>& urls) {
     // As a rule where the others are.
     for (const Part& part : dataset.lanes) {
       if (part.lane->serves(urls)) return part.lane;
@@ -162,7 +161,13 @@ class FetchQueue {
     const auto known = known_.find(key);
     const auto stands_here = [&](const Part& part) { return known != known_.end() && part.lane == known->second; };
     const bool is_new_here = std::none_of(dataset.lanes.begin(), dataset.lanes.end(), stands_here);
-    if (is_new_here && dataset.lanes.size() >= most_lanes) return dataset.lanes.front().lane;
+    if (is_new_here && dataset.lanes.size() >= most_lanes) {
+      const auto awake = std::find_if(dataset.lanes.begin(), dataset.lanes.end(), [](const Part& part) {
+        return std::any_of(part.lane->hosts_.begin(), part.lane->hosts_.end(),
+                           [](const HostPtr& host) { return !host->rests_until; });
+      });
+      return (awake == dataset.lanes.end() ? dataset.lanes.front() : *awake).lane;
+    }
     if (known != known_.end()) return known->second;
     if (known_.size() >= room_) forget_idle();
     auto lane = std::make_shared<Lane>();

@@ -61,6 +61,12 @@ class FetchReports : protected ChunkTurns {
     });
   }
 
+  /// The server answers a transfer that was to find out about it.
+  void answered(const ChunkId& id, TransferId transfer, Instant now) {
+    entries_.at(id).fetch->answered(transfer);
+    pump(now);
+  }
+
   /// A server has told the size of a file that is being fetched, which nobody had declared. False where the budget does
   /// not allow it: then the transfer is to end with `errc::over_budget`, before a byte of it is kept.
   bool sized(const ChunkId& id, TransferId transfer, std::uint64_t bytes, Instant now) {

@@ -70,13 +70,16 @@ class FetchRules : protected ActionList {
       fetch.phase = ChunkFetch::Phase::publishing;
       return act(action::Publish{id, fetch.number()});
     }
-    if (fetch.has_pending() && !fetch.rest_until()) return;
-    if (!fetch.failure.ok()) {
+    std::optional<Instant> rest = fetch.rest_until();
+    if (fetch.has_pending() && !rest) return;
+    // A mirror that only rests may have what no other has.
+    const bool goes_on = rest && (fetch.failure.ok() || classify(fetch.failure.error) != ErrorClass::transient);
+    if (!goes_on) {
       attempt_failed(entry, id, fetch.failure, now);
       fetch.new_round();
+      rest = fetch.rest_until();
     }
-    if (const std::optional<Instant> rest = fetch.rest_until())
-      entry.retry_at = std::max(*rest, entry.retry_at.value_or(*rest));
+    if (rest) entry.retry_at = std::max(*rest, entry.retry_at.value_or(*rest));
     fetch.phase = ChunkFetch::Phase::waiting;
     leave_place(fetch);
   }
@@ -153,8 +156,9 @@ class FetchRules : protected ActionList {
   }
 
   Options options_;
-  FetchLimits limits_;   // that count now, as they were told
-  bool filled_ = false;  // it had converged once, and served chunks
+  FetchLimits limits_;                                                // that count now
+  std::optional<std::pair<std::size_t, std::uint64_t>> told_limits_;  // what a downloader was told of them
+  bool filled_ = false;                                               // it had converged once, and served chunks
   Random random_;
   Hosts hosts_;
   Tally tally_{hosts_};

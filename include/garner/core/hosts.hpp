@@ -74,14 +74,19 @@ class Hosts {
 
   /// Transfers that may run at once.
   [[nodiscard]] static std::size_t bears(const Host& host, std::size_t most) noexcept {
-    // One that failed again and again is asked by one, until it has answered.
-    if (host.setbacks >= many_setbacks) return 1;
+    // Asked by one, until it has answered.
+    if (is_on_probation(host)) return 1;
     return host.bears >= static_cast<double>(most) ? most : static_cast<std::size_t>(host.bears);
   }
-  /// Chunks that are worth being fetched from it at once: no matter how many, until it has said that there were too many.
-  [[nodiscard]] static std::size_t feeds(const Host& host) noexcept {
-    return host.rests_until ? 0 : bears(host, std::numeric_limits<std::size_t>::max());
+  /// Chunks that are worth being fetched from it at once: while some are published, others move.
+  [[nodiscard]] static std::size_t feeds(const Host& host, std::size_t most) noexcept {
+    if (host.rests_until) return 0;
+    const std::size_t transfers = bears(host, most);
+    if (is_on_probation(host)) return transfers;
+    return transfers > std::numeric_limits<std::size_t>::max() / 2 ? transfers : 2 * transfers;
   }
+  /// It has failed again and again, and not answered since.
+  [[nodiscard]] static bool is_on_probation(const Host& host) noexcept { return host.setbacks >= many_setbacks; }
 
   /// Whether a transfer can begin from one of these now.
   [[nodiscard]] static bool can_choose(std::span<const Mirror> mirrors, std::size_t most) noexcept {
@@ -130,8 +135,13 @@ class Hosts {
       host->bears += 1 / host->bears;
       if (host->bears >= static_cast<double>(most)) host->bears = Host::unlimited;
     } else if (cls == ErrorClass::gone || cls == ErrorClass::credentials) {
-      host->setbacks = 0;  // it has answered
+      answered(*host, began);
     }
+  }
+
+  /// It answers a transfer that has begun, whatever it says.
+  static void answered(Host& host, std::uint64_t began) noexcept {
+    if (began == host.setbacks_ever) host.setbacks = 0;
   }
 
   /// Those that have rested are asked again.
@@ -157,7 +167,11 @@ class Hosts {
   /// The best of those that can be asked, and of the others the one that least is known of.
   static std::pair<std::optional<std::size_t>, std::optional<std::size_t>> rank(
       std::span<const Mirror> mirrors) noexcept {
-    const auto can_be_asked = [](const Mirror& mirror) { return !mirror.tried && !mirror.host->rests_until; };
+    // Nobody waits for one that is being found out about, where there is another.
+    const auto can_be_asked = [](const Mirror& mirror) {
+      const Host& host = *mirror.host;
+      return !mirror.tried && !host.rests_until && !(is_on_probation(host) && host.moving > 0);
+    };
     std::optional<std::size_t> best;
     for (std::size_t i = 0; i < mirrors.size(); ++i) {
       if (!can_be_asked(mirrors[i])) continue;

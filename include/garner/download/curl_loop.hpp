@@ -52,6 +52,7 @@ class CurlLoop {
     // The first one is made here, where an option that this libcurl does not have can still throw.
     spare_.push_back(std::make_unique<CurlTransfer>(shared_, lanes_, pace_));
     thread_ = std::thread([this] { run(); });
+    thread_id_ = thread_.get_id();
   }
   CurlLoop(const CurlLoop&) = delete;
   CurlLoop& operator=(const CurlLoop&) = delete;
@@ -76,7 +77,7 @@ class CurlLoop {
   }
 
   void cancel(std::uint64_t id) {
-    if (std::this_thread::get_id() == thread_.get_id()) {
+    if (std::this_thread::get_id() == thread_id_) {
       if (const auto found = running_.find(id); found != running_.end()) found->second->cancel();
     }
     const std::lock_guard lock(mutex_);
@@ -274,6 +275,7 @@ class CurlLoop {
   bool stopped_ = false;
 
   std::thread thread_;
+  std::thread::id thread_id_;  // as `thread_` says, until it is joined
 };
 
 }  // namespace garner::detail

@@ -162,7 +162,9 @@ class CurlPace {
       if (transfer.credit_ < transfer.wanted_) break;
       waiting_.pop_front();
       transfer.stall_.resume(SharedBucket::now());
-      if (!transfer.resume()) ended_.push_back(&transfer);
+      if (transfer.resume()) continue;
+      ended_.push_back(&transfer);
+      if (std::exchange(transfer.watched_, false)) std::erase(watched_, &transfer);  // it ends once
     }
     const Duration now = SharedBucket::now();
     if (!watched_.empty() && now >= look_) look(now);

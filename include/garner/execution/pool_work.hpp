@@ -4,6 +4,7 @@
 // who waits for what. The results and the handles are in task_pool.hpp.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -311,8 +312,9 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
 
   /// Whether an agent may leave: each task in the queue has another one, that has not begun yet.
   bool is_relieved(std::unique_lock<std::mutex>& lock) noexcept {
-    // Looked at once more after each that was posted: meanwhile others may have left because this one was still here.
-    while (queue_.size() > agents_ - active_ - 1) {
+    // As many as may run now. Looked at once more after each that was posted: others may have left because this one was
+    // still here.
+    while (std::min(queue_.size(), max_ - active_) > agents_ - active_ - 1) {
       if (post_agent(lock)) return false;
     }
     return true;

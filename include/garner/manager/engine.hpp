@@ -141,9 +141,12 @@ class Engine final : public DrainListener {
   }
 
   void set_options(const Options& options) {
+    // What the old ones hold may call back when it is destroyed: not under the lock.
+    Options old = options;
+    Options old_of_table = options;
     input([&](Instant now) {
-      options_ = options;
-      table_.set_options(options, now);
+      std::swap(options_, old);
+      table_.set_options(old_of_table, now);
     });
   }
 
@@ -196,6 +199,7 @@ class Engine final : public DrainListener {
     }
     table_.recovery_done(recovery, executor_.now());
     performer_.refresh_usage();
+    input([](Instant) {});  // where the store did not tell
   }
 
   // ---- under the lock
@@ -323,15 +327,16 @@ class Engine final : public DrainListener {
       std::optional<Instant> wake;
       bool rearm = false;
       bool deliver = false;
+      clear(actions);
       {
         const std::scoped_lock lock(mutex_);
-        clear(actions);
         actions.swap(actions_);
         wake = wake_at();
         rearm = !refused && is_alarm_wrong(wake);
         deliver = std::exchange(untold_, false);
         if (actions.empty() && !rearm && !deliver) {
           pumping_ = false;
+          if (is_refused()) changed_.notify_all();
           return;
         }
       }

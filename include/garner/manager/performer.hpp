@@ -42,6 +42,9 @@ class Performer {
                     [this](const ChunkId& id, core::TransferId transfer, const core::Outcome& outcome) {
                       report(&core::ChunkTable::file_done, id, transfer, outcome);
                     },
+                    [this](const ChunkId& id, core::TransferId transfer) {
+                      report(&core::ChunkTable::answered, id, transfer);
+                    },
                     [this](const ChunkId& id, core::TransferId transfer, std::uint64_t bytes) {
                       bool fits = false;
                       engine_.input([&](core::Instant now) { fits = engine_.table().sized(id, transfer, bytes, now); });
@@ -136,7 +139,7 @@ class Performer {
       }
       why = invalid->code.message() + ": " + invalid->subject;
     } catch (const std::exception& error) {
-      why = printable(error.what());
+      why = printable(redact_url(error.what()));
     } catch (...) {
       why = "an unknown exception";
     }

@@ -36,11 +36,12 @@ template <Storage S, Downloader D>
 class Transfers {
  public:
   /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
-  /// `sized` the bytes of a file whose size was not declared, and tells whether there is room.
+  /// `answered` that a server answers that was to be found out about, `sized` the bytes of a file whose size was not declared, and tells whether there is room.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
+    std::function<void(const ChunkId&, core::TransferId)> answered;
     std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
@@ -155,6 +156,7 @@ class Transfers {
         : action(std::move(start)), url(redact_url(action.source->urls[action.url])), transfers_(transfers) {}
 
     std::error_code begin(std::uint64_t offset, const SourceIdentity& identity) override {
+      if (action.finds_out) transfers_.hooks_.answered(action.chunk->id, action.transfer);
       return guarded([&]() -> std::error_code {
         if (offset != file->staged->size()) {
           if (offset != 0) return errc::range_mismatch;
