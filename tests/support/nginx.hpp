@@ -159,7 +159,8 @@ class Nginx {
     std::string config = text.str();
     const std::map<std::string, std::string> values = {{"@PORT@", std::to_string(port_)},
                                                        {"@ROOT@", std::filesystem::absolute(document_root)},
-                                                       {"@RATE@", std::to_string(bytes_per_second)}};
+                                                       {"@RATE@", std::to_string(bytes_per_second)},
+                                                       {"@SENDFILE@", bytes_per_second == 0 ? "on" : "off"}};
     const std::size_t directives = config.find("\nworker_processes");
     for (const auto& [name, value] : values) {
       config.replace(config.find(name, directives), name.size(), value);

@@ -56,7 +56,7 @@ class Nginx:
             listener.setblocking(False)  # nginx leaves that as it is, and its workers would wait for each other's connections
             port = listener.getsockname()[1]
             head, sign, config = (HERE / "nginx.conf").read_text().partition("\nworker_processes")
-            for name, value in {"PORT": port, "ROOT": root, "RATE": rate}.items():
+            for name, value in {"PORT": port, "ROOT": root, "RATE": rate, "SENDFILE": "off" if rate else "on"}.items():
                 config = config.replace(f"@{name}@", str(value))
             config = config.replace(" 1;", f" {workers};", 1)
             (prefix / "nginx.conf").write_text(head + sign + config)

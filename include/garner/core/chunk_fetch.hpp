@@ -193,7 +193,6 @@ class ChunkFetch {
     set_source(file, std::make_shared<const FileSource>(*source), hosts);
     file.was_rejected = false;
     file.state = State::pending;
-    if (classify(failure.error) == ErrorClass::credentials) failure = {};
   }
 
   /// Whether `chunk` names the same bytes, from elsewhere perhaps.
