@@ -3645,7 +3645,7 @@ class ChunkFetch {
       ++file;
     }
     chunk_ = chunk;
-    failure = {};
+    if (!spoiled) failure = {};
   }
 
   /// What failed may be tried again, at every mirror.
