@@ -97,8 +97,10 @@ TEST_CASE("a pin keeps what is unlisted until it is dropped, however often it wa
   CHECK(world.told.times() == 0);
   Ref last = std::move(again);
   CHECK(world.told.times() == 0);
-  last = world.pin(world.list(8));
+  const Pinned* other = world.list(8);
+  last = world.pin(other);
   CHECK(world.told.times() == 1);
+  other->unlisted();
 }
 
 TEST_CASE("a pin that is assigned to itself, or to what was moved from, stays what it was") {
