@@ -3137,12 +3137,13 @@ class Hosts {
   }
 
   /// The mirror that it is to begin from: the first that does not rest, unless another is known to be at least twice as
-  /// fast; and now and then the one that least is known of. None where the best one bears no more.
+  /// fast; and now and then, where it may be any, the one that least is known of. None where the best one bears no more.
   [[nodiscard]] static std::optional<std::size_t> choose(std::span<const Mirror> mirrors, std::size_t most,
-                                                         Random& random) {
+                                                         bool may_explore, Random& random) {
     const auto [best, other] = rank(mirrors);
     if (!best || !has_room(*mirrors[*best].host, most)) return std::nullopt;
-    const bool explores = other && random.next() % explore_one_in == 0 && has_room(*mirrors[*other].host, most);
+    const bool explores =
+        other && may_explore && random.next() % explore_one_in == 0 && has_room(*mirrors[*other].host, most);
     return explores ? other : best;
   }
 
@@ -3529,13 +3530,14 @@ class ChunkFetch {
     });
   }
 
-  /// Starts the first pending file of whose mirrors `choose` tells one; there is such a file.
+  /// Starts the first pending file of whose mirrors `choose(mirrors, any)` tells one; there is such a file. `any`: what is
+  /// there of it can be gone on with from any of them, as a digest tells whether that was right.
   template <class Choose>
   action::StartFile start_next(TransferId transfer, Choose&& choose) {
     std::optional<std::size_t> mirror;
     File& file = *std::find_if(files_.begin(), files_.end(), [&](const File& candidate) {
       if (candidate.state != State::pending) return false;
-      mirror = choose(std::span<const Mirror>(candidate.mirrors));
+      mirror = choose(std::span<const Mirror>(candidate.mirrors), candidate.source->digest.has_value());
       return mirror.has_value();
     });
     file.state = State::moving;
@@ -4706,8 +4708,8 @@ class ChunkTurns : protected ChunkVolumes {
       } else if (fetch.can_start([=](std::span<const Mirror> mirrors) { return Hosts::can_choose(mirrors, most); })) {
         touch(key.second, now, [&](ChunkEntry& entry) {
           ++moving_files_;
-          act(entry.fetch->start_next(++last_transfer_, [&](std::span<const Mirror> mirrors) {
-            return Hosts::choose(mirrors, most, random_);
+          act(entry.fetch->start_next(++last_transfer_, [&](std::span<const Mirror> mirrors, bool any) {
+            return Hosts::choose(mirrors, most, any, random_);
           }));
         });
         at = startable_.lower_bound(key);

@@ -40,7 +40,7 @@ ChunkFetch fetch_of(std::vector<std::size_t> mirrors) {
 
 /// From the first mirror that was not tried yet.
 StartFile start_next(ChunkFetch& fetch, TransferId transfer) {
-  return fetch.start_next(transfer, [](std::span<const Mirror> mirrors) -> std::optional<std::size_t> {
+  return fetch.start_next(transfer, [](std::span<const Mirror> mirrors, bool) -> std::optional<std::size_t> {
     for (std::size_t i = 0; i < mirrors.size(); ++i) {
       if (!mirrors[i].tried) return i;
     }

@@ -51,7 +51,9 @@ struct World {
     now = host->rests_until.value();
     hosts.wake(now);
   }
-  std::optional<std::size_t> choose(const std::vector<Mirror>& mirrors) { return Hosts::choose(mirrors, 8, random); }
+  std::optional<std::size_t> choose(const std::vector<Mirror>& mirrors) {
+    return Hosts::choose(mirrors, 8, true, random);
+  }
 };
 
 }  // namespace

@@ -98,13 +98,14 @@ class ChunkFetch {
     });
   }
 
-  /// Starts the first pending file of whose mirrors `choose` tells one; there is such a file.
+  /// Starts the first pending file of whose mirrors `choose(mirrors, any)` tells one; there is such a file. `any`: what is
+  /// there of it can be gone on with from any of them, as a digest tells whether that was right.
   template <class Choose>
   action::StartFile start_next(TransferId transfer, Choose&& choose) {
     std::optional<std::size_t> mirror;
     File& file = *std::find_if(files_.begin(), files_.end(), [&](const File& candidate) {
       if (candidate.state != State::pending) return false;
-      mirror = choose(std::span<const Mirror>(candidate.mirrors));
+      mirror = choose(std::span<const Mirror>(candidate.mirrors), candidate.source->digest.has_value());
       return mirror.has_value();
     });
     file.state = State::moving;

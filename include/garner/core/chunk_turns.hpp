@@ -107,8 +107,8 @@ class ChunkTurns : protected ChunkVolumes {
       } else if (fetch.can_start([=](std::span<const Mirror> mirrors) { return Hosts::can_choose(mirrors, most); })) {
         touch(key.second, now, [&](ChunkEntry& entry) {
           ++moving_files_;
-          act(entry.fetch->start_next(++last_transfer_, [&](std::span<const Mirror> mirrors) {
-            return Hosts::choose(mirrors, most, random_);
+          act(entry.fetch->start_next(++last_transfer_, [&](std::span<const Mirror> mirrors, bool any) {
+            return Hosts::choose(mirrors, most, any, random_);
           }));
         });
         at = startable_.lower_bound(key);

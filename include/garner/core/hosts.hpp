@@ -95,12 +95,13 @@ class Hosts {
   }
 
   /// The mirror that it is to begin from: the first that does not rest, unless another is known to be at least twice as
-  /// fast; and now and then the one that least is known of. None where the best one bears no more.
+  /// fast; and now and then, where it may be any, the one that least is known of. None where the best one bears no more.
   [[nodiscard]] static std::optional<std::size_t> choose(std::span<const Mirror> mirrors, std::size_t most,
-                                                         Random& random) {
+                                                         bool may_explore, Random& random) {
     const auto [best, other] = rank(mirrors);
     if (!best || !has_room(*mirrors[*best].host, most)) return std::nullopt;
-    const bool explores = other && random.next() % explore_one_in == 0 && has_room(*mirrors[*other].host, most);
+    const bool explores =
+        other && may_explore && random.next() % explore_one_in == 0 && has_room(*mirrors[*other].host, most);
     return explores ? other : best;
   }
 
