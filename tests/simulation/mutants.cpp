@@ -48,7 +48,7 @@ constexpr time_t hung_after_seconds = 5;
 constexpr rlim_t max_memory = rlim_t{4} << 30;
 
 struct Settings {
-  std::uint64_t seeds = 11'000;
+  std::uint64_t seeds = 10'000;
   std::uint64_t clean_seeds = 500;
   std::uint64_t steps = 200;
   std::uint64_t jobs = std::max(1U, std::thread::hardware_concurrency());
