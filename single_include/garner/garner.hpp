@@ -1236,7 +1236,8 @@ struct VolumeStatus {
 /// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name: as it was at its last            |
 /// |                              |                   | checkpoint, by an earlier run too, or empty                    |
 /// | `file.size()`                | `std::uint64_t`   | the bytes that it has                                          |
-/// | `file.write(bytes)`          | `std::error_code` | appends all of them                                            |
+/// | `file.write(bytes)`          | `std::error_code` | appends all of them; of none, tells whether more can be        |
+/// |                              |                   | written, as far as that is known without trying                |
 /// | `file.checkpoint(origin)`    | `std::error_code` | a later run opens the file with the bytes that it has now, and |
 /// |                              |                   | with `origin`, as far as that can be done                      |
 /// | `file.origin()`              | `std::string`     | of the last checkpoint, if by an earlier run                   |
@@ -6030,6 +6031,8 @@ class Transfers {
       if (error) return error;
       file.staged.emplace(std::move(opened));
       take_over(transfer);
+    } else if (const std::error_code error = file.staged->write({})) {
+      return error;  // its volume is gone: known before anything is moved in vain
     }
     file.part.size = file.staged->size();
     if (file.part.size == 0) return {};
@@ -8172,6 +8175,10 @@ class StoreRoot {
   [[nodiscard]] const Directory& quarantine() const noexcept { return quarantine_; }
   [[nodiscard]] std::filesystem::path path() { return fs_.path(); }
 
+  /// Nothing that is written beneath this root will be published: another opening has taken its place.
+  void give_up() noexcept { given_up_.store(true, std::memory_order_relaxed); }
+  [[nodiscard]] bool is_given_up() const noexcept { return given_up_.load(std::memory_order_relaxed); }
+
   /// As the file system's, and nothing where `Durability::relaxed` was asked for.
   std::error_code sync_file(File& file) {
     return durability_ == Durability::full ? fs_.sync_file(file) : std::error_code();
@@ -8349,6 +8356,7 @@ class StoreRoot {
 
   F fs_;
   Durability durability_;
+  std::atomic<bool> given_up_{false};
   File lock_;
   Directory chunks_, staging_, doomed_, trash_, quarantine_;
 };
@@ -8454,9 +8462,11 @@ class BasicStagedFile {
   [[nodiscard]] std::uint64_t size() const noexcept { return file_.size(); }
 
   /// Appends all of `bytes`, or none that counts. `errc::body_too_long` where they go beyond the declared size: none of
-  /// them is written then.
+  /// them is written then. `errc::io_error` where the area is one of a disk that was lost and came back.
   std::error_code write(std::span<const std::byte> bytes) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (area_->root->is_given_up()) return errc::io_error;
+    if (bytes.empty()) return {};
     return noted(file_.write(fs(), bytes));
   }
 
@@ -10115,6 +10125,7 @@ class Volume {
   void open() { take(std::make_shared<Store>(place_.open(), durability_, quarantine_)); }
   void take(std::shared_ptr<Store> store) {
     const std::lock_guard lock(mutex_);
+    if (store_) store_->root_handle()->give_up();
     store_ = std::move(store);
     state_ = VolumeState::healthy;
     areas_.clear();

@@ -32,6 +32,8 @@ void leave_partial(Fixture& fixture) {
   auto staging = steps.stage(partial_chunk());
   auto a = steps.open(staging, "a.bin");
   REQUIRE_FALSE(a.write(bytes_of("h")));
+  REQUIRE_FALSE(a.write({}));
+  CHECK(a.size() == 1);
   REQUIRE_FALSE(a.checkpoint("before"));
   REQUIRE_FALSE(a.write(bytes_of("el")));
   REQUIRE_FALSE(a.checkpoint("of a"));

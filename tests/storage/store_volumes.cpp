@@ -301,6 +301,8 @@ TEST_CASE("a volume whose handles are dead is opened anew, and tells what it hol
   CHECK_FALSE(steps.store().doom(doomed));
   steps.published("c4", hello);
   auto staging = steps.stage(chunk_of("c3", hello));
+  auto file = steps.open(staging, "a.bin");
+  CHECK_FALSE(file.write({}));
   world.fail(0);
   world.is_there[0] = false;
   CHECK(examined(steps)[0] == VolumeState::away);
@@ -322,6 +324,8 @@ TEST_CASE("a volume whose handles are dead is opened anew, and tells what it hol
   CHECK(std::count(found.begin(), found.end(), doomed) == 1);
   CHECK_FALSE(steps.verify(one));
   CHECK_FALSE(steps.verify(other));
+  // Told before anything is fetched for it.
+  CHECK(file.write({}) == errc::io_error);
   std::error_code ec;
   steps.store().publish(staging, ec);
   CHECK(ec == errc::io_error);

@@ -233,6 +233,8 @@ class Transfers {
       if (error) return error;
       file.staged.emplace(std::move(opened));
       take_over(transfer);
+    } else if (const std::error_code error = file.staged->write({})) {
+      return error;  // its volume is gone: known before anything is moved in vain
     }
     file.part.size = file.staged->size();
     if (file.part.size == 0) return {};

@@ -98,7 +98,8 @@ struct VolumeStatus {
 /// | `staging.open(name, ec)`     | `S::StagedFile`   | the staged file of this name: as it was at its last            |
 /// |                              |                   | checkpoint, by an earlier run too, or empty                    |
 /// | `file.size()`                | `std::uint64_t`   | the bytes that it has                                          |
-/// | `file.write(bytes)`          | `std::error_code` | appends all of them                                            |
+/// | `file.write(bytes)`          | `std::error_code` | appends all of them; of none, tells whether more can be        |
+/// |                              |                   | written, as far as that is known without trying                |
 /// | `file.checkpoint(origin)`    | `std::error_code` | a later run opens the file with the bytes that it has now, and |
 /// |                              |                   | with `origin`, as far as that can be done                      |
 /// | `file.origin()`              | `std::string`     | of the last checkpoint, if by an earlier run                   |

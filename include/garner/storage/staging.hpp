@@ -130,9 +130,11 @@ class BasicStagedFile {
   [[nodiscard]] std::uint64_t size() const noexcept { return file_.size(); }
 
   /// Appends all of `bytes`, or none that counts. `errc::body_too_long` where they go beyond the declared size: none of
-  /// them is written then.
+  /// them is written then. `errc::io_error` where the area is one of a disk that was lost and came back.
   std::error_code write(std::span<const std::byte> bytes) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (area_->root->is_given_up()) return errc::io_error;
+    if (bytes.empty()) return {};
     return noted(file_.write(fs(), bytes));
   }
 

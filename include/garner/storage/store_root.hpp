@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -63,6 +64,10 @@ class StoreRoot {
   [[nodiscard]] const Directory& trash() const noexcept { return trash_; }
   [[nodiscard]] const Directory& quarantine() const noexcept { return quarantine_; }
   [[nodiscard]] std::filesystem::path path() { return fs_.path(); }
+
+  /// Nothing that is written beneath this root will be published: another opening has taken its place.
+  void give_up() noexcept { given_up_.store(true, std::memory_order_relaxed); }
+  [[nodiscard]] bool is_given_up() const noexcept { return given_up_.load(std::memory_order_relaxed); }
 
   /// As the file system's, and nothing where `Durability::relaxed` was asked for.
   std::error_code sync_file(File& file) {
@@ -241,6 +246,7 @@ class StoreRoot {
 
   F fs_;
   Durability durability_;
+  std::atomic<bool> given_up_{false};
   File lock_;
   Directory chunks_, staging_, doomed_, trash_, quarantine_;
 };

@@ -56,6 +56,7 @@ class Volume {
   void open() { take(std::make_shared<Store>(place_.open(), durability_, quarantine_)); }
   void take(std::shared_ptr<Store> store) {
     const std::lock_guard lock(mutex_);
+    if (store_) store_->root_handle()->give_up();
     store_ = std::move(store);
     state_ = VolumeState::healthy;
     areas_.clear();
