@@ -53,7 +53,7 @@ struct Location {
 
 /// How much is fetched at once.
 struct FetchLimits {
-  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_chunks = 32;  ///< chunks being fetched, or published
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
   std::uint64_t bytes_per_second = 0;      ///< over all transfers; 0: as fast as it goes
@@ -77,7 +77,7 @@ struct Options {
   HttpOptions http = {};
 
   // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
-  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_chunks = 32;  ///< chunks being fetched, or published
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
   std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes

@@ -1220,6 +1220,14 @@ struct VolumeStatus {
   std::uint64_t openings = 0;
 };
 
+/// A staging area all of whose files are finished, and what became of it.
+template <class Staging>
+struct PublishRequest {
+  Staging* staging;            ///< lent
+  Generation generation = {};  ///< where there is no error
+  std::error_code error = {};
+};
+
 /// Storage
 /// =======
 /// | expression                   | result            | must promise                                                   |
@@ -1243,7 +1251,7 @@ struct VolumeStatus {
 /// | `file.origin()`              | `std::string`     | of the last checkpoint, if by an earlier run                   |
 /// | `file.restart()`             | `std::error_code` | empties it; there is no checkpoint any more                    |
 /// | `file.finish()`              | `std::error_code` | it is whole: its size and digest are as the description says   |
-/// |                              |                   | (or an error), and it is durable                               |
+/// |                              |                   | (or an error); it is durable, or will be when it is published  |
 /// | `s.publish(staging, ec)`     | `Generation`      | all of it, durable, or nothing. Every file was finished        |
 /// | `s.discard(staging)`         | `std::error_code` | the staging area is gone, or is the next `clean_up`'s          |
 /// | `s.location(generation)`     | `S::Location`     | where it is; const, does not block                             |
@@ -1271,6 +1279,15 @@ struct VolumeStatus {
 /// | `s.examine(found)`           | `std::vector<     | finds out what each volume can do now. Of one that has come    |
 /// |                              | VolumeStatus>`    | back and was opened anew: calls `found(generation)` for each   |
 /// |                              |                   | that it holds, as `recover` does                               |
+///
+/// One that publishes several generations for less than each by itself, since they can share their syncs, has this, too
+/// (`BatchStorage`); small chunks come so.
+///
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.publish(requests)`        |                   | each as `s.publish(staging, ec)`, and by itself: of            |
+/// |                              |                   | `std::span<PublishRequest<S::Staging>>`. Throws only before    |
+/// |                              |                   | anything is published                                          |
 ///
 /// `recover` may tell of generations on a volume that is away: they are wanted, and `describe` may know them from
 /// elsewhere. Every other operation on a volume that is away fails. The manager calls `examine` after operations have
@@ -1365,6 +1382,10 @@ concept storage_tells_usage = requires(const S& s) {
   { s.usage() } -> std::same_as<StoreUsage>;
 };
 template <class S>
+concept storage_publishes_batches = requires(S& s, std::span<PublishRequest<typename S::Staging>> requests) {
+  s.publish(requests);
+};
+template <class S>
 concept storage_has_volumes = requires(S& s, const S& as_const, const std::function<void(const Generation&)>& found) {
   { as_const.volumes() } -> std::same_as<std::vector<VolumeStatus>>;
   { s.examine(found) } -> std::same_as<std::vector<VolumeStatus>>;
@@ -1383,6 +1404,9 @@ concept Storage =
 
 template <class S>
 concept VolumeStorage = Storage<S> && fragments::storage_has_volumes<S>;
+
+template <class S>
+concept BatchStorage = Storage<S> && fragments::storage_publishes_batches<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -1559,7 +1583,7 @@ struct Location {
 
 /// How much is fetched at once.
 struct FetchLimits {
-  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_chunks = 32;  ///< chunks being fetched, or published
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
   std::uint64_t bytes_per_second = 0;      ///< over all transfers; 0: as fast as it goes
@@ -1583,7 +1607,7 @@ struct Options {
   HttpOptions http = {};
 
   // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
-  std::size_t max_concurrent_chunks = 16;  ///< chunks being fetched
+  std::size_t max_concurrent_chunks = 32;  ///< chunks being fetched, or published
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
   std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes
@@ -3121,12 +3145,12 @@ class Hosts {
     if (is_on_probation(host)) return 1;
     return host.bears >= static_cast<double>(most) ? most : static_cast<std::size_t>(host.bears);
   }
-  /// Chunks that are worth being fetched from it at once: while some are published, others move.
+  /// Chunks that are worth being fetched from it at once: while some are published, together, others move.
   [[nodiscard]] static std::size_t feeds(const Host& host, std::size_t most) noexcept {
     if (host.rests_until) return 0;
     const std::size_t transfers = bears(host, most);
     if (is_on_probation(host)) return transfers;
-    return transfers > std::numeric_limits<std::size_t>::max() / 2 ? transfers : 2 * transfers;
+    return transfers > std::numeric_limits<std::size_t>::max() / 4 ? transfers : 4 * transfers;
   }
   /// It has failed again and again, and not answered since.
   [[nodiscard]] static bool is_on_probation(const Host& host) noexcept { return host.setbacks >= many_setbacks; }
@@ -5843,6 +5867,11 @@ class Transfers {
     std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
   };
 
+  struct Published {
+    Generation generation;
+    core::Outcome outcome;
+  };
+
   /// After each `checkpoint_bytes` of a file another run could go on with it.
   Transfers(S& storage, D& downloader, std::uint64_t checkpoint_bytes, Hooks hooks)
       : storage_(storage), downloader_(downloader), checkpoint_bytes_(checkpoint_bytes), hooks_(std::move(hooks)) {}
@@ -5891,18 +5920,37 @@ class Transfers {
     if (handle) cancel(*handle);
   }
 
-  /// Blocks.
-  core::Outcome publish(const core::action::Publish& action, Generation& generation) {
-    const std::shared_ptr<Fetch> fetch = find(action.number);
-    const std::error_code error = guarded([&] {
-      std::error_code ec;
-      generation = storage_.publish(fetch->staging, ec);
-      return ec;
-    });
-    if (error) return about_chunk(action.id, error);
-    staged_.fetch_sub(generation.bytes, std::memory_order_relaxed);
-    forget(action.number);
-    return {};
+  /// Each by itself; together where the storage can, since they share their syncs then. Blocks.
+  std::vector<Published> publish(std::span<const core::action::Publish> actions) {
+    std::vector<Published> out(actions.size());
+    std::vector<std::shared_ptr<Fetch>> fetches;
+    std::vector<PublishRequest<typename S::Staging>> requests;
+    for (const core::action::Publish& action : actions) {
+      fetches.push_back(find(action.number));
+      requests.push_back({&fetches.back()->staging, {}, errc::policy_failed});
+    }
+    if constexpr (BatchStorage<S>) {
+      const std::error_code thrown = guarded([&] { storage_.publish(std::span(requests)); });
+      for (auto& request : requests) request.error = thrown ? thrown : request.error;
+    } else {
+      for (auto& request : requests) {
+        request.error = guarded([&] {
+          std::error_code ec;
+          request.generation = storage_.publish(*request.staging, ec);
+          return ec;
+        });
+      }
+    }
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if (requests[i].error) {
+        out[i].outcome = about_chunk(actions[i].id, requests[i].error);
+        continue;
+      }
+      out[i].generation = requests[i].generation;
+      staged_.fetch_sub(out[i].generation.bytes, std::memory_order_relaxed);
+      forget(actions[i].number);
+    }
+    return out;
   }
 
   /// Takes a staging area away. What fails here is left for the store's `clean_up`. Blocks.
@@ -6304,12 +6352,42 @@ class Performer {
   }
 
   void perform(core::action::Publish& action) {
-    engine_.spawn([this, action] {
-      Generation generation;
-      const core::Outcome outcome = transfers_.publish(action, generation);
+    {
+      const std::scoped_lock lock(publishes_mutex_);
+      publishes_.push_back(action);
+      if (publishers_ == max_publishers) return;
+      ++publishers_;
+    }
+    engine_.spawn([this] { publish_some(); });
+  }
+
+  /// What came while others were being published is published together: alone it is at once, and with a thousand others for a
+  /// fraction of a thousand times what it takes.
+  void publish_some() {
+    std::vector<core::action::Publish> some;
+    {
+      const std::scoped_lock lock(publishes_mutex_);
+      const auto end = publishes_.begin() + static_cast<std::ptrdiff_t>(std::min(publishes_.size(), max_together));
+      some.assign(publishes_.begin(), end);
+      publishes_.erase(publishes_.begin(), end);
+    }
+    if (!some.empty()) {
+      const auto published = transfers_.publish(some);
       refresh_usage();
-      report(&core::ChunkTable::published, action.id, generation, outcome);
-    });
+      engine_.input([&](core::Instant now) {
+        for (std::size_t i = 0; i < some.size(); ++i) {
+          engine_.table().published(some[i].id, published[i].generation, published[i].outcome, now);
+        }
+      });
+    }
+    {
+      const std::scoped_lock lock(publishes_mutex_);
+      if (publishes_.empty()) {
+        --publishers_;
+        return;
+      }
+    }
+    engine_.spawn([this] { publish_some(); });
   }
 
   void perform(core::action::Discard& action) {
@@ -6408,6 +6486,9 @@ class Performer {
     engine_.input([&](core::Instant now) { (engine_.table().*input)(args..., now); });
   }
 
+  static constexpr std::size_t max_publishers = BatchStorage<S> ? 2 : std::numeric_limits<std::size_t>::max();
+  static constexpr std::size_t max_together = BatchStorage<S> ? 64 : 1;
+
   Engine& engine_;
   D& downloader_;
   StoreCalls<S> store_;
@@ -6416,6 +6497,9 @@ class Performer {
   std::atomic<std::uint64_t> bytes_verified_{0};
   std::atomic<std::uint64_t> usage_turns_{0};
   std::uint64_t last_usage_ = 0;  // of those, the latest that has told; inside of `input`
+  std::mutex publishes_mutex_;    // guards the next two
+  std::deque<core::action::Publish> publishes_;
+  std::size_t publishers_ = 0;  // tasks
   mutable std::mutex usage_mutex_;
   StoreUsage usage_;
   std::vector<VolumeStatus> volumes_;
@@ -7072,6 +7156,14 @@ enum class Access : std::uint8_t { read, write };
 /// Takes one entry of a directory; the name is only lent.
 using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 
+/// One of several things that are to be made durable, and what became of it.
+template <class File, class Directory>
+struct SyncRequest {
+  File* file = nullptr;                  ///< lent
+  const Directory* directory = nullptr;  ///< lent, where there is no file
+  std::error_code error = {};
+};
+
 /// FileSystem
 /// ==========
 /// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
@@ -7108,6 +7200,9 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// | `fs.free_space(ec)`             | `std::uint64_t`    | bytes that may still be written                      |
 /// | `fs.boot_id()`                  | `std::string`      | another one after each start of the machine; empty   |
 /// |                                 |                    | where that is not known                              |
+/// | where it can (`SyncsTogether`): |                 |                                                      |
+/// | `fs.sync_together(requests)`    |                 | each as `sync_file` or `sync_directory`, for less;   |
+/// |                                 |                 | of a `std::span<SyncRequest<File, Directory>>`       |
 /// Errors: garner's `errc` where it has a word for it, else the generic category. A missing entry is
 /// `std::errc::no_such_file_or_directory`.
 /// Thread-safety: all members at the same time; a `File` is used by one thread at a time, a `Directory` by many.
@@ -7146,7 +7241,179 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.boot_id() } -> std::same_as<std::string>;
 };
 
+template <class F>
+concept SyncsTogether = FileSystem<F> &&
+    requires(F& fs, std::span<SyncRequest<typename F::File, typename F::Directory>> requests) {
+  fs.sync_together(requests);
+};
+
 }  // namespace garner
+
+// garner/storage/posix_sync.hpp -----------------------------------------------------------------------------
+// How a real file system is made to write down many small things at once. Each fsync by itself costs a commit of the journal and
+// a flush of the device; one syncfs does both for all that there is, and fsyncs that run at the same time share them.
+
+// garner/storage/sync_threads.hpp ---------------------------------------------------------------------------
+// Threads that wait for the disk. A sync by itself costs a flush of the device, and syncs that run at the same time share it: so
+// what several syncs are needed for is given to several threads. What is synced, and in which order, is the store's matter.
+
+namespace garner::detail {
+
+/// Threads are made when there is first something for them to do, at most as many as were asked for, and sleep in between.
+///
+/// Thread-safety: `run` from any number of threads. Lifetime: destroyed when no `run` is under way.
+class SyncThreads {
+ public:
+  explicit SyncThreads(std::size_t most) : most_(most) {}
+  SyncThreads(const SyncThreads&) = delete;
+  SyncThreads& operator=(const SyncThreads&) = delete;
+  ~SyncThreads() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+      work_came_.notify_all();
+    }
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  /// Calls `work(i)` once for each `i` below `count`, in any order, some by this thread; returns when all have ended. Throws
+  /// what the first of them threw. Where no thread can be made this one does everything.
+  void run(std::size_t count, const std::function<void(std::size_t)>& work) {
+    if (count == 0) return;
+    Batch batch{count, work};
+    std::unique_lock lock(mutex_);
+    batches_.push_back(&batch);
+    add_threads(count - 1);
+    for (std::size_t i = 1; i < std::min(count, most_ + 1); ++i) work_came_.notify_one();
+    while (batch.next < batch.count) do_next(batch, lock);
+    batch.all_ended.wait(lock, [&] { return batch.ended == batch.count; });
+    if (batch.thrown) std::rethrow_exception(batch.thrown);
+  }
+
+ private:
+  struct Batch {
+    const std::size_t count;
+    const std::function<void(std::size_t)>& work;
+    std::size_t next = 0;
+    std::size_t ended = 0;
+    std::exception_ptr thrown = nullptr;
+    std::condition_variable all_ended{};
+  };
+
+  /// So that `more` are idle, if that many may be.
+  void add_threads(std::size_t more) {
+    try {
+      while (idle_ < more && threads_.size() < most_) {
+        threads_.reserve(threads_.size() + 1);
+        threads_.emplace_back([this] { serve(); });
+        ++idle_;  // from now on; it cannot look before the lock is let go
+      }
+    } catch (const std::exception&) {
+      return;  // those that there are do it
+    }
+  }
+
+  void serve() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      work_came_.wait(lock, [this] { return ended_ || !batches_.empty(); });
+      if (ended_) return;
+      --idle_;
+      while (!batches_.empty()) do_next(*batches_.front(), lock);
+      ++idle_;
+    }
+  }
+
+  /// One of its pieces, of which there is one.
+  void do_next(Batch& batch, std::unique_lock<std::mutex>& lock) {
+    const std::size_t i = batch.next++;
+    if (batch.next == batch.count) std::erase(batches_, &batch);
+    lock.unlock();
+    std::exception_ptr thrown;
+    try {
+      batch.work(i);
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    lock.lock();
+    if (thrown && !batch.thrown) batch.thrown = thrown;
+    if (++batch.ended == batch.count) batch.all_ended.notify_one();
+  }
+
+  const std::size_t most_;
+  std::mutex mutex_;  ///< guards the rest
+  std::condition_variable work_came_;
+  std::deque<Batch*> batches_;  ///< with pieces that nobody has begun
+  std::vector<std::thread> threads_;
+  std::size_t idle_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace garner::detail
+
+namespace garner::detail {
+
+/// Bytes, of the whole machine, that the kernel has not written yet; the most there can be where it does not say.
+inline std::uint64_t bytes_unwritten() noexcept {
+  std::array<char, 4096> text{};
+  const int fd = ::open("/proc/meminfo", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) return UINT64_MAX;
+  const ssize_t size = ::read(fd, text.data(), text.size());
+  ::close(fd);
+  const std::string_view all(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::uint64_t sum = 0;
+  for (const std::string_view name : {"\nDirty:", "\nWriteback:"}) {
+    const std::size_t begin = all.find(name);
+    const std::size_t number = begin == all.npos ? all.npos : all.find_first_not_of(' ', begin + name.size());
+    std::uint64_t kilobytes = 0;
+    if (number == all.npos ||
+        std::from_chars(all.data() + number, all.data() + all.size(), kilobytes).ptr == all.data()) {
+      return UINT64_MAX;
+    }
+    sum += kilobytes << 10;
+  }
+  return sum;
+}
+
+/// Thread-safe; one descriptor in one thread at a time.
+class PosixSync {
+ public:
+  struct Item {
+    int fd = -1;
+    bool is_file = true;
+    bool is_durable = false;  ///< afterwards
+  };
+
+  /// Makes each of `items`, files that were written through their descriptors and directories on the file system of `root`,
+  /// durable, and tells of which that is certain. None of them is to be synced again.
+  void run(int root, std::span<Item> items) {
+    if (items.size() >= few && bytes_unwritten() <= others_bytes && sync_all(root, items)) return;
+    threads_.run(items.size(), [&](std::size_t i) { items[i].is_durable = ::fsync(items[i].fd) == 0; });
+  }
+
+ private:
+  /// Fewer are synced one by one.
+  static constexpr std::size_t few = 12;
+  /// A syncfs writes down what strangers have written, too: only where that cannot be much.
+  static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
+  static constexpr std::size_t max_threads = 15;
+
+  /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is told of
+  /// each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such proof: what it
+  /// tells, it tells once, and perhaps to another. So afterwards each file is asked for its own bytes, which costs no flush
+  /// when they are written (sync_file_range(2)). What it does not tell of, a lost directory or journal, the kernel answers
+  /// by taking no more changes: then the rename that comes next fails.
+  static bool sync_all(int root, std::span<Item> items) noexcept {
+    if (::syncfs(root) != 0) return false;
+    constexpr unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    for (Item& item : items) item.is_durable = !item.is_file || ::sync_file_range(item.fd, 0, 0, all) == 0;
+    return true;
+  }
+
+  SyncThreads threads_{max_threads};
+};
+
+}  // namespace garner::detail
 
 namespace garner {
 
@@ -7369,6 +7636,19 @@ class PosixFileSystem {
   std::error_code sync_file(const File& file) const { return sync(file.get()); }
   std::error_code sync_directory(const Directory& directory) const { return sync(directory.get()); }
 
+  void sync_together(std::span<SyncRequest<File, Directory>> requests) const {
+    std::vector<detail::PosixSync::Item> items;
+    items.reserve(requests.size());
+    for (const auto& request : requests) {
+      const bool is_file = request.file != nullptr;
+      items.push_back({is_file ? request.file->get() : request.directory->get(), is_file});
+    }
+    sync_->run(root_.get(), items);
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      requests[i].error = items[i].is_durable ? std::error_code() : make_error_code(errc::sync_failed);
+    }
+  }
+
   std::error_code close(File& file) const {
     const int result = static_cast<detail::Descriptor&>(file).close();
     return result < 0 && errno != EINTR ? detail::errno_code(errno) : std::error_code();
@@ -7463,6 +7743,7 @@ class PosixFileSystem {
 
   Directory root_;
   std::filesystem::path path_;
+  std::unique_ptr<detail::PosixSync> sync_ = std::make_unique<detail::PosixSync>();
 };
 
 static_assert(FileSystem<PosixFileSystem>);
@@ -8132,6 +8413,88 @@ class IncomingFile {
 // A data directory, open: its format checked, its lock held, its top directories at hand. Also the few steps that all
 // of the store's protocol is made of: a small file written or read, a tree removed little by little.
 
+// garner/storage/unsynced_files.hpp -------------------------------------------------------------------------
+// Files that are whole and not durable yet: they stay open, each through the descriptor that wrote it, until they are synced
+// together. Small ones only, and not many: they hold descriptors.
+
+namespace garner::detail {
+
+/// How many descriptors are held for files that wait to be synced. Thread-safe.
+class UnsyncedCount {
+ public:
+  explicit UnsyncedCount(std::size_t most) : most_(most) {}
+
+  /// False where there are enough.
+  bool add() noexcept {
+    std::size_t count = count_.load(std::memory_order_relaxed);
+    do {
+      if (count >= most_) return false;
+    } while (!count_.compare_exchange_weak(count, count + 1, std::memory_order_relaxed));
+    return true;
+  }
+  void subtract(std::size_t count) noexcept { count_.fetch_sub(count, std::memory_order_relaxed); }
+
+ private:
+  const std::size_t most_;
+  std::atomic<std::size_t> count_{0};
+};
+
+/// Those of one staging area, by name. Thread-safe. Destroyed, it closes them.
+template <FileSystem F>
+class UnsyncedFiles {
+ public:
+  /// From this size on a file is worth a sync of its own, as soon as it is there.
+  static constexpr std::uint64_t large = std::uint64_t{256} << 10;
+
+  UnsyncedFiles() = default;
+  UnsyncedFiles(const UnsyncedFiles&) = delete;
+  UnsyncedFiles& operator=(const UnsyncedFiles&) = delete;
+  ~UnsyncedFiles() {
+    if (count_ != nullptr) count_->subtract(counted_);
+  }
+
+  /// Takes `file`, of `size` bytes, if it may wait.
+  bool offer(const std::string& name, std::uint64_t size, typename F::File& file, UnsyncedCount& count) {
+    if (size >= large || !count.add()) return false;
+    const std::lock_guard lock(mutex_);
+    count_ = &count;
+    ++counted_;
+    files_.insert_or_assign(name, std::move(file));
+    return true;
+  }
+
+  /// Takes one that waits in any case.
+  void put(const std::string& name, typename F::File file) {
+    const std::lock_guard lock(mutex_);
+    files_.insert_or_assign(name, std::move(file));
+  }
+
+  /// It is not to be synced any more.
+  void drop(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    files_.erase(name);
+  }
+
+  /// All of them, in the order of their names.
+  std::vector<typename F::File> take() {
+    const std::lock_guard lock(mutex_);
+    std::vector<typename F::File> out;
+    out.reserve(files_.size());
+    for (auto& [name, file] : files_) out.push_back(std::move(file));
+    files_.clear();
+    if (count_ != nullptr) count_->subtract(std::exchange(counted_, 0));
+    return out;
+  }
+
+ private:
+  std::mutex mutex_;  ///< guards the rest; held across no operation but a close
+  std::map<std::string, typename F::File> files_;
+  UnsyncedCount* count_ = nullptr;
+  std::size_t counted_ = 0;  ///< there
+};
+
+}  // namespace garner::detail
+
 namespace garner {
 
 /// Holds the lock of a data directory while it lives. Thread-safe, as its file system is.
@@ -8185,6 +8548,23 @@ class StoreRoot {
   }
   std::error_code sync_directory(const Directory& directory) {
     return durability_ == Durability::full ? fs_.sync_directory(directory) : std::error_code();
+  }
+
+  /// Whether syncs do anything.
+  [[nodiscard]] bool is_durable() const noexcept { return durability_ == Durability::full; }
+  /// Descriptors that wait for a sync, of all staging areas.
+  [[nodiscard]] detail::UnsyncedCount& unsynced() noexcept { return unsynced_; }
+
+  /// As each by itself, in any order.
+  void sync_together(std::span<SyncRequest<File, Directory>> requests) {
+    if (!is_durable()) return;
+    if constexpr (SyncsTogether<F>) {
+      fs_.sync_together(requests);
+    } else {
+      for (auto& request : requests) {
+        request.error = request.file != nullptr ? fs_.sync_file(*request.file) : fs_.sync_directory(*request.directory);
+      }
+    }
   }
 
   /// Creates `name` with `text` in it, synced through the descriptor that wrote it.
@@ -8265,6 +8645,8 @@ class StoreRoot {
  private:
   /// Of directories in directories, which garner never makes and removes all the same. Each level holds a descriptor.
   static constexpr int max_depth = 16;
+
+  static constexpr std::size_t max_unsynced = 128;  ///< descriptors
 
   void require(std::error_code ec, const std::string& name) {
     if (ec) throw Error(ec, name.empty() ? path().string() : (path() / name).string());
@@ -8359,6 +8741,7 @@ class StoreRoot {
   std::atomic<bool> given_up_{false};
   File lock_;
   Directory chunks_, staging_, doomed_, trash_, quarantine_;
+  detail::UnsyncedCount unsynced_{max_unsynced};
 };
 
 }  // namespace garner
@@ -8375,6 +8758,7 @@ struct StagingArea {
   std::uint64_t number = 0;
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
+  UnsyncedFiles<F> unsynced;  ///< of those that are finished
 
   std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
   std::atomic<std::uint64_t> taken{0};    ///< bytes that its files have taken of what is free
@@ -8490,8 +8874,8 @@ class BasicStagedFile {
   }
 
   /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
-  /// gone on with or restarted; then syncs and closes it. A failed sync is `errc::sync_failed`: the whole staging area
-  /// can only be discarded then.
+  /// gone on with or restarted; then syncs and closes it, or, where it is small, leaves that to `publish`. A failed sync is
+  /// `errc::sync_failed`: the whole staging area can only be discarded then.
   std::error_code finish() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
     FoundFile found{file_.size(), {}};
@@ -8504,8 +8888,15 @@ class BasicStagedFile {
     if (ec) return ec;
     const auto area = std::exchange(area_, nullptr);
     typename F::File file = std::move(file_.handle());
-    ec = area->root->sync_file(file);
-    const std::error_code close_error = area->root->fs().close(file);
+    StoreRoot<F>& root = *area->root;
+    // What has a checkpoint gets another one once it is synced: a later run need not fetch it again.
+    if (origin.empty() && root.is_durable() && area->unsynced.offer(name_, found.size, file, root.unsynced())) {
+      const std::lock_guard lock(area->mutex);
+      area->found.insert_or_assign(name_, found);
+      return {};
+    }
+    ec = root.sync_file(file);
+    const std::error_code close_error = root.fs().close(file);
     {
       const std::lock_guard lock(area->mutex);
       area->sync_failed = area->sync_failed || ec;
@@ -8595,6 +8986,7 @@ class BasicStaging {
       const std::lock_guard lock(area_->mutex);
       area_->found.erase(name);
     }
+    area_->unsynced.drop(name);
     typename F::File handle = fs().create_file(area_->directory, name, ec);
     if (ec == std::errc::file_exists) {
       std::optional<BasicStagedFile<F>> left = open_left(name);
@@ -8893,243 +9285,13 @@ class StoreDatasets {
 
 }  // namespace garner::detail
 
-// garner/storage/store_quarantine.hpp -----------------------------------------------------------------------
-// What was found corrupt and is kept for whoever wants to know why: whole directories in `quarantine/`, each with its
-// reason beside it, no more bytes of them than is allowed, the oldest going first. How they come there is in
-// store_remover.hpp; nothing here is ever served.
+// garner/storage/store_publisher.hpp ------------------------------------------------------------------------
+// The publish protocol: many staging areas at a time, so that their syncs share what a sync costs. Each becomes a generation of
+// its own, or fails by itself.
 
-namespace garner {
-
-/// How much of it is kept, and for how long.
-struct QuarantineLimits {
-  std::uint64_t max_bytes = std::uint64_t{1} << 30;  ///< of files, and `entry_bytes` for each directory
-  std::uint64_t keep_free_bytes = 0;                 ///< on the disk: less than that, and some of it goes
-
-  static constexpr std::uint64_t entry_bytes = 4096;
-};
-
-namespace detail {
-
-/// Thread-safe.
-template <FileSystem F>
-class StoreQuarantine {
- public:
-  StoreQuarantine(std::shared_ptr<StoreRoot<F>> root, const QuarantineLimits& limits)
-      : root_(std::move(root)), limits_(limits) {}
-
-  /// What the start has found there, in any order.
-  void found(std::vector<Generation> generations) {
-    std::sort(generations.begin(), generations.end(),
-              [](const Generation& a, const Generation& b) { return a.number < b.number; });
-    const std::lock_guard lock(mutex_);
-    for (const Generation& generation : generations) push(generation);
-  }
-
-  /// It stands there. Its reason is written as well as may be, and what is too much now goes.
-  void keep(const Generation& generation, const std::string& reason) {
-    const std::string name = store_layout::qualified_name(generation);
-    root().write_small_file(root().quarantine(), store_layout::reason_name(name), reason + '\n');
-    root().sync_directory(root().quarantine());
-    {
-      const std::lock_guard lock(mutex_);
-      push(generation);
-    }
-    shrink([this] { return bytes_ > limits_.max_bytes; });
-  }
-
-  /// Sees to it that `bytes` more can be written, as far as what is kept here is in the way of that.
-  void make_room(std::uint64_t bytes) {
-    if (this->bytes() == 0) return;
-    std::error_code ec;
-    const std::uint64_t free = root().fs().free_space(ec);
-    const std::uint64_t needed = bytes > std::numeric_limits<std::uint64_t>::max() - limits_.keep_free_bytes
-                                     ? std::numeric_limits<std::uint64_t>::max()
-                                     : bytes + limits_.keep_free_bytes;
-    std::uint64_t gone = 0;
-    shrink([&] { return ec || (free < needed && needed - free > gone); }, &gone);
-  }
-
-  /// All that may go.
-  [[nodiscard]] std::uint64_t bytes() const {
-    const std::lock_guard lock(mutex_);
-    return bytes_;
-  }
-
- private:
-  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
-
-  static std::uint64_t size_of(const Generation& generation) noexcept {
-    constexpr std::uint64_t most = std::numeric_limits<std::uint32_t>::max();  // names are anyone's: sums stay sums
-    return std::min(generation.bytes, most * QuarantineLimits::entry_bytes) + QuarantineLimits::entry_bytes;
-  }
-
-  void push(const Generation& generation) {
-    kept_.push_back(generation);
-    bytes_ += size_of(generation);
-  }
-
-  /// Removes the oldest while `too_much()`, which is asked under the lock. What cannot be removed is the next start's.
-  template <class TooMuch>
-  void shrink(const TooMuch& too_much, std::uint64_t* gone = nullptr) {
-    for (;;) {
-      Generation oldest;
-      {
-        const std::lock_guard lock(mutex_);
-        if (kept_.empty() || !too_much()) return;
-        oldest = kept_.front();
-        kept_.pop_front();
-        bytes_ -= size_of(oldest);
-      }
-      if (gone != nullptr) *gone += size_of(oldest);
-      take_away(oldest);
-    }
-  }
-
-  /// An earlier process may have been killed before it synced where it was taken from: half of it must not come back.
-  void take_away(const Generation& generation) {
-    const std::string name = store_layout::qualified_name(generation);
-    std::error_code ec;
-    const typename F::Directory dataset =
-        root().fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-    if (root().unless_missing(ec)) return;
-    if (!ec && root().sync_directory(dataset)) return;
-    root().fs().remove_file(root().quarantine(), store_layout::reason_name(name));
-    root().remove_tree(root().quarantine(), name, generation.bytes);
-  }
-
-  std::shared_ptr<StoreRoot<F>> root_;
-  const QuarantineLimits limits_;
-  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
-  std::deque<Generation> kept_;
-  std::uint64_t bytes_ = 0;
-};
-
-}  // namespace detail
-}  // namespace garner
-
-// garner/storage/store_reader.hpp ---------------------------------------------------------------------------
-// How a store reads what it has published: `chunk.json`, and the files compared with it. Nothing that lies there is
-// trusted, and nothing is changed; how things come and go is in store_protocol.hpp and store_remover.hpp.
-
-namespace garner::detail {
-
-/// Thread-safety: as its root.
-template <FileSystem F>
-class StoreReader {
- public:
-  explicit StoreReader(StoreRoot<F>& root) : root_(root) {}
-
-  /// `errc::corrupt_chunk` where it is not whole or is another generation's.
-  DataChunk describe(const Generation& generation, std::error_code& ec) const {
-    const Directory directory = open(generation, ec);
-    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
-    return ec ? DataChunk() : descriptor.described();
-  }
-
-  /// The bytes of `chunk.json`, whatever they are.
-  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
-    const Directory directory = open(generation, ec);
-    return ec ? std::string()
-              : root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
-  }
-
-  /// Whether it is in `chunks/`, doomed or not.
-  [[nodiscard]] bool holds(const Generation& generation) const {
-    std::error_code ec;
-    const Directory directory = open(generation, ec);
-    return !ec;
-  }
-
-  /// As `BasicStore` says.
-  std::error_code verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
-    std::error_code ec;
-    const Directory directory = open(generation, ec);
-    if (ec) return ec;
-    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
-    if (ec) return ec;
-    bool as_published = true;
-    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
-      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
-      as_published = as_published && known && kind == EntryKind::file;
-    });
-    if (!ec && !as_published) ec = errc::corrupt_chunk;
-    for (const auto& [name, found] : descriptor.found) {
-      if (ec) break;
-      ec = depth == VerifyDepth::sizes ? verify_size(directory, name, found)
-                                       : verify_bytes(directory, name, found, progress);
-    }
-    return ec;
-  }
-
- private:
-  using Directory = typename F::Directory;
-
-  [[nodiscard]] F& fs() const noexcept { return root_.fs(); }
-
-  Directory open(const Generation& generation, std::error_code& ec) const {
-    const Directory dataset =
-        fs().open_directory(root_.chunks(), store_layout::dataset_name(generation.dataset_id), ec);
-    if (!ec) {
-      Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
-      if (!ec) return directory;
-    }
-    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
-    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
-    return {};
-  }
-
-  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
-  static std::error_code as_corruption(std::error_code ec) {
-    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
-                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
-      if (ec == wrong) return errc::corrupt_chunk;
-    }
-    return ec;
-  }
-
-  ChunkDescriptor read_descriptor(const Directory& directory, const Generation& generation, std::error_code& ec) const {
-    const std::string text =
-        root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
-    ec = as_corruption(ec);
-    if (ec) return {};
-    ChunkDescriptor descriptor = decode_descriptor(text, ec);
-    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
-    return descriptor;
-  }
-
-  std::error_code verify_size(const Directory& directory, const std::string& name, const FoundFile& published) const {
-    std::error_code ec;
-    const FileStatus status = fs().status(directory, name, ec);
-    if (ec) return as_corruption(ec);
-    return status.size == published.size ? std::error_code() : make_error_code(errc::corrupt_chunk);
-  }
-
-  std::error_code verify_bytes(const Directory& directory, const std::string& name, const FoundFile& published,
-                               const VerifyProgress& progress) const {
-    std::error_code ec;
-    typename F::File file = fs().open_file(directory, name, Access::read, ec);
-    if (ec) return as_corruption(ec);
-    // One byte more than there should be, so that a file that is no longer takes one read.
-    constexpr std::size_t most = std::size_t{256} << 10;
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
-    DigestStream digests;
-    std::uint64_t size = 0;
-    for (std::size_t count = buffer.size(); count == buffer.size();) {
-      count = fs().read(file, size, buffer, ec);
-      if (ec) return ec;
-      digests.update(std::span(buffer).first(count));
-      size += count;
-      if (size > published.size) return errc::corrupt_chunk;
-      if (!progress(count)) return errc::cancelled;
-    }
-    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
-    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
-  }
-
-  StoreRoot<F>& root_;
-};
-
-}  // namespace garner::detail
+// garner/storage/store_remover.hpp --------------------------------------------------------------------------
+// How a store takes things away: generations that are doomed, spared and removed, staging areas that are discarded, and
+// what was left half-done. The other half of the protocol, how things come in, is in store_protocol.hpp.
 
 // garner/storage/store_recovery.hpp -------------------------------------------------------------------------
 // The scan at a store's start: names alone tell what it holds and what was left half-done. No file is opened, nothing
@@ -9472,10 +9634,6 @@ class StoreScanner {
 
 }  // namespace garner::detail
 
-// garner/storage/store_remover.hpp --------------------------------------------------------------------------
-// How a store takes things away: generations that are doomed, spared and removed, staging areas that are discarded, and
-// what was left half-done. The other half of the protocol, how things come in, is in store_protocol.hpp.
-
 namespace garner::detail {
 
 /// Thread-safety: as `Storage` asks.
@@ -9816,6 +9974,373 @@ class StoreRemover {
 
 }  // namespace garner::detail
 
+namespace garner::detail {
+
+/// Thread-safe; one area is published by one thread at a time.
+template <FileSystem F>
+class StorePublisher {
+ public:
+  using Area = StagingArea<F>;
+
+  struct Request {
+    Area* area;
+    Generation generation = {};
+    std::error_code error = {};
+    bool is_unsure = false;  ///< failed, and the next start may find it: its bytes count until it is taken away
+  };
+
+  StorePublisher(StoreRoot<F>& root, StoreDatasets<F>& datasets, StoreRemover<F>& remover)
+      : root_(root), datasets_(datasets), remover_(remover) {}
+
+  /// Of each: `chunk.json` written; that, the staging directory, and those of its files synced that are not yet; renamed; its
+  /// new parent synced. Only then is it published. After a failed sync none is, and what was renamed is taken back.
+  void publish(std::span<Request> requests) {
+    for (Request& request : requests) request.error = seal(*request.area, request.generation);
+    sync(requests);
+    enter(requests);
+    for (Request& request : requests) {
+      Area& area = *request.area;
+      if (request.error == errc::no_space) area.met_no_space = true;
+      const std::lock_guard lock(area.mutex);
+      area.sync_failed = area.sync_failed || request.error == errc::sync_failed;
+    }
+  }
+
+ private:
+  /// Writes `chunk.json`, which waits to be synced with the files.
+  std::error_code seal(Area& area, Generation& generation) {
+    if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
+    ChunkDescriptor descriptor{area.chunk, area.number, {}};
+    {
+      const std::lock_guard lock(area.mutex);
+      if (area.sync_failed) return errc::sync_failed;
+      if (area.found.size() != area.chunk.files.size()) return errc::body_too_short;
+      descriptor.found = area.found;
+    }
+    const auto bytes = descriptor.bytes();
+    if (!bytes) return errc::chunk_too_large;
+    generation = {area.chunk.id, area.chunk.dataset_id, area.chunk.block_range, *bytes, area.number};
+    const std::string text = encode_descriptor(descriptor);
+    // Of an earlier attempt, which may have run out of space here.
+    area.unsynced.drop(store_layout::descriptor_file);
+    std::error_code ec = root_.unless_missing(root_.fs().remove_file(area.directory, store_layout::descriptor_file));
+    if (!ec) ec = area.remove_notes();
+    if (ec) return ec;
+    typename F::File file = root_.fs().create_file(area.directory, store_layout::descriptor_file, ec);
+    if (!ec) ec = root_.fs().write(file, 0, std::as_bytes(std::span(text)));
+    if (!ec) area.unsynced.put(store_layout::descriptor_file, std::move(file));
+    return ec;
+  }
+
+  void sync(std::span<Request> requests) {
+    std::vector<Request*> owners;
+    std::deque<typename F::File> files;  // which stay where they are
+    std::vector<SyncRequest<typename F::File, typename F::Directory>> syncs;
+    for (Request& request : requests) {
+      if (request.error) continue;
+      for (typename F::File& file : request.area->unsynced.take()) {
+        files.push_back(std::move(file));
+        owners.push_back(&request);
+        syncs.push_back({&files.back()});
+      }
+      owners.push_back(&request);
+      syncs.push_back({nullptr, &request.area->directory});
+    }
+    root_.sync_together(syncs);
+    for (std::size_t i = 0; i < syncs.size(); ++i) {
+      std::error_code ec = syncs[i].error;
+      const std::error_code close_error =
+          syncs[i].file != nullptr ? root_.fs().close(*syncs[i].file) : std::error_code();
+      if (!ec) ec = close_error;
+      if (!owners[i]->error) owners[i]->error = ec;
+    }
+  }
+
+  void enter(std::span<Request> requests) {
+    std::map<DatasetId, std::vector<Request*>> by_dataset;
+    for (Request& request : requests) {
+      if (!request.error) by_dataset[request.generation.dataset_id].push_back(&request);
+    }
+    for (auto& [id, group] : by_dataset) enter(group);
+  }
+
+  /// Renames what is to be in one dataset, and makes that durable.
+  void enter(std::vector<Request*>& group) {
+    std::error_code ec;
+    auto dataset = datasets_.make(group.front()->generation.dataset_id, ec);
+    for (Request* request : group) {
+      const std::string name = store_layout::chunk_name(request->generation);
+      request->error = ec ? ec : root_.fs().rename(root_.staging(), request->area->name, dataset.directory(), name);
+      if (!request->error) request->area->left_staging = true;
+    }
+    std::erase_if(group, [](const Request* request) { return bool(request->error); });
+    if (group.empty()) return;
+    ec = dataset.sync();
+    if (!ec) return;
+    for (Request* request : group) {
+      request->error = ec;
+      take_back(dataset.directory(), *request);
+    }
+  }
+
+  /// A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
+  void take_back(const typename F::Directory& dataset, Request& request) {
+    const Generation& generation = request.generation;
+    Leftovers leftovers;
+    const std::string name = store_layout::chunk_name(generation);
+    if (remover_.throw_away(dataset, name, store_layout::qualified_name(generation))) {
+      leftovers.doomed.push_back(generation);
+      request.is_unsure = true;
+    }
+    if (remover_.doom(generation)) leftovers.unmarked.push_back(generation);
+    remover_.leave(leftovers);
+  }
+
+  StoreRoot<F>& root_;
+  StoreDatasets<F>& datasets_;
+  StoreRemover<F>& remover_;
+};
+
+}  // namespace garner::detail
+
+// garner/storage/store_quarantine.hpp -----------------------------------------------------------------------
+// What was found corrupt and is kept for whoever wants to know why: whole directories in `quarantine/`, each with its
+// reason beside it, no more bytes of them than is allowed, the oldest going first. How they come there is in
+// store_remover.hpp; nothing here is ever served.
+
+namespace garner {
+
+/// How much of it is kept, and for how long.
+struct QuarantineLimits {
+  std::uint64_t max_bytes = std::uint64_t{1} << 30;  ///< of files, and `entry_bytes` for each directory
+  std::uint64_t keep_free_bytes = 0;                 ///< on the disk: less than that, and some of it goes
+
+  static constexpr std::uint64_t entry_bytes = 4096;
+};
+
+namespace detail {
+
+/// Thread-safe.
+template <FileSystem F>
+class StoreQuarantine {
+ public:
+  StoreQuarantine(std::shared_ptr<StoreRoot<F>> root, const QuarantineLimits& limits)
+      : root_(std::move(root)), limits_(limits) {}
+
+  /// What the start has found there, in any order.
+  void found(std::vector<Generation> generations) {
+    std::sort(generations.begin(), generations.end(),
+              [](const Generation& a, const Generation& b) { return a.number < b.number; });
+    const std::lock_guard lock(mutex_);
+    for (const Generation& generation : generations) push(generation);
+  }
+
+  /// It stands there. Its reason is written as well as may be, and what is too much now goes.
+  void keep(const Generation& generation, const std::string& reason) {
+    const std::string name = store_layout::qualified_name(generation);
+    root().write_small_file(root().quarantine(), store_layout::reason_name(name), reason + '\n');
+    root().sync_directory(root().quarantine());
+    {
+      const std::lock_guard lock(mutex_);
+      push(generation);
+    }
+    shrink([this] { return bytes_ > limits_.max_bytes; });
+  }
+
+  /// Sees to it that `bytes` more can be written, as far as what is kept here is in the way of that.
+  void make_room(std::uint64_t bytes) {
+    if (this->bytes() == 0) return;
+    std::error_code ec;
+    const std::uint64_t free = root().fs().free_space(ec);
+    const std::uint64_t needed = bytes > std::numeric_limits<std::uint64_t>::max() - limits_.keep_free_bytes
+                                     ? std::numeric_limits<std::uint64_t>::max()
+                                     : bytes + limits_.keep_free_bytes;
+    std::uint64_t gone = 0;
+    shrink([&] { return ec || (free < needed && needed - free > gone); }, &gone);
+  }
+
+  /// All that may go.
+  [[nodiscard]] std::uint64_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  [[nodiscard]] StoreRoot<F>& root() const noexcept { return *root_; }
+
+  static std::uint64_t size_of(const Generation& generation) noexcept {
+    constexpr std::uint64_t most = std::numeric_limits<std::uint32_t>::max();  // names are anyone's: sums stay sums
+    return std::min(generation.bytes, most * QuarantineLimits::entry_bytes) + QuarantineLimits::entry_bytes;
+  }
+
+  void push(const Generation& generation) {
+    kept_.push_back(generation);
+    bytes_ += size_of(generation);
+  }
+
+  /// Removes the oldest while `too_much()`, which is asked under the lock. What cannot be removed is the next start's.
+  template <class TooMuch>
+  void shrink(const TooMuch& too_much, std::uint64_t* gone = nullptr) {
+    for (;;) {
+      Generation oldest;
+      {
+        const std::lock_guard lock(mutex_);
+        if (kept_.empty() || !too_much()) return;
+        oldest = kept_.front();
+        kept_.pop_front();
+        bytes_ -= size_of(oldest);
+      }
+      if (gone != nullptr) *gone += size_of(oldest);
+      take_away(oldest);
+    }
+  }
+
+  /// An earlier process may have been killed before it synced where it was taken from: half of it must not come back.
+  void take_away(const Generation& generation) {
+    const std::string name = store_layout::qualified_name(generation);
+    std::error_code ec;
+    const typename F::Directory dataset =
+        root().fs().open_directory(root().chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+    if (root().unless_missing(ec)) return;
+    if (!ec && root().sync_directory(dataset)) return;
+    root().fs().remove_file(root().quarantine(), store_layout::reason_name(name));
+    root().remove_tree(root().quarantine(), name, generation.bytes);
+  }
+
+  std::shared_ptr<StoreRoot<F>> root_;
+  const QuarantineLimits limits_;
+  mutable std::mutex mutex_;  ///< guards the next two; held across no operation
+  std::deque<Generation> kept_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace detail
+}  // namespace garner
+
+// garner/storage/store_reader.hpp ---------------------------------------------------------------------------
+// How a store reads what it has published: `chunk.json`, and the files compared with it. Nothing that lies there is
+// trusted, and nothing is changed; how things come and go is in store_protocol.hpp and store_remover.hpp.
+
+namespace garner::detail {
+
+/// Thread-safety: as its root.
+template <FileSystem F>
+class StoreReader {
+ public:
+  explicit StoreReader(StoreRoot<F>& root) : root_(root) {}
+
+  /// `errc::corrupt_chunk` where it is not whole or is another generation's.
+  DataChunk describe(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(generation, ec);
+    const ChunkDescriptor descriptor = ec ? ChunkDescriptor() : read_descriptor(directory, generation, ec);
+    return ec ? DataChunk() : descriptor.described();
+  }
+
+  /// The bytes of `chunk.json`, whatever they are.
+  std::string descriptor_text(const Generation& generation, std::error_code& ec) const {
+    const Directory directory = open(generation, ec);
+    return ec ? std::string()
+              : root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+  }
+
+  /// Whether it is in `chunks/`, doomed or not.
+  [[nodiscard]] bool holds(const Generation& generation) const {
+    std::error_code ec;
+    const Directory directory = open(generation, ec);
+    return !ec;
+  }
+
+  /// As `BasicStore` says.
+  std::error_code verify(const Generation& generation, VerifyDepth depth, const VerifyProgress& progress) const {
+    std::error_code ec;
+    const Directory directory = open(generation, ec);
+    if (ec) return ec;
+    const ChunkDescriptor descriptor = read_descriptor(directory, generation, ec);
+    if (ec) return ec;
+    bool as_published = true;
+    ec = fs().list(directory, [&](std::string_view name, EntryKind kind) {
+      const bool known = name == store_layout::descriptor_file || descriptor.found.contains(std::string(name));
+      as_published = as_published && known && kind == EntryKind::file;
+    });
+    if (!ec && !as_published) ec = errc::corrupt_chunk;
+    for (const auto& [name, found] : descriptor.found) {
+      if (ec) break;
+      ec = depth == VerifyDepth::sizes ? verify_size(directory, name, found)
+                                       : verify_bytes(directory, name, found, progress);
+    }
+    return ec;
+  }
+
+ private:
+  using Directory = typename F::Directory;
+
+  [[nodiscard]] F& fs() const noexcept { return root_.fs(); }
+
+  Directory open(const Generation& generation, std::error_code& ec) const {
+    const Directory dataset =
+        fs().open_directory(root_.chunks(), store_layout::dataset_name(generation.dataset_id), ec);
+    if (!ec) {
+      Directory directory = fs().open_directory(dataset, store_layout::chunk_name(generation), ec);
+      if (!ec) return directory;
+    }
+    if (ec == std::errc::no_such_file_or_directory) ec = errc::no_such_generation;
+    if (ec == errc::not_a_directory) ec = errc::corrupt_chunk;
+    return {};
+  }
+
+  /// What stands where a published file should be, or does not, is the chunk's fault; the rest is the disk's.
+  static std::error_code as_corruption(std::error_code ec) {
+    for (const std::errc wrong : {std::errc::no_such_file_or_directory, std::errc::too_many_symbolic_link_levels,
+                                  std::errc::is_a_directory, std::errc::invalid_argument}) {
+      if (ec == wrong) return errc::corrupt_chunk;
+    }
+    return ec;
+  }
+
+  ChunkDescriptor read_descriptor(const Directory& directory, const Generation& generation, std::error_code& ec) const {
+    const std::string text =
+        root_.read_small_file(directory, store_layout::descriptor_file, ChunkDescriptor::max_size, ec);
+    ec = as_corruption(ec);
+    if (ec) return {};
+    ChunkDescriptor descriptor = decode_descriptor(text, ec);
+    if (!ec && !agrees(descriptor, generation)) ec = errc::corrupt_chunk;
+    return descriptor;
+  }
+
+  std::error_code verify_size(const Directory& directory, const std::string& name, const FoundFile& published) const {
+    std::error_code ec;
+    const FileStatus status = fs().status(directory, name, ec);
+    if (ec) return as_corruption(ec);
+    return status.size == published.size ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  std::error_code verify_bytes(const Directory& directory, const std::string& name, const FoundFile& published,
+                               const VerifyProgress& progress) const {
+    std::error_code ec;
+    typename F::File file = fs().open_file(directory, name, Access::read, ec);
+    if (ec) return as_corruption(ec);
+    // One byte more than there should be, so that a file that is no longer takes one read.
+    constexpr std::size_t most = std::size_t{256} << 10;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(published.size, most - 1)) + 1);
+    DigestStream digests;
+    std::uint64_t size = 0;
+    for (std::size_t count = buffer.size(); count == buffer.size();) {
+      count = fs().read(file, size, buffer, ec);
+      if (ec) return ec;
+      digests.update(std::span(buffer).first(count));
+      size += count;
+      if (size > published.size) return errc::corrupt_chunk;
+      if (!progress(count)) return errc::cancelled;
+    }
+    const bool same = size == published.size && digests.digests().xxh3 == published.digests.xxh3;
+    return same ? std::error_code() : make_error_code(errc::corrupt_chunk);
+  }
+
+  StoreRoot<F>& root_;
+};
+
+}  // namespace garner::detail
+
 namespace garner {
 
 /// A Storage that keeps each generation as a directory. See `Storage` for what each member promises; here stands how.
@@ -9906,33 +10431,39 @@ class BasicStore {
     return {};
   }
 
-  /// Its files are synced (`StagedFile::finish`); then `chunk.json`, written and synced; the staging directory synced;
-  /// renamed; its new parent synced. Only then is it published. `errc::body_too_short` where a file is not finished,
+  /// As `StorePublisher` says, each of `requests` by itself. `errc::body_too_short` where a file is not finished,
   /// `errc::sync_failed` where any of the syncs failed: then the staging can only be discarded.
+  void publish(std::span<PublishRequest<Staging>> requests) {
+    std::vector<typename detail::StorePublisher<F>::Request> asked;
+    asked.reserve(requests.size());
+    for (PublishRequest<Staging>& request : requests) {
+      request.error = std::make_error_code(std::errc::bad_file_descriptor);
+      if (request.staging->area_) asked.push_back({request.staging->area_.get()});
+    }
+    state_->publisher.publish(asked);
+    auto at = asked.begin();
+    for (PublishRequest<Staging>& request : requests) {
+      if (!request.staging->area_) continue;
+      request.generation = at->generation;
+      request.error = at->error;
+      if (!at->error || at->is_unsure) state_->bytes_used += at->generation.bytes;
+      if (!at->error) state_->failed_fetches = 0;
+      ++at;
+    }
+  }
+
   Generation publish(Staging& staging, std::error_code& ec) {
-    if (!staging.area_) {
-      ec = std::make_error_code(std::errc::bad_file_descriptor);
-      return {};
-    }
-    detail::StagingArea<F>& area = *staging.area_;
-    Generation generation;
-    ec = seal(area, generation);
-    if (!ec) ec = enter(area, generation);
-    if (ec) {
-      if (ec == errc::no_space) area.met_no_space = true;
-      const std::lock_guard lock(area.mutex);
-      area.sync_failed = area.sync_failed || ec == errc::sync_failed;
-      return {};
-    }
-    state_->bytes_used += generation.bytes;
-    state_->failed_fetches = 0;
-    return generation;
+    PublishRequest<Staging> request{&staging};
+    publish(std::span(&request, 1));
+    ec = request.error;
+    return ec ? Generation() : request.generation;
   }
 
   std::error_code discard(Staging& staging) {
     if (!staging.area_) return {};
     note_failed_sync(*staging.area_);
     if (std::exchange(staging.area_->left_staging, true)) return {};
+    staging.area_->unsynced.take();
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
     if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
     if (!ec) return {};
@@ -10000,6 +10531,7 @@ class BasicStore {
         : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)),
           datasets(*root),
           remover(root, datasets),
+          publisher(*root, datasets, remover),
           quarantine(root, limits) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
@@ -10008,6 +10540,7 @@ class BasicStore {
     std::atomic<bool> is_read_only{false};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
+    detail::StorePublisher<F> publisher;
     detail::StoreQuarantine<F> quarantine;
     typename F::Mutex probe_mutex;  ///< held while it is found out whether it is read-only yet
     std::mutex mutex;               ///< guards the next one
@@ -10041,49 +10574,6 @@ class BasicStore {
     leftovers.staging.push_back(partial);
     state_->remover.leave(leftovers);
     return false;
-  }
-
-  /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
-  std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
-    if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
-    ChunkDescriptor descriptor{area.chunk, area.number, {}};
-    {
-      const std::lock_guard lock(area.mutex);
-      if (area.sync_failed) return errc::sync_failed;
-      if (area.found.size() != area.chunk.files.size()) return errc::body_too_short;
-      descriptor.found = area.found;
-    }
-    const auto bytes = descriptor.bytes();
-    if (!bytes) return errc::chunk_too_large;
-    generation = {area.chunk.id, area.chunk.dataset_id, area.chunk.block_range, *bytes, area.number};
-    const std::string text = encode_descriptor(descriptor);
-    // Of an earlier attempt, which may have run out of space here.
-    std::error_code ec = root().unless_missing(fs().remove_file(area.directory, store_layout::descriptor_file));
-    if (!ec) ec = area.remove_notes();
-    if (!ec) ec = root().write_small_file(area.directory, store_layout::descriptor_file, text);
-    return ec ? ec : root().sync_directory(area.directory);
-  }
-
-  /// Renames what was sealed into its dataset, and makes that durable.
-  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation) {
-    std::error_code ec;
-    auto dataset = state_->datasets.make(generation.dataset_id, ec);
-    if (ec) return ec;
-    const std::string name = store_layout::chunk_name(generation);
-    ec = fs().rename(root().staging(), area.name, dataset.directory(), name);
-    if (ec) return ec;
-    area.left_staging = true;
-    ec = dataset.sync();
-    if (!ec) return {};
-    // A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
-    detail::Leftovers leftovers;
-    if (state_->remover.throw_away(dataset.directory(), name, store_layout::qualified_name(generation))) {
-      leftovers.doomed.push_back(generation);
-      state_->bytes_used += generation.bytes;  // until it is taken away
-    }
-    if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
-    state_->remover.leave(leftovers);
-    return ec;
   }
 
   std::unique_ptr<State> state_;
@@ -10643,20 +11133,36 @@ class BasicVolumes {
     return {};
   }
 
-  /// `errc::io_error` where its volume is away, or was opened anew since.
-  Generation publish(Staging& staging, std::error_code& ec) {
-    const std::optional<std::uint32_t> index = index_of(staging);
-    const auto store = index ? volume(*index).store() : nullptr;
-    if (!store) {
-      ec = staging.area_ ? make_error_code(errc::io_error) : std::make_error_code(std::errc::bad_file_descriptor);
-      return {};
+  /// As `BasicStore`. `errc::io_error` where its volume is away, or was opened anew since.
+  void publish(std::span<PublishRequest<Staging>> requests) {
+    std::map<std::uint32_t, std::vector<std::size_t>> by_volume;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      PublishRequest<Staging>& request = requests[i];
+      const std::optional<std::uint32_t> index = index_of(*request.staging);
+      request.error = request.staging->area_ ? make_error_code(errc::io_error)
+                                             : std::make_error_code(std::errc::bad_file_descriptor);
+      if (index) by_volume[*index].push_back(i);
     }
-    Generation generation = store->publish(staging, ec);
-    generation.volume = *index;
-    if (ec) return generation;
-    volume(*index).drop(staging.area_);
-    state_->descriptions.keep(generation);
-    return generation;
+    for (const auto& [index, members] : by_volume) {
+      const auto store = volume(index).store();
+      if (!store) continue;
+      std::vector<PublishRequest<Staging>> part;
+      for (const std::size_t i : members) part.push_back(requests[i]);
+      store->publish(std::span(part));
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        PublishRequest<Staging>& request = requests[members[i]] = part[i];
+        if (request.error) continue;
+        request.generation.volume = index;
+        volume(index).drop(request.staging->area_);
+        state_->descriptions.keep(request.generation);
+      }
+    }
+  }
+  Generation publish(Staging& staging, std::error_code& ec) {
+    PublishRequest<Staging> request{&staging};
+    publish(std::span(&request, 1));
+    ec = request.error;
+    return ec ? Generation() : request.generation;
   }
 
   std::error_code discard(Staging& staging) {

@@ -90,7 +90,7 @@ TEST_CASE(
   CHECK(Hosts::feeds(*host, 8) == 1);
   world.succeed(host);
   CHECK(Hosts::bears(*host, 8) == 8);
-  CHECK(Hosts::feeds(*host, 8) == 16);
+  CHECK(Hosts::feeds(*host, 8) == 32);
 }
 
 TEST_CASE("transfers that were under way when a server failed tell nothing new by failing too") {

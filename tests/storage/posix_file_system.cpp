@@ -20,6 +20,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "garner/error.hpp"
 #include "support/temp_dir.hpp"
@@ -224,6 +225,32 @@ TEST_CASE("a sync of what cannot be synced is a failed sync") {
   const PosixFileSystem posix = open_at(dir.path());
   CHECK(posix.sync_file(PosixFileSystem::File()) == errc::sync_failed);
   CHECK(posix.sync_directory(PosixFileSystem::Directory()) == errc::sync_failed);
+}
+
+TEST_CASE("what is synced together is each told of by itself, few or many") {
+  const TempDir dir;
+  const PosixFileSystem posix = open_at(dir.path());
+  using Request = garner::SyncRequest<PosixFileSystem::File, PosixFileSystem::Directory>;
+  for (const std::size_t count : {1U, 4U, 40U}) {
+    CAPTURE(count);
+    std::vector<PosixFileSystem::File> files(count);
+    PosixFileSystem::File none;
+    std::vector<Request> requests;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::error_code ec;
+      files[i] = posix.create_file(posix.root(), std::to_string(count) + '.' + std::to_string(i), ec);
+      REQUIRE_FALSE(ec);
+      REQUIRE_FALSE(posix.write(files[i], 0, bytes_of("hello")));
+      requests.push_back({&files[i]});
+    }
+    requests.push_back({nullptr, &posix.root()});
+    requests.push_back({&none});
+    posix.sync_together(requests);
+    CHECK(requests.back().error == errc::sync_failed);
+    requests.pop_back();
+    for (const Request& request : requests) CHECK_FALSE(request.error);
+  }
+  posix.sync_together({});
 }
 
 TEST_CASE("descriptors that have run out are told as that") {

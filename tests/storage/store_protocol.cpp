@@ -84,11 +84,11 @@ TEST_CASE("publish syncs each file, the descriptor and the staging directory, re
   steps.published("c", hello);
   CHECK(world.journal->take() ==
         Entries{"make_directory " + in_staging, "open_directory " + in_staging, "create_file " + in_staging + "/a.bin",
-                "write " + in_staging + "/a.bin", "sync_file " + in_staging + "/a.bin",
-                "close " + in_staging + "/a.bin", "remove_file " + in_staging + "/chunk.json",
+                "write " + in_staging + "/a.bin", "remove_file " + in_staging + "/chunk.json",
                 "create_file " + in_staging + "/chunk.json", "write " + in_staging + "/chunk.json",
-                "sync_file " + in_staging + "/chunk.json", "close " + in_staging + "/chunk.json",
-                "sync_directory " + in_staging + '/', "make_directory " + dataset, "sync_directory chunks/",
+                "sync_file " + in_staging + "/a.bin", "sync_file " + in_staging + "/chunk.json",
+                "sync_directory " + in_staging + '/', "close " + in_staging + "/a.bin",
+                "close " + in_staging + "/chunk.json", "make_directory " + dataset, "sync_directory chunks/",
                 "open_directory " + dataset, "rename " + in_staging + " -> " + in_place,
                 "sync_directory " + dataset + '/'});
   // The second in a dataset does not sync what was synced.
@@ -96,6 +96,68 @@ TEST_CASE("publish syncs each file, the descriptor and the staging directory, re
   const Entries second = world.journal->take({"sync_directory"});
   CHECK(std::count(second.begin(), second.end(), "sync_directory chunks/") == 0);
   CHECK(second.back() == "sync_directory " + dataset + '/');
+}
+
+using Request = garner::PublishRequest<Store::Staging>;
+
+TEST_CASE("chunks that are published together share the sync of their parent, and fail each by itself") {
+  const World world;
+  auto steps = world.start();
+  std::vector<Store::Staging> stagings;
+  for (const std::string name : {"c", "e", "f"}) stagings.push_back(steps.staged(chunk_of(name, hello), hello));
+  std::vector<Request> requests;
+  for (Store::Staging& staging : stagings) requests.push_back({&staging});
+  Store::Staging nothing;
+  requests.push_back({&nothing});
+  world.journal->take();
+  const std::string of_e = "staging/" + garner::ChunkId::from_name("e").to_hex() + ".2/a.bin";
+  SUBCASE("a sync of one's own") {
+    world.refuse("sync_file " + of_e, errc::sync_failed);
+    steps.store().publish(requests);
+    CHECK(requests[1].error == errc::sync_failed);
+    for (const std::size_t i : {0U, 2U}) {
+      CHECK_FALSE(requests[i].error);
+      CHECK_FALSE(steps.verify(requests[i].generation));
+    }
+    const Entries entries = world.journal->take();
+    CHECK(std::count(entries.begin(), entries.end(), "sync_file " + of_e) == 1);
+    CHECK(std::count(entries.begin(), entries.end(), "sync_directory " + dataset + '/') == 1);
+    CHECK(steps.store().usage().bytes_used == 10);
+    CHECK_FALSE(steps.store().discard(stagings[1]));
+  }
+  SUBCASE("the sync of their parent") {
+    world.refuse("sync_directory " + dataset, errc::sync_failed);
+    steps.store().publish(requests);
+    for (const std::size_t i : {0U, 1U, 2U}) CHECK(requests[i].error == errc::sync_failed);
+    CHECK(fs::is_empty(world.dir / dataset));
+    CHECK(steps.store().usage().bytes_used == 0);
+  }
+  CHECK(requests[3].error == std::errc::bad_file_descriptor);
+}
+
+TEST_CASE("what is large, and what more descriptors would be held for than is good, is synced as soon as it is there") {
+  const World world;
+  auto steps = world.start();
+  std::map<std::string, std::string> files;
+  for (int i = 0; i < 130; ++i) files["f" + std::to_string(1000 + i)] = "x";
+  files["a.large"] = std::string(garner::detail::UnsyncedFiles<garner::test::RecordingFileSystem>::large, 'x');
+  auto staging = steps.stage(chunk_of("c", files));
+  world.journal->take();
+  std::size_t synced = 0;
+  for (const auto& [name, bytes] : files) {
+    auto file = steps.open(staging, name);
+    REQUIRE_FALSE(file.write(bytes_of(bytes)));
+    REQUIRE_FALSE(file.finish());
+    const Entries syncs = world.journal->take({"sync_file"});
+    if (name == "a.large") CHECK(syncs == Entries{"sync_file " + in_staging + "/a.large"});
+    synced += syncs.size();
+  }
+  CHECK(synced == 3);
+  CHECK_FALSE(steps.verify(steps.publish(staging)));
+  CHECK(world.journal->take({"sync_file"}).size() == 129);
+  // They are let go of: the next ones may wait again.
+  steps.staged(chunk_of("e", hello), hello);
+  CHECK(world.journal->take({"sync_file"}).empty());
 }
 
 TEST_CASE("a file has no checkpoint while it is synced, and none after a sync that failed") {
@@ -132,7 +194,10 @@ TEST_CASE("after two fetches in a row whose syncs failed the store is read-only 
     auto staging = steps.stage(chunk_of("c", hello));
     auto file = steps.open(staging, "a.bin");
     REQUIRE_FALSE(file.write(bytes_of("hello")));
-    CHECK(file.finish() == errc::sync_failed);
+    REQUIRE_FALSE(file.finish());
+    std::error_code ec;
+    steps.store().publish(staging, ec);
+    CHECK(ec == errc::sync_failed);
     CHECK_FALSE(steps.store().discard(staging));
     world.refuse("nothing", {});
   };

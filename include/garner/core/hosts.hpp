@@ -78,12 +78,12 @@ class Hosts {
     if (is_on_probation(host)) return 1;
     return host.bears >= static_cast<double>(most) ? most : static_cast<std::size_t>(host.bears);
   }
-  /// Chunks that are worth being fetched from it at once: while some are published, others move.
+  /// Chunks that are worth being fetched from it at once: while some are published, together, others move.
   [[nodiscard]] static std::size_t feeds(const Host& host, std::size_t most) noexcept {
     if (host.rests_until) return 0;
     const std::size_t transfers = bears(host, most);
     if (is_on_probation(host)) return transfers;
-    return transfers > std::numeric_limits<std::size_t>::max() / 2 ? transfers : 2 * transfers;
+    return transfers > std::numeric_limits<std::size_t>::max() / 4 ? transfers : 4 * transfers;
   }
   /// It has failed again and again, and not answered since.
   [[nodiscard]] static bool is_on_probation(const Host& host) noexcept { return host.setbacks >= many_setbacks; }

@@ -17,6 +17,7 @@
 #include <system_error>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
@@ -43,6 +44,11 @@ class Transfers {
     std::function<void(const ChunkId&, core::TransferId, const core::Outcome&)> report;
     std::function<void(const ChunkId&, core::TransferId)> answered;
     std::function<bool(const ChunkId&, core::TransferId, std::uint64_t)> sized;
+  };
+
+  struct Published {
+    Generation generation;
+    core::Outcome outcome;
   };
 
   /// After each `checkpoint_bytes` of a file another run could go on with it.
@@ -93,18 +99,37 @@ class Transfers {
     if (handle) cancel(*handle);
   }
 
-  /// Blocks.
-  core::Outcome publish(const core::action::Publish& action, Generation& generation) {
-    const std::shared_ptr<Fetch> fetch = find(action.number);
-    const std::error_code error = guarded([&] {
-      std::error_code ec;
-      generation = storage_.publish(fetch->staging, ec);
-      return ec;
-    });
-    if (error) return about_chunk(action.id, error);
-    staged_.fetch_sub(generation.bytes, std::memory_order_relaxed);
-    forget(action.number);
-    return {};
+  /// Each by itself; together where the storage can, since they share their syncs then. Blocks.
+  std::vector<Published> publish(std::span<const core::action::Publish> actions) {
+    std::vector<Published> out(actions.size());
+    std::vector<std::shared_ptr<Fetch>> fetches;
+    std::vector<PublishRequest<typename S::Staging>> requests;
+    for (const core::action::Publish& action : actions) {
+      fetches.push_back(find(action.number));
+      requests.push_back({&fetches.back()->staging, {}, errc::policy_failed});
+    }
+    if constexpr (BatchStorage<S>) {
+      const std::error_code thrown = guarded([&] { storage_.publish(std::span(requests)); });
+      for (auto& request : requests) request.error = thrown ? thrown : request.error;
+    } else {
+      for (auto& request : requests) {
+        request.error = guarded([&] {
+          std::error_code ec;
+          request.generation = storage_.publish(*request.staging, ec);
+          return ec;
+        });
+      }
+    }
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if (requests[i].error) {
+        out[i].outcome = about_chunk(actions[i].id, requests[i].error);
+        continue;
+      }
+      out[i].generation = requests[i].generation;
+      staged_.fetch_sub(out[i].generation.bytes, std::memory_order_relaxed);
+      forget(actions[i].number);
+    }
+    return out;
   }
 
   /// Takes a staging area away. What fails here is left for the store's `clean_up`. Blocks.

@@ -82,6 +82,14 @@ struct VolumeStatus {
   std::uint64_t openings = 0;
 };
 
+/// A staging area all of whose files are finished, and what became of it.
+template <class Staging>
+struct PublishRequest {
+  Staging* staging;            ///< lent
+  Generation generation = {};  ///< where there is no error
+  std::error_code error = {};
+};
+
 /// Storage
 /// =======
 /// | expression                   | result            | must promise                                                   |
@@ -105,7 +113,7 @@ struct VolumeStatus {
 /// | `file.origin()`              | `std::string`     | of the last checkpoint, if by an earlier run                   |
 /// | `file.restart()`             | `std::error_code` | empties it; there is no checkpoint any more                    |
 /// | `file.finish()`              | `std::error_code` | it is whole: its size and digest are as the description says   |
-/// |                              |                   | (or an error), and it is durable                               |
+/// |                              |                   | (or an error); it is durable, or will be when it is published  |
 /// | `s.publish(staging, ec)`     | `Generation`      | all of it, durable, or nothing. Every file was finished        |
 /// | `s.discard(staging)`         | `std::error_code` | the staging area is gone, or is the next `clean_up`'s          |
 /// | `s.location(generation)`     | `S::Location`     | where it is; const, does not block                             |
@@ -133,6 +141,15 @@ struct VolumeStatus {
 /// | `s.examine(found)`           | `std::vector<     | finds out what each volume can do now. Of one that has come    |
 /// |                              | VolumeStatus>`    | back and was opened anew: calls `found(generation)` for each   |
 /// |                              |                   | that it holds, as `recover` does                               |
+///
+/// One that publishes several generations for less than each by itself, since they can share their syncs, has this, too
+/// (`BatchStorage`); small chunks come so.
+///
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.publish(requests)`        |                   | each as `s.publish(staging, ec)`, and by itself: of            |
+/// |                              |                   | `std::span<PublishRequest<S::Staging>>`. Throws only before    |
+/// |                              |                   | anything is published                                          |
 ///
 /// `recover` may tell of generations on a volume that is away: they are wanted, and `describe` may know them from
 /// elsewhere. Every other operation on a volume that is away fails. The manager calls `examine` after operations have
@@ -227,6 +244,10 @@ concept storage_tells_usage = requires(const S& s) {
   { s.usage() } -> std::same_as<StoreUsage>;
 };
 template <class S>
+concept storage_publishes_batches = requires(S& s, std::span<PublishRequest<typename S::Staging>> requests) {
+  s.publish(requests);
+};
+template <class S>
 concept storage_has_volumes = requires(S& s, const S& as_const, const std::function<void(const Generation&)>& found) {
   { as_const.volumes() } -> std::same_as<std::vector<VolumeStatus>>;
   { s.examine(found) } -> std::same_as<std::vector<VolumeStatus>>;
@@ -245,6 +266,9 @@ concept Storage =
 
 template <class S>
 concept VolumeStorage = Storage<S> && fragments::storage_has_volumes<S>;
+
+template <class S>
+concept BatchStorage = Storage<S> && fragments::storage_publishes_batches<S>;
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.

@@ -29,6 +29,14 @@ enum class Access : std::uint8_t { read, write };
 /// Takes one entry of a directory; the name is only lent.
 using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 
+/// One of several things that are to be made durable, and what became of it.
+template <class File, class Directory>
+struct SyncRequest {
+  File* file = nullptr;                  ///< lent
+  const Directory* directory = nullptr;  ///< lent, where there is no file
+  std::error_code error = {};
+};
+
 /// FileSystem
 /// ==========
 /// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
@@ -65,6 +73,9 @@ using EntryVisitor = std::function<void(std::string_view, EntryKind)>;
 /// | `fs.free_space(ec)`             | `std::uint64_t`    | bytes that may still be written                      |
 /// | `fs.boot_id()`                  | `std::string`      | another one after each start of the machine; empty   |
 /// |                                 |                    | where that is not known                              |
+/// | where it can (`SyncsTogether`): |                 |                                                      |
+/// | `fs.sync_together(requests)`    |                 | each as `sync_file` or `sync_directory`, for less;   |
+/// |                                 |                 | of a `std::span<SyncRequest<File, Directory>>`       |
 /// Errors: garner's `errc` where it has a word for it, else the generic category. A missing entry is
 /// `std::errc::no_such_file_or_directory`.
 /// Thread-safety: all members at the same time; a `File` is used by one thread at a time, a `Directory` by many.
@@ -101,6 +112,12 @@ concept FileSystem = std::move_constructible<F> && std::movable<typename F::Dire
   { fs.lock(file) } -> std::same_as<std::error_code>;
   { fs.free_space(ec) } -> std::same_as<std::uint64_t>;
   { fs.boot_id() } -> std::same_as<std::string>;
+};
+
+template <class F>
+concept SyncsTogether = FileSystem<F> &&
+    requires(F& fs, std::span<SyncRequest<typename F::File, typename F::Directory>> requests) {
+  fs.sync_together(requests);
 };
 
 }  // namespace garner

@@ -28,6 +28,7 @@
 
 #include "garner/error.hpp"
 #include "garner/storage/file_system.hpp"
+#include "garner/storage/posix_sync.hpp"
 
 namespace garner {
 
@@ -250,6 +251,19 @@ class PosixFileSystem {
   std::error_code sync_file(const File& file) const { return sync(file.get()); }
   std::error_code sync_directory(const Directory& directory) const { return sync(directory.get()); }
 
+  void sync_together(std::span<SyncRequest<File, Directory>> requests) const {
+    std::vector<detail::PosixSync::Item> items;
+    items.reserve(requests.size());
+    for (const auto& request : requests) {
+      const bool is_file = request.file != nullptr;
+      items.push_back({is_file ? request.file->get() : request.directory->get(), is_file});
+    }
+    sync_->run(root_.get(), items);
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      requests[i].error = items[i].is_durable ? std::error_code() : make_error_code(errc::sync_failed);
+    }
+  }
+
   std::error_code close(File& file) const {
     const int result = static_cast<detail::Descriptor&>(file).close();
     return result < 0 && errno != EINTR ? detail::errno_code(errno) : std::error_code();
@@ -344,6 +358,7 @@ class PosixFileSystem {
 
   Directory root_;
   std::filesystem::path path_;
+  std::unique_ptr<detail::PosixSync> sync_ = std::make_unique<detail::PosixSync>();
 };
 
 static_assert(FileSystem<PosixFileSystem>);

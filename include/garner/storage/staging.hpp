@@ -30,6 +30,7 @@
 #include "garner/storage/incoming_file.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_root.hpp"
+#include "garner/storage/unsynced_files.hpp"
 
 namespace garner {
 
@@ -43,6 +44,7 @@ struct StagingArea {
   std::uint64_t number = 0;
   std::string name;  ///< in `staging/`
   typename F::Directory directory;
+  UnsyncedFiles<F> unsynced;  ///< of those that are finished
 
   std::atomic<bool> met_no_space{false};  ///< the disk was too full for some of it
   std::atomic<std::uint64_t> taken{0};    ///< bytes that its files have taken of what is free
@@ -158,8 +160,8 @@ class BasicStagedFile {
   }
 
   /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
-  /// gone on with or restarted; then syncs and closes it. A failed sync is `errc::sync_failed`: the whole staging area
-  /// can only be discarded then.
+  /// gone on with or restarted; then syncs and closes it, or, where it is small, leaves that to `publish`. A failed sync is
+  /// `errc::sync_failed`: the whole staging area can only be discarded then.
   std::error_code finish() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
     FoundFile found{file_.size(), {}};
@@ -172,8 +174,15 @@ class BasicStagedFile {
     if (ec) return ec;
     const auto area = std::exchange(area_, nullptr);
     typename F::File file = std::move(file_.handle());
-    ec = area->root->sync_file(file);
-    const std::error_code close_error = area->root->fs().close(file);
+    StoreRoot<F>& root = *area->root;
+    // What has a checkpoint gets another one once it is synced: a later run need not fetch it again.
+    if (origin.empty() && root.is_durable() && area->unsynced.offer(name_, found.size, file, root.unsynced())) {
+      const std::lock_guard lock(area->mutex);
+      area->found.insert_or_assign(name_, found);
+      return {};
+    }
+    ec = root.sync_file(file);
+    const std::error_code close_error = root.fs().close(file);
     {
       const std::lock_guard lock(area->mutex);
       area->sync_failed = area->sync_failed || ec;
@@ -263,6 +272,7 @@ class BasicStaging {
       const std::lock_guard lock(area_->mutex);
       area_->found.erase(name);
     }
+    area_->unsynced.drop(name);
     typename F::File handle = fs().create_file(area_->directory, name, ec);
     if (ec == std::errc::file_exists) {
       std::optional<BasicStagedFile<F>> left = open_left(name);

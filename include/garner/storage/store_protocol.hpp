@@ -32,6 +32,7 @@
 #include "garner/storage/staging.hpp"
 #include "garner/storage/store_datasets.hpp"
 #include "garner/storage/store_layout.hpp"
+#include "garner/storage/store_publisher.hpp"
 #include "garner/storage/store_quarantine.hpp"
 #include "garner/storage/store_reader.hpp"
 #include "garner/storage/store_recovery.hpp"
@@ -128,33 +129,39 @@ class BasicStore {
     return {};
   }
 
-  /// Its files are synced (`StagedFile::finish`); then `chunk.json`, written and synced; the staging directory synced;
-  /// renamed; its new parent synced. Only then is it published. `errc::body_too_short` where a file is not finished,
+  /// As `StorePublisher` says, each of `requests` by itself. `errc::body_too_short` where a file is not finished,
   /// `errc::sync_failed` where any of the syncs failed: then the staging can only be discarded.
+  void publish(std::span<PublishRequest<Staging>> requests) {
+    std::vector<typename detail::StorePublisher<F>::Request> asked;
+    asked.reserve(requests.size());
+    for (PublishRequest<Staging>& request : requests) {
+      request.error = std::make_error_code(std::errc::bad_file_descriptor);
+      if (request.staging->area_) asked.push_back({request.staging->area_.get()});
+    }
+    state_->publisher.publish(asked);
+    auto at = asked.begin();
+    for (PublishRequest<Staging>& request : requests) {
+      if (!request.staging->area_) continue;
+      request.generation = at->generation;
+      request.error = at->error;
+      if (!at->error || at->is_unsure) state_->bytes_used += at->generation.bytes;
+      if (!at->error) state_->failed_fetches = 0;
+      ++at;
+    }
+  }
+
   Generation publish(Staging& staging, std::error_code& ec) {
-    if (!staging.area_) {
-      ec = std::make_error_code(std::errc::bad_file_descriptor);
-      return {};
-    }
-    detail::StagingArea<F>& area = *staging.area_;
-    Generation generation;
-    ec = seal(area, generation);
-    if (!ec) ec = enter(area, generation);
-    if (ec) {
-      if (ec == errc::no_space) area.met_no_space = true;
-      const std::lock_guard lock(area.mutex);
-      area.sync_failed = area.sync_failed || ec == errc::sync_failed;
-      return {};
-    }
-    state_->bytes_used += generation.bytes;
-    state_->failed_fetches = 0;
-    return generation;
+    PublishRequest<Staging> request{&staging};
+    publish(std::span(&request, 1));
+    ec = request.error;
+    return ec ? Generation() : request.generation;
   }
 
   std::error_code discard(Staging& staging) {
     if (!staging.area_) return {};
     note_failed_sync(*staging.area_);
     if (std::exchange(staging.area_->left_staging, true)) return {};
+    staging.area_->unsynced.take();
     const std::error_code ec = root().remove_tree(root().staging(), staging.area_->name);
     if (staging.area_->met_no_space) state_->quarantine.make_room(std::numeric_limits<std::uint64_t>::max());
     if (!ec) return {};
@@ -222,6 +229,7 @@ class BasicStore {
         : root(std::make_shared<StoreRoot<F>>(std::move(fs), durability)),
           datasets(*root),
           remover(root, datasets),
+          publisher(*root, datasets, remover),
           quarantine(root, limits) {}
 
     std::shared_ptr<StoreRoot<F>> root;  ///< shared with the staging areas
@@ -230,6 +238,7 @@ class BasicStore {
     std::atomic<bool> is_read_only{false};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
+    detail::StorePublisher<F> publisher;
     detail::StoreQuarantine<F> quarantine;
     typename F::Mutex probe_mutex;  ///< held while it is found out whether it is read-only yet
     std::mutex mutex;               ///< guards the next one
@@ -263,49 +272,6 @@ class BasicStore {
     leftovers.staging.push_back(partial);
     state_->remover.leave(leftovers);
     return false;
-  }
-
-  /// Writes and syncs `chunk.json` and then the staging directory: the last steps before it may be renamed.
-  std::error_code seal(detail::StagingArea<F>& area, Generation& generation) {
-    if (area.left_staging) return std::make_error_code(std::errc::bad_file_descriptor);
-    ChunkDescriptor descriptor{area.chunk, area.number, {}};
-    {
-      const std::lock_guard lock(area.mutex);
-      if (area.sync_failed) return errc::sync_failed;
-      if (area.found.size() != area.chunk.files.size()) return errc::body_too_short;
-      descriptor.found = area.found;
-    }
-    const auto bytes = descriptor.bytes();
-    if (!bytes) return errc::chunk_too_large;
-    generation = {area.chunk.id, area.chunk.dataset_id, area.chunk.block_range, *bytes, area.number};
-    const std::string text = encode_descriptor(descriptor);
-    // Of an earlier attempt, which may have run out of space here.
-    std::error_code ec = root().unless_missing(fs().remove_file(area.directory, store_layout::descriptor_file));
-    if (!ec) ec = area.remove_notes();
-    if (!ec) ec = root().write_small_file(area.directory, store_layout::descriptor_file, text);
-    return ec ? ec : root().sync_directory(area.directory);
-  }
-
-  /// Renames what was sealed into its dataset, and makes that durable.
-  std::error_code enter(detail::StagingArea<F>& area, const Generation& generation) {
-    std::error_code ec;
-    auto dataset = state_->datasets.make(generation.dataset_id, ec);
-    if (ec) return ec;
-    const std::string name = store_layout::chunk_name(generation);
-    ec = fs().rename(root().staging(), area.name, dataset.directory(), name);
-    if (ec) return ec;
-    area.left_staging = true;
-    ec = dataset.sync();
-    if (!ec) return {};
-    // A power cut may bring its new name back: it stays in `trash/` whole until the next start, and is not to be served.
-    detail::Leftovers leftovers;
-    if (state_->remover.throw_away(dataset.directory(), name, store_layout::qualified_name(generation))) {
-      leftovers.doomed.push_back(generation);
-      state_->bytes_used += generation.bytes;  // until it is taken away
-    }
-    if (state_->remover.doom(generation)) leftovers.unmarked.push_back(generation);
-    state_->remover.leave(leftovers);
-    return ec;
   }
 
   std::unique_ptr<State> state_;

@@ -21,6 +21,7 @@
 #include "garner/status.hpp"
 #include "garner/storage/file_system.hpp"
 #include "garner/storage/store_layout.hpp"
+#include "garner/storage/unsynced_files.hpp"
 
 namespace garner {
 
@@ -75,6 +76,23 @@ class StoreRoot {
   }
   std::error_code sync_directory(const Directory& directory) {
     return durability_ == Durability::full ? fs_.sync_directory(directory) : std::error_code();
+  }
+
+  /// Whether syncs do anything.
+  [[nodiscard]] bool is_durable() const noexcept { return durability_ == Durability::full; }
+  /// Descriptors that wait for a sync, of all staging areas.
+  [[nodiscard]] detail::UnsyncedCount& unsynced() noexcept { return unsynced_; }
+
+  /// As each by itself, in any order.
+  void sync_together(std::span<SyncRequest<File, Directory>> requests) {
+    if (!is_durable()) return;
+    if constexpr (SyncsTogether<F>) {
+      fs_.sync_together(requests);
+    } else {
+      for (auto& request : requests) {
+        request.error = request.file != nullptr ? fs_.sync_file(*request.file) : fs_.sync_directory(*request.directory);
+      }
+    }
   }
 
   /// Creates `name` with `text` in it, synced through the descriptor that wrote it.
@@ -155,6 +173,8 @@ class StoreRoot {
  private:
   /// Of directories in directories, which garner never makes and removes all the same. Each level holds a descriptor.
   static constexpr int max_depth = 16;
+
+  static constexpr std::size_t max_unsynced = 128;  ///< descriptors
 
   void require(std::error_code ec, const std::string& name) {
     if (ec) throw Error(ec, name.empty() ? path().string() : (path() / name).string());
@@ -249,6 +269,7 @@ class StoreRoot {
   std::atomic<bool> given_up_{false};
   File lock_;
   Directory chunks_, staging_, doomed_, trash_, quarantine_;
+  detail::UnsyncedCount unsynced_{max_unsynced};
 };
 
 }  // namespace garner

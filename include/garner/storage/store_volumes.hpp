@@ -10,8 +10,10 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <system_error>
 #include <tuple>
@@ -158,20 +160,36 @@ class BasicVolumes {
     return {};
   }
 
-  /// `errc::io_error` where its volume is away, or was opened anew since.
-  Generation publish(Staging& staging, std::error_code& ec) {
-    const std::optional<std::uint32_t> index = index_of(staging);
-    const auto store = index ? volume(*index).store() : nullptr;
-    if (!store) {
-      ec = staging.area_ ? make_error_code(errc::io_error) : std::make_error_code(std::errc::bad_file_descriptor);
-      return {};
+  /// As `BasicStore`. `errc::io_error` where its volume is away, or was opened anew since.
+  void publish(std::span<PublishRequest<Staging>> requests) {
+    std::map<std::uint32_t, std::vector<std::size_t>> by_volume;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      PublishRequest<Staging>& request = requests[i];
+      const std::optional<std::uint32_t> index = index_of(*request.staging);
+      request.error = request.staging->area_ ? make_error_code(errc::io_error)
+                                             : std::make_error_code(std::errc::bad_file_descriptor);
+      if (index) by_volume[*index].push_back(i);
     }
-    Generation generation = store->publish(staging, ec);
-    generation.volume = *index;
-    if (ec) return generation;
-    volume(*index).drop(staging.area_);
-    state_->descriptions.keep(generation);
-    return generation;
+    for (const auto& [index, members] : by_volume) {
+      const auto store = volume(index).store();
+      if (!store) continue;
+      std::vector<PublishRequest<Staging>> part;
+      for (const std::size_t i : members) part.push_back(requests[i]);
+      store->publish(std::span(part));
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        PublishRequest<Staging>& request = requests[members[i]] = part[i];
+        if (request.error) continue;
+        request.generation.volume = index;
+        volume(index).drop(request.staging->area_);
+        state_->descriptions.keep(request.generation);
+      }
+    }
+  }
+  Generation publish(Staging& staging, std::error_code& ec) {
+    PublishRequest<Staging> request{&staging};
+    publish(std::span(&request, 1));
+    ec = request.error;
+    return ec ? Generation() : request.generation;
   }
 
   std::error_code discard(Staging& staging) {
