@@ -115,6 +115,10 @@ struct Options {
   bool revive = true;
 
   Durability durability = Durability::full;  ///< fixed at construction
+  /// Threads of `FilesystemStorage`, for each of its locations, that wait for the disk: syncs that run at the same time share what
+  /// they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after another. Fixed at
+  /// construction.
+  std::size_t max_sync_threads = 15;
 
   // What is done about disks that forget.
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction

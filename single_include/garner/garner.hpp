@@ -1645,6 +1645,10 @@ struct Options {
   bool revive = true;
 
   Durability durability = Durability::full;  ///< fixed at construction
+  /// Threads of `FilesystemStorage`, for each of its locations, that wait for the disk: syncs that run at the same time share what
+  /// they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after another. Fixed at
+  /// construction.
+  std::size_t max_sync_threads = 15;
 
   // What is done about disks that forget.
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
@@ -3245,9 +3249,10 @@ class Hosts {
       if (!can_be_asked(mirrors[i])) continue;
       if (!best || is_faster(*mirrors[i].host, *mirrors[*best].host)) best = i;
     }
+    if (!best) return {};
     std::optional<std::size_t> other;
     for (std::size_t i = 0; i < mirrors.size(); ++i) {
-      if (i == best || !can_be_asked(mirrors[i])) continue;
+      if (!can_be_asked(mirrors[i]) || mirrors[i].host == mirrors[*best].host) continue;
       if (!other || mirrors[i].host->measured < mirrors[*other].host->measured) other = i;
     }
     return {best, other};
@@ -7378,6 +7383,8 @@ inline std::uint64_t bytes_unwritten() noexcept {
 /// Thread-safe; one descriptor in one thread at a time.
 class PosixSync {
  public:
+  explicit PosixSync(std::size_t max_threads) : threads_(max_threads) {}
+
   struct Item {
     int fd = -1;
     bool is_file = true;
@@ -7396,7 +7403,6 @@ class PosixSync {
   static constexpr std::size_t few = 12;
   /// A syncfs writes down what strangers have written, too: only where that cannot be much.
   static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
-  static constexpr std::size_t max_threads = 15;
 
   /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is told of
   /// each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such proof: what it
@@ -7410,7 +7416,7 @@ class PosixSync {
     return true;
   }
 
-  SyncThreads threads_{max_threads};
+  SyncThreads threads_;
 };
 
 }  // namespace garner::detail
@@ -7519,12 +7525,13 @@ class PosixFileSystem {
   };
 
   /// Opens the directory at `path`, which is not created. A link at the end of `path` is not followed
-  /// (`errc::not_a_directory`); links on the way there are.
-  static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec) {
+  /// (`errc::not_a_directory`); links on the way there are. `max_sync_threads`: as in `Options`.
+  static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec,
+                              std::size_t max_sync_threads = Options().max_sync_threads) {
     std::filesystem::path absolute = detail::absolute_directory(path);
     const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
     ec = detail::errno_result(fd);
-    return {Directory(fd), std::move(absolute)};
+    return {Directory(fd), std::move(absolute), max_sync_threads};
   }
 
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
@@ -7712,7 +7719,8 @@ class PosixFileSystem {
     void operator()(DIR* directory) const noexcept { ::closedir(directory); }
   };
 
-  PosixFileSystem(Directory root, std::filesystem::path path) : root_(std::move(root)), path_(std::move(path)) {}
+  PosixFileSystem(Directory root, std::filesystem::path path, std::size_t max_sync_threads)
+      : root_(std::move(root)), path_(std::move(path)), sync_(std::make_unique<detail::PosixSync>(max_sync_threads)) {}
 
   static int open_at(const Directory& directory, const std::string& name, int flags, mode_t mode = 0) noexcept {
     if (!detail::is_plain_name(name)) return errno = EINVAL, -1;
@@ -7743,7 +7751,7 @@ class PosixFileSystem {
 
   Directory root_;
   std::filesystem::path path_;
-  std::unique_ptr<detail::PosixSync> sync_ = std::make_unique<detail::PosixSync>();
+  std::unique_ptr<detail::PosixSync> sync_;
 };
 
 static_assert(FileSystem<PosixFileSystem>);
@@ -11364,13 +11372,14 @@ inline std::error_code make_directories(const std::filesystem::path& path, Durab
   return ec;
 }
 
-inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability) {
+inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability,
+                                           std::size_t max_sync_threads) {
   std::error_code ec;
-  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec);
+  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
   struct stat format {};
   if (ec == std::errc::no_such_file_or_directory) {
     ec = make_directories(fs.path(), durability);
-    if (!ec) fs = PosixFileSystem::open(data_dir, ec);
+    if (!ec) fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
   } else if (!ec && durability == Durability::full &&
              ::lstat((fs.path() / store_layout::format_file).c_str(), &format) < 0) {
     ec = sync_name(fs.path(), true);  // made a moment ago, perhaps by a process that was killed
@@ -11388,14 +11397,6 @@ inline std::error_code require_mount_point(const std::filesystem::path& path) {
   return inner.st_dev != outer.st_dev || is_root ? std::error_code() : std::make_error_code(std::errc::no_such_device);
 }
 
-inline PosixFileSystem open_location(const std::filesystem::path& path, bool must_be_mount_point,
-                                     Durability durability) {
-  if (must_be_mount_point) {
-    if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
-  }
-  return open_data_directory(path, durability);
-}
-
 inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
                                                            const Options& options) {
   std::vector<Location> locations = options.locations;
@@ -11403,8 +11404,12 @@ inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem
   std::vector<VolumePlace<PosixFileSystem>> places;
   for (const Location& location : locations) {
     std::filesystem::path path = absolute_directory(data_dir / location.path);
-    const auto open = [path, must_be = location.must_be_mount_point, durability = options.durability] {
-      return open_location(path, must_be, durability);
+    const auto open = [path, must_be_mount_point = location.must_be_mount_point, durability = options.durability,
+                       max_sync_threads = options.max_sync_threads] {
+      if (must_be_mount_point) {
+        if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
+      }
+      return open_data_directory(path, durability, max_sync_threads);
     };
     places.push_back({std::move(path), open, location.max_bytes, location.keep_free_bytes});
   }
@@ -11421,7 +11426,7 @@ inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem
 class FilesystemStorage : public BasicVolumes<PosixFileSystem> {
  public:
   /// Opens the store in `data_dir`, or those of `options.locations`; creates a directory, and those above it, where
-  /// missing. Of the options uses `durability`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
+  /// missing. Of the options uses `durability`, `max_sync_threads`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
   /// names the path, and changes nothing then that was there: `errc::not_a_directory` where a directory or a part of it is
   /// a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another store, of this process or another,
   /// has it; what the file system reports.

@@ -178,6 +178,9 @@ TEST_CASE("the first mirror is asked, the next where it was tried or rests, and 
   for (int i = 0; i < 320; ++i) first += world.choose(mirrors) == 0U ? 1 : 0;
   CHECK(first > 290);
   CHECK(first < 320);
+  // Another URL of the same server tells nothing new.
+  const std::vector<Mirror> same = {mirrors[0], mirrors[0]};
+  for (int i = 0; i < 320; ++i) CHECK(world.choose(same) == 0U);
   mirrors[0].tried = true;
   CHECK(world.choose(mirrors) == 1U);
   mirrors[0].tried = false;

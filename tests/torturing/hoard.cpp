@@ -21,6 +21,7 @@
 #include <optional>
 #include <set>
 #include <shared_mutex>
+#include <span>
 #include <sstream>
 #include <string>
 #include <system_error>
@@ -87,6 +88,11 @@ class Unsynced : public garner::PosixFileSystem {
   }
   std::error_code sync_directory(const Directory& directory) const {
     return directories_ ? std::error_code() : PosixFileSystem::sync_directory(directory);
+  }
+  void sync_together(std::span<garner::SyncRequest<File, Directory>> requests) const {
+    for (auto& request : requests) {
+      request.error = request.file != nullptr ? sync_file(*request.file) : sync_directory(*request.directory);
+    }
   }
 
  private:
@@ -390,7 +396,7 @@ int main(int argc, char** argv) {
       torturing::run(arguments, garner::FilesystemStorage(arguments.data_dir));
       return 0;
     }
-    torturing::Unsynced fs(garner::detail::open_data_directory(arguments.data_dir, garner::Durability::relaxed),
+    torturing::Unsynced fs(garner::detail::open_data_directory(arguments.data_dir, garner::Durability::relaxed, 0),
                            arguments.without);
     torturing::run(arguments, garner::BasicStore<torturing::Unsynced>(std::move(fs)));
     return 0;

@@ -47,6 +47,7 @@ std::unique_ptr<Manager> open(const path& data_dir, const garner::MemoryOrigin& 
   options.seed = 1;
   options.checkpoint_bytes = 1000;
   options.staging_ttl = staging_ttl;
+  options.max_sync_threads = 0;  // all calls are one thread's, in the same order each time
   return std::make_unique<Manager>(FilesystemStorage(data_dir, options), MemoryDownloader(origin),
                                    InlineExecutor::manual(), options);
 }

@@ -178,9 +178,10 @@ class Hosts {
       if (!can_be_asked(mirrors[i])) continue;
       if (!best || is_faster(*mirrors[i].host, *mirrors[*best].host)) best = i;
     }
+    if (!best) return {};
     std::optional<std::size_t> other;
     for (std::size_t i = 0; i < mirrors.size(); ++i) {
-      if (i == best || !can_be_asked(mirrors[i])) continue;
+      if (!can_be_asked(mirrors[i]) || mirrors[i].host == mirrors[*best].host) continue;
       if (!other || mirrors[i].host->measured < mirrors[*other].host->measured) other = i;
     }
     return {best, other};

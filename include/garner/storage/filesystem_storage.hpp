@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -55,13 +56,14 @@ inline std::error_code make_directories(const std::filesystem::path& path, Durab
   return ec;
 }
 
-inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability) {
+inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability,
+                                           std::size_t max_sync_threads) {
   std::error_code ec;
-  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec);
+  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
   struct stat format {};
   if (ec == std::errc::no_such_file_or_directory) {
     ec = make_directories(fs.path(), durability);
-    if (!ec) fs = PosixFileSystem::open(data_dir, ec);
+    if (!ec) fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
   } else if (!ec && durability == Durability::full &&
              ::lstat((fs.path() / store_layout::format_file).c_str(), &format) < 0) {
     ec = sync_name(fs.path(), true);  // made a moment ago, perhaps by a process that was killed
@@ -79,14 +81,6 @@ inline std::error_code require_mount_point(const std::filesystem::path& path) {
   return inner.st_dev != outer.st_dev || is_root ? std::error_code() : std::make_error_code(std::errc::no_such_device);
 }
 
-inline PosixFileSystem open_location(const std::filesystem::path& path, bool must_be_mount_point,
-                                     Durability durability) {
-  if (must_be_mount_point) {
-    if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
-  }
-  return open_data_directory(path, durability);
-}
-
 inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
                                                            const Options& options) {
   std::vector<Location> locations = options.locations;
@@ -94,8 +88,12 @@ inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem
   std::vector<VolumePlace<PosixFileSystem>> places;
   for (const Location& location : locations) {
     std::filesystem::path path = absolute_directory(data_dir / location.path);
-    const auto open = [path, must_be = location.must_be_mount_point, durability = options.durability] {
-      return open_location(path, must_be, durability);
+    const auto open = [path, must_be_mount_point = location.must_be_mount_point, durability = options.durability,
+                       max_sync_threads = options.max_sync_threads] {
+      if (must_be_mount_point) {
+        if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
+      }
+      return open_data_directory(path, durability, max_sync_threads);
     };
     places.push_back({std::move(path), open, location.max_bytes, location.keep_free_bytes});
   }
@@ -112,7 +110,7 @@ inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem
 class FilesystemStorage : public BasicVolumes<PosixFileSystem> {
  public:
   /// Opens the store in `data_dir`, or those of `options.locations`; creates a directory, and those above it, where
-  /// missing. Of the options uses `durability`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
+  /// missing. Of the options uses `durability`, `max_sync_threads`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
   /// names the path, and changes nothing then that was there: `errc::not_a_directory` where a directory or a part of it is
   /// a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another store, of this process or another,
   /// has it; what the file system reports.

@@ -27,6 +27,7 @@
 #include <utility>
 
 #include "garner/error.hpp"
+#include "garner/status.hpp"
 #include "garner/storage/file_system.hpp"
 #include "garner/storage/posix_sync.hpp"
 
@@ -134,12 +135,13 @@ class PosixFileSystem {
   };
 
   /// Opens the directory at `path`, which is not created. A link at the end of `path` is not followed
-  /// (`errc::not_a_directory`); links on the way there are.
-  static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec) {
+  /// (`errc::not_a_directory`); links on the way there are. `max_sync_threads`: as in `Options`.
+  static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec,
+                              std::size_t max_sync_threads = Options().max_sync_threads) {
     std::filesystem::path absolute = detail::absolute_directory(path);
     const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
     ec = detail::errno_result(fd);
-    return {Directory(fd), std::move(absolute)};
+    return {Directory(fd), std::move(absolute), max_sync_threads};
   }
 
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
@@ -327,7 +329,8 @@ class PosixFileSystem {
     void operator()(DIR* directory) const noexcept { ::closedir(directory); }
   };
 
-  PosixFileSystem(Directory root, std::filesystem::path path) : root_(std::move(root)), path_(std::move(path)) {}
+  PosixFileSystem(Directory root, std::filesystem::path path, std::size_t max_sync_threads)
+      : root_(std::move(root)), path_(std::move(path)), sync_(std::make_unique<detail::PosixSync>(max_sync_threads)) {}
 
   static int open_at(const Directory& directory, const std::string& name, int flags, mode_t mode = 0) noexcept {
     if (!detail::is_plain_name(name)) return errno = EINVAL, -1;
@@ -358,7 +361,7 @@ class PosixFileSystem {
 
   Directory root_;
   std::filesystem::path path_;
-  std::unique_ptr<detail::PosixSync> sync_ = std::make_unique<detail::PosixSync>();
+  std::unique_ptr<detail::PosixSync> sync_;
 };
 
 static_assert(FileSystem<PosixFileSystem>);

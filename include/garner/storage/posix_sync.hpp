@@ -44,6 +44,8 @@ inline std::uint64_t bytes_unwritten() noexcept {
 /// Thread-safe; one descriptor in one thread at a time.
 class PosixSync {
  public:
+  explicit PosixSync(std::size_t max_threads) : threads_(max_threads) {}
+
   struct Item {
     int fd = -1;
     bool is_file = true;
@@ -62,7 +64,6 @@ class PosixSync {
   static constexpr std::size_t few = 12;
   /// A syncfs writes down what strangers have written, too: only where that cannot be much.
   static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
-  static constexpr std::size_t max_threads = 15;
 
   /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is told of
   /// each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such proof: what it
@@ -76,7 +77,7 @@ class PosixSync {
     return true;
   }
 
-  SyncThreads threads_{max_threads};
+  SyncThreads threads_;
 };
 
 }  // namespace garner::detail
