@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/openat2.h>
+#include <netinet/in.h>
 #include <nlohmann/json.hpp>
 #include <openssl/evp.h>
 #include <pthread.h>
@@ -12792,6 +12793,17 @@ struct Identification {
 
 namespace garner::detail {
 
+/// Of an IPv4 or IPv6 socket.
+inline asio::ip::address address_of(const sockaddr& address) {
+  if (address.sa_family == AF_INET6) {
+    asio::ip::address_v6::bytes_type bytes;
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    std::copy_n(v6.sin6_addr.s6_addr, bytes.size(), bytes.begin());
+    return asio::ip::address_v6(bytes);
+  }
+  return asio::ip::address_v4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
+}
+
 /// Reads `Options::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
 class HostFilter {
  public:
@@ -13721,16 +13733,6 @@ class CurlTransfer final : public Paced {
     if (head_.status() != 0) text += ", status " + std::to_string(head_.status());
     if (!reason_.empty()) text += " (" + printable(reason_) + ")";
     return text;
-  }
-
-  static asio::ip::address address_of(const sockaddr& address) {
-    if (address.sa_family == AF_INET6) {
-      asio::ip::address_v6::bytes_type bytes;
-      const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
-      std::copy_n(v6.sin6_addr.s6_addr, bytes.size(), bytes.begin());
-      return asio::ip::address_v6(bytes);
-    }
-    return asio::ip::address_v4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
   }
 
   /// Of a body that is not data; more of it is not worth a connection.
@@ -17079,6 +17081,56 @@ class SimDisk : private detail::SimVolume {
 // operation the world is asked: it may refuse it, run others meanwhile, or end. What a crash leaves is decided in
 // sim_disk.hpp.
 
+// garner/simulation/sim_handle.hpp --------------------------------------------------------------------------
+// What a program has open on a simulated disk: a file, or a directory. What it can do with that is in sim_file_system.hpp.
+
+namespace garner {
+
+/// Something open on a disk, which it keeps. Closes when it is destroyed, and the world is not asked.
+class SimHandle {
+ public:
+  SimHandle() = default;
+  SimHandle(SimHandle&&) noexcept = default;
+  SimHandle& operator=(SimHandle&& other) noexcept {
+    if (this != &other) {
+      close();
+      disk_ = std::move(other.disk_);
+      node_ = other.node_;
+      seen_ = other.seen_;
+      number_ = other.number_;
+    }
+    return *this;
+  }
+  SimHandle(const SimHandle&) = delete;
+  SimHandle& operator=(const SimHandle&) = delete;
+  ~SimHandle() { close(); }
+
+ private:
+  friend class SimFileSystem;
+
+  /// The disk's guard is held.
+  SimHandle(std::shared_ptr<SimDisk> disk, detail::SimNode node)
+      : disk_(std::move(disk)), node_(node), seen_(disk_->nodes_[node].failed_syncs), number_(++disk_->last_handle_) {
+    disk_->open(node_);
+  }
+
+  void close() noexcept {
+    if (!disk_) return;
+    {
+      const std::lock_guard lock(disk_->names_->guard);
+      disk_->close(node_, number_);
+    }
+    disk_.reset();
+  }
+
+  std::shared_ptr<SimDisk> disk_;
+  detail::SimNode node_ = detail::sim_none;
+  mutable std::uint32_t seen_ = 0;  ///< of the failed syncs
+  std::uint64_t number_ = 0;
+};
+
+}  // namespace garner
+
 // garner/simulation/sim_hooks.hpp ---------------------------------------------------------------------------
 // What a simulated file system asks of the world around it: before each operation, whether and how it fails. The
 // file system is in sim_file_system.hpp; what a world answers is the world's.
@@ -17195,49 +17247,6 @@ class SimMutex {
 }  // namespace garner
 
 namespace garner {
-
-/// Something open on a disk, which it keeps. Closes when it is destroyed, and the world is not asked.
-class SimHandle {
- public:
-  SimHandle() = default;
-  SimHandle(SimHandle&&) noexcept = default;
-  SimHandle& operator=(SimHandle&& other) noexcept {
-    if (this != &other) {
-      close();
-      disk_ = std::move(other.disk_);
-      node_ = other.node_;
-      seen_ = other.seen_;
-      number_ = other.number_;
-    }
-    return *this;
-  }
-  SimHandle(const SimHandle&) = delete;
-  SimHandle& operator=(const SimHandle&) = delete;
-  ~SimHandle() { close(); }
-
- private:
-  friend class SimFileSystem;
-
-  /// The disk's guard is held.
-  SimHandle(std::shared_ptr<SimDisk> disk, detail::SimNode node)
-      : disk_(std::move(disk)), node_(node), seen_(disk_->nodes_[node].failed_syncs), number_(++disk_->last_handle_) {
-    disk_->open(node_);
-  }
-
-  void close() noexcept {
-    if (!disk_) return;
-    {
-      const std::lock_guard lock(disk_->names_->guard);
-      disk_->close(node_, number_);
-    }
-    disk_.reset();
-  }
-
-  std::shared_ptr<SimDisk> disk_;
-  detail::SimNode node_ = detail::sim_none;
-  mutable std::uint32_t seen_ = 0;  ///< of the failed syncs
-  std::uint64_t number_ = 0;
-};
 
 /// The file system of a simulated disk. Its errors are those of `PosixFileSystem`; every operation on a disk that
 /// ended is `errc::io_error`. A write that does not fit is written as far as it does, with `errc::no_space`.

@@ -6,7 +6,6 @@
 
 #include <curl/curl.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -33,6 +32,7 @@
 #include "garner/download/curl_shared.hpp"
 #include "garner/download/curl_url.hpp"
 #include "garner/download/gather_buffer.hpp"
+#include "garner/download/host_filter.hpp"
 #include "garner/download/http_response.hpp"
 #include "garner/error.hpp"
 #include "garner/policies/downloader.hpp"
@@ -356,16 +356,6 @@ class CurlTransfer final : public Paced {
     if (head_.status() != 0) text += ", status " + std::to_string(head_.status());
     if (!reason_.empty()) text += " (" + printable(reason_) + ")";
     return text;
-  }
-
-  static asio::ip::address address_of(const sockaddr& address) {
-    if (address.sa_family == AF_INET6) {
-      asio::ip::address_v6::bytes_type bytes;
-      const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
-      std::copy_n(v6.sin6_addr.s6_addr, bytes.size(), bytes.begin());
-      return asio::ip::address_v6(bytes);
-    }
-    return asio::ip::address_v4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
   }
 
   /// Of a body that is not data; more of it is not worth a connection.

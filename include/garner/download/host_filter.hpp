@@ -3,6 +3,9 @@
 // Which hosts may be connected to: by name, and again by the address that the name resolved to. No I/O.
 #pragma once
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <asio/ip/address.hpp>
 #include <asio/ip/network_v4.hpp>
@@ -17,6 +20,17 @@
 #include "garner/error.hpp"
 
 namespace garner::detail {
+
+/// Of an IPv4 or IPv6 socket.
+inline asio::ip::address address_of(const sockaddr& address) {
+  if (address.sa_family == AF_INET6) {
+    asio::ip::address_v6::bytes_type bytes;
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    std::copy_n(v6.sin6_addr.s6_addr, bytes.size(), bytes.begin());
+    return asio::ip::address_v6(bytes);
+  }
+  return asio::ip::address_v4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
+}
 
 /// Reads `Options::allowed_hosts`, which says what the entries mean. Immutable, so thread-safe.
 class HostFilter {

@@ -20,54 +20,12 @@
 
 #include "garner/error.hpp"
 #include "garner/simulation/sim_disk.hpp"
+#include "garner/simulation/sim_handle.hpp"
 #include "garner/simulation/sim_hooks.hpp"
 #include "garner/storage/file_system.hpp"
 #include "garner/storage/store_volumes.hpp"
 
 namespace garner {
-
-/// Something open on a disk, which it keeps. Closes when it is destroyed, and the world is not asked.
-class SimHandle {
- public:
-  SimHandle() = default;
-  SimHandle(SimHandle&&) noexcept = default;
-  SimHandle& operator=(SimHandle&& other) noexcept {
-    if (this != &other) {
-      close();
-      disk_ = std::move(other.disk_);
-      node_ = other.node_;
-      seen_ = other.seen_;
-      number_ = other.number_;
-    }
-    return *this;
-  }
-  SimHandle(const SimHandle&) = delete;
-  SimHandle& operator=(const SimHandle&) = delete;
-  ~SimHandle() { close(); }
-
- private:
-  friend class SimFileSystem;
-
-  /// The disk's guard is held.
-  SimHandle(std::shared_ptr<SimDisk> disk, detail::SimNode node)
-      : disk_(std::move(disk)), node_(node), seen_(disk_->nodes_[node].failed_syncs), number_(++disk_->last_handle_) {
-    disk_->open(node_);
-  }
-
-  void close() noexcept {
-    if (!disk_) return;
-    {
-      const std::lock_guard lock(disk_->names_->guard);
-      disk_->close(node_, number_);
-    }
-    disk_.reset();
-  }
-
-  std::shared_ptr<SimDisk> disk_;
-  detail::SimNode node_ = detail::sim_none;
-  mutable std::uint32_t seen_ = 0;  ///< of the failed syncs
-  std::uint64_t number_ = 0;
-};
 
 /// The file system of a simulated disk. Its errors are those of `PosixFileSystem`; every operation on a disk that
 /// ended is `errc::io_error`. A write that does not fit is written as far as it does, with `errc::no_space`.
