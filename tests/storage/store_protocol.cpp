@@ -106,6 +106,7 @@ TEST_CASE("chunks that are published together share the sync of their parent, an
   std::vector<Store::Staging> stagings;
   for (const std::string name : {"c", "e", "f"}) stagings.push_back(steps.staged(chunk_of(name, hello), hello));
   std::vector<Request> requests;
+  requests.reserve(4);
   for (Store::Staging& staging : stagings) requests.push_back({&staging});
   Store::Staging nothing;
   requests.push_back({&nothing});

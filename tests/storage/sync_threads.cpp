@@ -50,6 +50,7 @@ TEST_CASE("what is thrown comes to the caller once all else is done") {
 TEST_CASE("many callers at the same time, each of whom gets his own done") {
   SyncThreads threads(4);
   std::vector<std::thread> callers;
+  callers.reserve(4);
   std::atomic<int> done{0};
   for (int caller = 0; caller < 4; ++caller) {
     callers.emplace_back([&] {

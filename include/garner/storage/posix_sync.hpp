@@ -30,9 +30,10 @@ inline std::uint64_t bytes_unwritten() noexcept {
   std::uint64_t sum = 0;
   for (const std::string_view name : {"\nDirty:", "\nWriteback:"}) {
     const std::size_t begin = all.find(name);
-    const std::size_t number = begin == all.npos ? all.npos : all.find_first_not_of(' ', begin + name.size());
+    const std::size_t number =
+        begin == std::string_view::npos ? begin : all.find_first_not_of(' ', begin + name.size());
     std::uint64_t kilobytes = 0;
-    if (number == all.npos ||
+    if (number == std::string_view::npos ||
         std::from_chars(all.data() + number, all.data() + all.size(), kilobytes).ptr == all.data()) {
       return UINT64_MAX;
     }
