@@ -7374,7 +7374,7 @@ inline std::uint64_t bytes_unwritten() noexcept {
         begin == std::string_view::npos ? begin : all.find_first_not_of(' ', begin + name.size());
     std::uint64_t kilobytes = 0;
     if (number == std::string_view::npos ||
-        std::from_chars(all.data() + number, all.data() + all.size(), kilobytes).ptr == all.data()) {
+        std::from_chars(all.data() + number, all.data() + all.size(), kilobytes).ec != std::errc()) {
       return UINT64_MAX;
     }
     sum += kilobytes << 10;
