@@ -27,6 +27,7 @@ void Failures::observe(const garner::Event& event) {
     case garner::EventKind::volume_away:
     case garner::EventKind::volume_read_only:
     case garner::EventKind::volume_healthy:
+    case garner::EventKind::recovered:
     case garner::EventKind::events_dropped:
     case garner::EventKind::closed: break;
   }

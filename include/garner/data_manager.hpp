@@ -53,15 +53,16 @@ class DataManager<S, D, E> {
  public:
   using ChunkRef = DataChunkRef<S>;
 
-  /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
-  /// there, and nothing else; what more is to be checked before it is served (`Options::startup_check`) is checked in
-  /// the background. Throws `Error` that names the path: `errc::directory_in_use`,
-  /// `errc::unknown_format`, …
+  /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is there (or
+  /// leaves that to the background, `Options::startup`), and nothing else; what more is to be checked before it is
+  /// served (`Options::startup_check`) is checked in the background. Throws `Error` that names the path:
+  /// `errc::directory_in_use`, `errc::unknown_format`, …
   explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
       std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&
       std::default_initializable<E> : DataManager(S(std::move(data_dir), options), D(options), E(), options) {}
 
-  /// With policies of one's own. Throws `Error` where the storage's `recover` fails.
+  /// With policies of one's own. Throws `Error` where the storage's `recover` fails, unless that is called in the
+  /// background.
   DataManager(S storage, D downloader, E executor, Options options = {})
       : engine_(std::move(storage), std::move(downloader), std::move(executor), options) {}
 
@@ -117,7 +118,7 @@ class DataManager<S, D, E> {
   }
 
   /// Waits until nothing wanted is missing, and nothing unwanted is left unpinned; false where that takes
-  /// longer than `timeout`, or the manager was closed before. With an executor that has no threads of its
+  /// longer than `timeout`, or the manager was closed before, or the store could not be read (`Status::recovery_error`). With an executor that has no threads of its
   /// own, runs its tasks.
   bool wait_converged(std::chrono::nanoseconds timeout) { return engine_.wait_converged(timeout); }
 
@@ -139,8 +140,8 @@ class DataManager<S, D, E> {
 
   /// Asks for everything that is held to be re-read and compared with what was published, and for every disk of a store
   /// of several to be looked at, in the background and as fast as it goes; a pass that is running begins anew. What is
-  /// corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew; `Status::scrub` tells how far
-  /// it is.
+  /// corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew; `Status::scrub` tells how
+  /// far it is. While a start in the background goes on: of what it has found by now, and once it has ended.
   void verify() {
     std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });

@@ -40,6 +40,20 @@ enum class StartupCheck : std::uint8_t {
   digests,  ///< each is served once all its bytes were read and are what was published
 };
 
+/// How much of a start its constructor waits for. It always takes the lock and checks the format, or throws.
+enum class Startup : std::uint8_t {
+  /// All names are read, and all that is there is known. Throws where it cannot be read.
+  complete,
+  /// Nothing more: names are read in the background, by one task of the executor, and what is there is served as it is
+  /// found; of a store with several locations once all were read. What was not found yet is not found by lookups, and
+  /// calls about it count as they do after a complete start, the last one of each id. Until all is known nothing is
+  /// fetched, removed, checked or changed, and the manager has not converged; `Status::recovering` and the event
+  /// `recovered` tell. Where the store cannot be read they tell that, too: what was found is served, and nothing else
+  /// is done until the next start. `close` ends the reading early; a deletion of what had not been found by then is
+  /// forgotten.
+  background,
+};
+
 /// A place of a data directory that is made of several (`Options::locations`): a directory, as a rule of a disk of its
 /// own, which is a complete data directory by itself.
 struct Location {
@@ -119,6 +133,8 @@ struct Options {
   /// they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after another. Fixed at
   /// construction.
   std::size_t max_sync_threads = 15;
+
+  Startup startup = Startup::complete;  ///< fixed at construction
 
   // What is done about disks that forget.
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
@@ -225,6 +241,11 @@ struct Status {
   ScrubStatus scrub;
   std::vector<VolumeStatus> volumes;  ///< likewise; none where the storage does not tell
 
+  // Of a start in the background (`Options::startup`).
+  bool recovering = false;         ///< it is not known yet what the store holds
+  std::error_code recovery_error;  ///< the store could not be read, ...
+  std::string recovery_subject;    ///< ... at this path
+
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
   bool filled = false;        ///< it had converged once, and served chunks then (`Options::when_filled`)
@@ -242,6 +263,7 @@ enum class EventKind : std::uint8_t {
   volume_away,       ///< a volume failed and is set aside; what it held is fetched again elsewhere
   volume_read_only,  ///< nothing can be written to a volume; what it holds is served
   volume_healthy,    ///< a volume is as it should be again
+  recovered,         ///< a start in the background knows what the store holds or, with an error, could not read it
   events_dropped,    ///< an observer was so slow that events were dropped: look at `status` afresh
   closed,            ///< the last event
 };
@@ -257,6 +279,7 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::volume_away: return "volume away";
     case EventKind::volume_read_only: return "volume read-only";
     case EventKind::volume_healthy: return "volume healthy";
+    case EventKind::recovered: return "recovered";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }
@@ -268,9 +291,9 @@ struct Event {
   EventKind kind = EventKind::converged;
   ChunkId id;                    ///< of the `chunk_…` kinds
   std::uint64_t generation = 0;  ///< likewise
-  std::error_code error;         ///< `chunk_failed`
+  std::error_code error;         ///< `chunk_failed`, `recovered`
   std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path;
-                                 ///< `volume_…`: the volume's path
+                                 ///< `volume_…`: the volume's path; `recovered`, with an error: the path
   Epoch epoch = 0;               ///< `converged`: the assignment converged to
 };
 

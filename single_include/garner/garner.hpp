@@ -1234,7 +1234,8 @@ struct PublishRequest {
 /// | expression                   | result            | must promise                                                   |
 /// |------------------------------|-------------------|----------------------------------------------------------------|
 /// | `s.recover(found)`           | `Recovery`        | called first and once; calls `found(generation)` for each that |
-/// |                              |                   | is published and not doomed. Opens none of them                |
+/// |                              |                   | is published and not doomed, before it returns and one after   |
+/// |                              |                   | another. Opens none of them                                    |
 /// | `s.clean_up(partial)`        | `std::error_code` | takes away what an earlier run left half-done (doomed, half    |
 /// |                              |                   | removed), what could not be discarded since, and, as `partial` |
 /// |                              |                   | says, what could be gone on with; after an error it is called  |
@@ -1290,6 +1291,14 @@ struct PublishRequest {
 /// |                              |                   | `std::span<PublishRequest<S::Staging>>`. Throws only before    |
 /// |                              |                   | anything is published                                          |
 ///
+/// One that may take long to recover can have this, too (`StoppableStorage`):
+///
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.stop_recovery()`          | `void`            | `recover` returns soon, with `errc::cancelled` where it has    |
+/// |                              |                   | not told all; what it has told can be doomed then. Called by   |
+/// |                              |                   | any thread, also before `recover` and after it; does not block |
+///
 /// `recover` may tell of generations on a volume that is away: they are wanted, and `describe` may know them from
 /// elsewhere. Every other operation on a volume that is away fails. The manager calls `examine` after operations have
 /// failed and from time to time while a volume is not healthy, once at a time, and where there is more than one volume.
@@ -1297,6 +1306,9 @@ struct PublishRequest {
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
 /// after another, except that its staged files are opened and written at the same time, each by one thread.
 /// Throws: may throw; a `std::system_error`'s code counts as returned, anything else as `errc::policy_failed`.
+/// A start in the background (`Options::startup`) calls `recover` on the executor. Until it has returned nothing else
+/// is called but `location` and `describe`, for generations that were told, `volumes` before, and `stop_recovery`; and
+/// after an error no more than these.
 /// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write`, `restart` and
 /// `checkpoint`, which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
 /// Ends: the store outlives the manager where pins do. Dropping a `Staging` or a `StagedFile` keeps what is on disk.
@@ -1408,6 +1420,9 @@ concept VolumeStorage = Storage<S> && fragments::storage_has_volumes<S>;
 
 template <class S>
 concept BatchStorage = Storage<S> && fragments::storage_publishes_batches<S>;
+
+template <class S>
+concept StoppableStorage = Storage<S> && requires(S& s) { s.stop_recovery(); };
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.
@@ -1571,6 +1586,20 @@ enum class StartupCheck : std::uint8_t {
   digests,  ///< each is served once all its bytes were read and are what was published
 };
 
+/// How much of a start its constructor waits for. It always takes the lock and checks the format, or throws.
+enum class Startup : std::uint8_t {
+  /// All names are read, and all that is there is known. Throws where it cannot be read.
+  complete,
+  /// Nothing more: names are read in the background, by one task of the executor, and what is there is served as it is
+  /// found; of a store with several locations once all were read. What was not found yet is not found by lookups, and
+  /// calls about it count as they do after a complete start, the last one of each id. Until all is known nothing is
+  /// fetched, removed, checked or changed, and the manager has not converged; `Status::recovering` and the event
+  /// `recovered` tell. Where the store cannot be read they tell that, too: what was found is served, and nothing else
+  /// is done until the next start. `close` ends the reading early; a deletion of what had not been found by then is
+  /// forgotten.
+  background,
+};
+
 /// A place of a data directory that is made of several (`Options::locations`): a directory, as a rule of a disk of its
 /// own, which is a complete data directory by itself.
 struct Location {
@@ -1650,6 +1679,8 @@ struct Options {
   /// they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after another. Fixed at
   /// construction.
   std::size_t max_sync_threads = 15;
+
+  Startup startup = Startup::complete;  ///< fixed at construction
 
   // What is done about disks that forget.
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
@@ -1756,6 +1787,11 @@ struct Status {
   ScrubStatus scrub;
   std::vector<VolumeStatus> volumes;  ///< likewise; none where the storage does not tell
 
+  // Of a start in the background (`Options::startup`).
+  bool recovering = false;         ///< it is not known yet what the store holds
+  std::error_code recovery_error;  ///< the store could not be read, ...
+  std::string recovery_subject;    ///< ... at this path
+
   Epoch assigned_epoch = 0;   ///< of the last `set_assignment`; 0 before the first
   Epoch converged_epoch = 0;  ///< the last one that the store had converged to
   bool filled = false;        ///< it had converged once, and served chunks then (`Options::when_filled`)
@@ -1773,6 +1809,7 @@ enum class EventKind : std::uint8_t {
   volume_away,       ///< a volume failed and is set aside; what it held is fetched again elsewhere
   volume_read_only,  ///< nothing can be written to a volume; what it holds is served
   volume_healthy,    ///< a volume is as it should be again
+  recovered,         ///< a start in the background knows what the store holds or, with an error, could not read it
   events_dropped,    ///< an observer was so slow that events were dropped: look at `status` afresh
   closed,            ///< the last event
 };
@@ -1788,6 +1825,7 @@ constexpr std::string_view to_string(EventKind kind) noexcept {
     case EventKind::volume_away: return "volume away";
     case EventKind::volume_read_only: return "volume read-only";
     case EventKind::volume_healthy: return "volume healthy";
+    case EventKind::recovered: return "recovered";
     case EventKind::events_dropped: return "events dropped";
     case EventKind::closed: return "closed";
   }
@@ -1799,9 +1837,9 @@ struct Event {
   EventKind kind = EventKind::converged;
   ChunkId id;                    ///< of the `chunk_…` kinds
   std::uint64_t generation = 0;  ///< likewise
-  std::error_code error;         ///< `chunk_failed`
+  std::error_code error;         ///< `chunk_failed`, `recovered`
   std::string subject;           ///< `chunk_failed`: the file and the redacted URL, or the store's path;
-                                 ///< `volume_…`: the volume's path
+                                 ///< `volume_…`: the volume's path; `recovered`, with an error: the path
   Epoch epoch = 0;               ///< `converged`: the assignment converged to
 };
 
@@ -3866,6 +3904,10 @@ struct ChunkEntry {
 
 }  // namespace garner::core
 
+// garner/core/chunk_recovery.hpp ----------------------------------------------------------------------------
+// What the store held at the start, as it tells it: before all else, or while calls come already. Until all of it is
+// known nothing is asked of the store, and nothing is fetched: what is not settled waits.
+
 // garner/core/fetch_reports.hpp -----------------------------------------------------------------------------
 // The inputs about what is being fetched: the reports of staging, transfers and publishing, and what the store has room for.
 
@@ -4249,6 +4291,7 @@ class ChunkRules : protected FetchRules {
     }
     if (entry.fetch) settle_fetch(id, entry, now);
     settle_unchecked(entry);
+    if (recovering_) return hold(id, entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
     // cut would leave neither. And while it is not known what is wanted, any copy may be that.
     const Copy* listed = entry.listed();
@@ -4258,6 +4301,12 @@ class ChunkRules : protected FetchRules {
       if (copy.listed || is_safe) settle_copy(copy);
     }
     forget_told(entry);
+  }
+
+  /// Until it is known what the store holds nothing is asked of it; what is to be done is done then. What is to be checked
+  /// has its turn anyway.
+  void hold(const ChunkId& id, const ChunkEntry& entry) {
+    if (!entry.settled() && !entry.can_check()) held_.insert(id);
   }
 
   /// What was told of and is not where it might have been, once nobody needs to know any more what it is.
@@ -4271,7 +4320,7 @@ class ChunkRules : protected FetchRules {
   /// Asks what it is that is wanted: what is on a volume that is away may be described elsewhere.
   void find_missed(ChunkEntry& entry) {
     for (Copy& copy : entry.copies) {
-      const bool can_ask = copy.operation == Copy::Operation::none && !copy.retry_at && !closed_;
+      const bool can_ask = copy.operation == Copy::Operation::none && !copy.retry_at && !closed_ && !recovering_;
       if (copy.missed && can_ask) begin(copy, Copy::Operation::describe);
     }
   }
@@ -4297,7 +4346,7 @@ class ChunkRules : protected FetchRules {
         comparing = true;
       } else if (!copy.content) {
         comparing = true;
-        if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
+        if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_ && !recovering_)
           begin(copy, Copy::Operation::describe);
       } else if (copy.holds(entry.content, bytes) && (match == nullptr || copy.listed)) {
         match = &copy;
@@ -4414,7 +4463,9 @@ class ChunkRules : protected FetchRules {
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> checkable_;
-  std::size_t checks_ = 0;  // under way
+  bool recovering_ = false;  // it is not known yet what the store holds
+  std::set<ChunkId> held_;   // what waits for that
+  std::size_t checks_ = 0;   // under way
   Scrub scrub_;
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
@@ -4662,7 +4713,8 @@ class ChunkTurns : protected ChunkVolumes {
 
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
-    if (closed_) return;
+    if (closed_ || recovering_) return;
+    release(now);
     set_limits();
     attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
@@ -4684,6 +4736,17 @@ class ChunkTurns : protected ChunkVolumes {
     }
     scrub(now);
     set_limits();
+  }
+
+  /// Goes on with what has waited until it was known what the store holds, a few at a time.
+  void release(Instant now) {
+    for (std::size_t left = slice; left > 0 && !held_.empty(); --left) {
+      touch(held_.extract(held_.begin()).value(), now, [](ChunkEntry&) {});
+    }
+  }
+
+  [[nodiscard]] std::optional<Instant> next_release() const {
+    return held_.empty() ? std::nullopt : std::optional(Instant{});
   }
 
   /// Those that count now. Whoever is filled stays so.
@@ -4983,71 +5046,150 @@ class FetchReports : protected ChunkTurns {
 
 namespace garner::core {
 
-/// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
-/// O(n).
-class ChunkTable : public FetchReports {
+class ChunkRecovery : public FetchReports {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : FetchReports(options, seed) {}
+  /// From now on, until `recovery_done`, calls may come while `recovered` tells what the store holds.
+  void begin_recovery() {
+    recovering_ = true;
+    ++unreported_;
+    // What is found was asked for before.
+    asked_ = std::uint64_t{1} << 40;
+  }
 
-  /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
-  std::vector<Action>& actions() noexcept { return actions_; }
-
-  // ---- before all else: what the store held
-
+  /// What nobody has said anything about is wanted. What was not wanted at some moment since the start counts as
+  /// deleted, and is not served but where it turns out to be what is wanted now.
   void recovered(const Generation& generation) {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
-      const auto asked = ++asked_;
+      const bool is_deleted = was_deleted(entry, generation.id);
+      const bool is_to_be_checked = startup_check_ != StartupCheck::names;
+      if (closed_ && !is_deleted) return;  // as it is, for the next start
+      const auto asked = recovering_ ? ++found_ : ++asked_;
       const bool is_newest = std::all_of(entry.copies.begin(), entry.copies.end(), [&](const Copy& other) {
         return !(other.listed || other.missed) || other.generation.number <= generation.number;
       });
+      leave_queue(entry);
       Copy& copy = add_copy(entry, generation);
       copy.drained = true;
       copy.told = copy.away;
-      if (startup_check_ != StartupCheck::names && !copy.away) {
+      if (is_deleted) {
+        copy.unfit = is_to_be_checked;  // and nobody will
+        return;
+      }
+      if (!entry.want) entry.asked = asked;
+      if (is_to_be_checked && !copy.away) {
         entry.wanted = copy.unchecked = true;
-        entry.asked = asked;
         return;
       }
       if (!is_newest) return;
       forget_missed(entry);
       entry.wanted = true;
-      entry.asked = asked;
       if (copy.away) {
         copy.missed = true;
         return;
       }
       if (Copy* older = entry.listed()) unlist(*older);
-      list(copy, asked);
+      list(copy, entry.asked);
     });
   }
 
-  /// New generations are numbered from above what was found.
+  /// New generations are numbered from above what was found. With an error it stays unknown what the store holds: what
+  /// was told is served, and nothing else happens any more.
   void recovery_done(const Recovery& recovery, Instant now) {
+    if (recovering_ && !end_recovery(recovery)) return;
     last_generation_ = std::max(last_generation_, recovery.last_generation);
     constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
     if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
     if (options_.staging_ttl <= std::chrono::nanoseconds::zero()) drop_partial();
     litter_ = true;
     watch_volumes(now);
+    while (closed_ && !held_.empty()) release(now);
     pump(now);
   }
 
   /// Before anything is recovered; where there is one, or the store has none, nothing of all that follows happens.
   void volumes_are(std::vector<VolumeStatus> volumes) { ChunkVolumes::volumes_are(std::move(volumes)); }
 
+  /// Whether the store could not be read.
+  [[nodiscard]] bool recovery_failed() const noexcept { return !recovery_failure_.ok(); }
+
+ protected:
+  using FetchReports::FetchReports;
+
+  /// Before it is wanted: whether it is wanted anew.
+  void note_wish(const ChunkId& id) {
+    if (!recovering_) {
+      deleted_unseen_.erase(id);
+    } else if (const auto at = entries_.find(id); epoch_ > 0 && (at == entries_.end() || !at->second.wanted)) {
+      deleted_unseen_.insert(id);
+    }
+  }
+
+  void note_deletion(const ChunkId& id) {
+    if (recovering_ || (epoch_ == 0 && any_unseen())) deleted_unseen_.insert(id);
+  }
+
+  void fill_recovery(Status& status) const {
+    status.recovering = recovering_ && !recovery_failed();
+    status.recovery_error = recovery_failure_.error;
+    status.recovery_subject = recovery_failure_.subject;
+  }
+
+ private:
+  [[nodiscard]] bool was_deleted(const ChunkEntry& entry, const ChunkId& id) const {
+    return recovering_ && (deleted_unseen_.contains(id) || (epoch_ > 0 && !entry.wanted));
+  }
+
+  /// False where nothing follows from it.
+  bool end_recovery(const Recovery& recovery) {
+    --unreported_;
+    // What was told before it was stopped, and deleted, can be marked as that.
+    const bool was_stopped = closed_ && recovery.error == errc::cancelled;
+    const bool is_known = !recovery.error || was_stopped;
+    if (!is_known) recovery_failure_ = {recovery.error, recovery.subject, std::nullopt};
+    if (!was_stopped) notify_recovered(recovery_failure_);
+    if (!is_known) return false;
+    recovering_ = false;
+    if (epoch_ > 0 || !any_unseen()) deleted_unseen_.clear();
+    return true;
+  }
+
+  void notify_recovered(const Outcome& outcome) {
+    notify(EventKind::recovered, {}, 0);
+    auto& event = std::get<Event>(actions_.back());
+    event.error = outcome.error;
+    event.subject = outcome.subject;
+  }
+
+  std::uint64_t found_ = 0;
+  Outcome recovery_failure_;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+/// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
+/// O(n).
+class ChunkTable : public ChunkRecovery {
+ public:
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRecovery(options, seed) {}
+
+  /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
+  std::vector<Action>& actions() noexcept { return actions_; }
+
   // ---- calls
 
   void download(const Wish& wish, Instant now) {
     if (closed_) return;
-    deleted_unseen_.erase(wish.chunk->id);
+    note_wish(wish.chunk->id);
     want(wish, now);
     pump(now);
   }
 
   void remove(const ChunkId& id, Instant now) {
     if (closed_) return;
-    if (epoch_ == 0 && any_unseen()) deleted_unseen_.insert(id);
+    note_deletion(id);
     unwant(id, now);
     pump(now);
   }
@@ -5055,8 +5197,9 @@ class ChunkTable : public FetchReports {
   /// Makes `wishes` what is wanted, and nothing else.
   Epoch assign(const std::vector<Wish>& wishes, Instant now) {
     if (closed_) return epoch_;
+    if (!recovering_) deleted_unseen_.clear();
+    for (const Wish& wish : wishes) note_wish(wish.chunk->id);
     ++epoch_;
-    deleted_unseen_.clear();
     for (const Wish& wish : wishes) {
       want(wish, now);
       entries_[wish.chunk->id].assigned = epoch_;
@@ -5258,15 +5401,18 @@ class ChunkTable : public FetchReports {
 
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
+    if (recovering_) return std::nullopt;
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at :
-         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look(), next_rested()}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_),
+                                             next_look(), next_rested(), next_release()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
   }
   /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_ && !in_doubt(); }
+  [[nodiscard]] bool settled() const noexcept {
+    return tally_.settled() && !litter_ && !cleaning_ && !in_doubt() && !recovering_;
+  }
   /// Whether every action has been reported on.
   [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }
@@ -5274,6 +5420,7 @@ class ChunkTable : public FetchReports {
 
   void fill(Status& status) const {
     tally_.fill(status);
+    fill_recovery(status);
     status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;
@@ -6513,6 +6660,99 @@ class Performer {
 
 }  // namespace garner::detail
 
+// garner/manager/recovery.hpp -------------------------------------------------------------------------------
+// What the store holds at a start, told to the state machine: all of it before anybody knows the manager, or in the
+// background while it is in use. Nothing is decided here.
+
+namespace garner::detail {
+
+/// `Engine` has `input(call)`, `now()`, `refresh_usage()`; and, inside of `input`, `table()` and `take_actions()`. Each
+/// of both ways once at most.
+template <class Engine, Storage S>
+class StoreRecovery {
+ public:
+  StoreRecovery(Engine& engine, S& storage) : engine_(engine), storage_(storage) {}
+
+  /// While nobody knows the engine. Blocks. With an error the engine is of no use.
+  Recovery at_once() {
+    const auto take = [this](const Generation& generation) {
+      engine_.table().recovered(generation);
+      engine_.take_actions();
+    };
+    Recovery recovery =
+        read([this](std::vector<VolumeStatus> volumes) { engine_.table().volumes_are(std::move(volumes)); }, take);
+    if (recovery.error) return recovery;
+    engine_.table().recovery_done(recovery, engine_.now());
+    engine_.refresh_usage();
+    engine_.input([](core::Instant) {});  // where the store did not tell
+    return recovery;
+  }
+
+  /// On the executor. Blocks.
+  void in_background() {
+    std::vector<Generation> found;
+    const auto tell = [&] {
+      engine_.input([&](core::Instant) {
+        for (const Generation& generation : found) engine_.table().recovered(generation);
+      });
+      found.clear();
+    };
+    std::size_t most = 1;  // the first ones at once, and then several at a time
+    const auto take = [&](const Generation& generation) {
+      found.push_back(generation);
+      if (found.size() < most) return;
+      tell();
+      most = std::min(2 * most, most_at_once);
+    };
+    Recovery recovery;
+    recovery.error = errc::cancelled;
+    if (!stopped_) {
+      recovery = read(
+          [this](std::vector<VolumeStatus> volumes) {
+            engine_.input([&](core::Instant) { engine_.table().volumes_are(std::move(volumes)); });
+          },
+          take);
+    }
+    tell();
+    if (!recovery.error) engine_.refresh_usage();  // before anything is put there
+    engine_.input([&](core::Instant now) { engine_.table().recovery_done(recovery, now); });
+  }
+
+  /// What runs in the background ends soon, if the store can do that.
+  void stop() noexcept {
+    stopped_ = true;
+    if constexpr (StoppableStorage<S>) guarded([this] { storage_.stop_recovery(); });
+  }
+
+ private:
+  static constexpr std::size_t most_at_once = 64;  // under the lock
+
+  template <class VolumesAre, class Take>
+  Recovery read(const VolumesAre& volumes_are, const Take& take) {
+    Recovery recovery;
+    const std::error_code thrown = guarded([&] {
+      if constexpr (VolumeStorage<S>) {
+        if (storage_.volumes().size() > 1) {
+          std::vector<Generation> all;  // which volumes are away is known when all have been read
+          recovery = storage_.recover([&all](const Generation& generation) { all.push_back(generation); });
+          volumes_are(storage_.volumes());
+          std::for_each(all.begin(), all.end(), take);
+          return;
+        }
+      }
+      recovery = storage_.recover(take);
+    });
+    if (thrown) recovery.error = thrown;
+    return recovery;
+  }
+
+  Engine& engine_;
+  S& storage_;
+  std::atomic<bool> stopped_{false};
+};
+
+}  // namespace garner::detail
+
 // garner/manager/tasks.hpp ----------------------------------------------------------------------------------
 // Work on an executor that may refuse it. What is refused is kept, in its order, until it is posted again or a
 // thread that may block does it; it is never lost, and nobody who wanted it sees an exception.
@@ -6611,8 +6851,9 @@ class Engine final : public DrainListener {
         table_(options, options.seed != 0 ? options.seed : random_seed()),
         listing_(host_),
         performer_(*this, host_->storage, downloader_, options.checkpoint_bytes),
+        recovery_(*this, host_->storage),
         alarm_(executor_) {
-    recover();
+    start(options.startup);
   }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -6662,7 +6903,7 @@ class Engine final : public DrainListener {
     bool converged = false;
     const auto done = [this, &converged] {
       converged = converged_;
-      return converged_ || table_.closed();
+      return converged_ || table_.closed() || table_.recovery_failed();
     };
     // Posts what was refused; and stands in for an alarm that was.
     wait(timeout, done, [this] { input([this](Instant now) { table_.woken(now); }); });
@@ -6672,6 +6913,7 @@ class Engine final : public DrainListener {
   void close() {
     input([this](Instant now) { table_.close(now); });
     performer_.stop_reading();
+    recovery_.stop();
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
     const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };
@@ -6723,52 +6965,6 @@ class Engine final : public DrainListener {
   // Inside of `input`:
   [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
   void forget(const Generation& generation) { listing_.forget(generation); }
-
-  [[nodiscard]] const Listing<S>& listing() const noexcept { return listing_; }
-  [[nodiscard]] const D& downloader() const noexcept { return downloader_; }
-  [[nodiscard]] Instant now() const { return executor_.now(); }
-  [[nodiscard]] Observers& observers() noexcept { return observers_; }
-
- private:
-  using Handle = typename Tasks<E>::Handle;
-
-  static constexpr std::chrono::milliseconds soon{1};
-
-  static std::uint64_t random_seed() {
-    std::random_device device;
-    return (std::uint64_t{device()} << 32) | device();
-  }
-
-  void recover() {
-    Recovery recovery;
-    const auto take = [this](const Generation& generation) {
-      table_.recovered(generation);
-      take_actions();
-    };
-    const std::error_code thrown = guarded([&] {
-      if constexpr (VolumeStorage<S>) {
-        if (host_->storage.volumes().size() > 1) {
-          std::vector<Generation> all;  // which volumes are away is known when all have been read
-          recovery = host_->storage.recover([&all](const Generation& generation) { all.push_back(generation); });
-          table_.volumes_are(host_->storage.volumes());
-          std::for_each(all.begin(), all.end(), take);
-          return;
-        }
-      }
-      recovery = host_->storage.recover(take);
-    });
-    if (thrown) recovery.error = thrown;
-    if (recovery.error) {
-      host_->detach();
-      throw Error(recovery.error, recovery.subject);
-    }
-    table_.recovery_done(recovery, executor_.now());
-    performer_.refresh_usage();
-    input([](Instant) {});  // where the store did not tell
-  }
-
-  // ---- under the lock
-
   /// Serves, unserves and takes down events at once, and queues everything else.
   void take_actions() {
     for (core::Action& action : table_.actions()) {
@@ -6786,6 +6982,35 @@ class Engine final : public DrainListener {
     }
     clear(table_.actions());
   }
+
+  void refresh_usage() { performer_.refresh_usage(); }
+  [[nodiscard]] const Listing<S>& listing() const noexcept { return listing_; }
+  [[nodiscard]] const D& downloader() const noexcept { return downloader_; }
+  [[nodiscard]] Instant now() const { return executor_.now(); }
+  [[nodiscard]] Observers& observers() noexcept { return observers_; }
+
+ private:
+  using Handle = typename Tasks<E>::Handle;
+
+  static constexpr std::chrono::milliseconds soon{1};
+
+  static std::uint64_t random_seed() {
+    std::random_device device;
+    return (std::uint64_t{device()} << 32) | device();
+  }
+
+  void start(Startup startup) {
+    if (startup == Startup::background) {
+      table_.begin_recovery();
+      return spawn([this] { recovery_.in_background(); });
+    }
+    const Recovery recovery = recovery_.at_once();
+    if (!recovery.error) return;
+    host_->detach();
+    throw Error(recovery.error, recovery.subject);
+  }
+
+  // ---- under the lock
 
   /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
   static void clear(std::vector<core::Action>& actions) {
@@ -6819,7 +7044,7 @@ class Engine final : public DrainListener {
       closed_event_ = true;
     }
     // Whoever waits is not woken by what cannot be what is waited for: it would take the lock, each time.
-    if (converged_ || table_.closed() || is_refused()) changed_.notify_all();
+    if (converged_ || table_.closed() || table_.recovery_failed() || is_refused()) changed_.notify_all();
     const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
     if (!todo || pumping_) return tasks_.take_refused();
     pumping_ = true;
@@ -6958,6 +7183,7 @@ class Engine final : public DrainListener {
   core::ChunkTable table_;
   Listing<S> listing_;
   Performer<Engine, S, D> performer_;
+  StoreRecovery<Engine, S> recovery_;
   Observers observers_;
   Tasks<E> tasks_{executor_, mutex_, changed_};
   std::vector<core::Action> actions_;  // to be performed
@@ -7008,15 +7234,16 @@ class DataManager<S, D, E> {
  public:
   using ChunkRef = DataChunkRef<S>;
 
-  /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is
-  /// there, and nothing else; what more is to be checked before it is served (`Options::startup_check`) is checked in
-  /// the background. Throws `Error` that names the path: `errc::directory_in_use`,
-  /// `errc::unknown_format`, …
+  /// Opens the store at `data_dir`, with the other policies made from `options`. Reads the names of what is there (or
+  /// leaves that to the background, `Options::startup`), and nothing else; what more is to be checked before it is
+  /// served (`Options::startup_check`) is checked in the background. Throws `Error` that names the path:
+  /// `errc::directory_in_use`, `errc::unknown_format`, …
   explicit DataManager(std::filesystem::path data_dir, Options options = {}) requires
       std::constructible_from<S, std::filesystem::path, const Options&> && std::constructible_from<D, const Options&> &&
       std::default_initializable<E> : DataManager(S(std::move(data_dir), options), D(options), E(), options) {}
 
-  /// With policies of one's own. Throws `Error` where the storage's `recover` fails.
+  /// With policies of one's own. Throws `Error` where the storage's `recover` fails, unless that is called in the
+  /// background.
   DataManager(S storage, D downloader, E executor, Options options = {})
       : engine_(std::move(storage), std::move(downloader), std::move(executor), options) {}
 
@@ -7072,7 +7299,7 @@ class DataManager<S, D, E> {
   }
 
   /// Waits until nothing wanted is missing, and nothing unwanted is left unpinned; false where that takes
-  /// longer than `timeout`, or the manager was closed before. With an executor that has no threads of its
+  /// longer than `timeout`, or the manager was closed before, or the store could not be read (`Status::recovery_error`). With an executor that has no threads of its
   /// own, runs its tasks.
   bool wait_converged(std::chrono::nanoseconds timeout) { return engine_.wait_converged(timeout); }
 
@@ -7094,8 +7321,8 @@ class DataManager<S, D, E> {
 
   /// Asks for everything that is held to be re-read and compared with what was published, and for every disk of a store
   /// of several to be looked at, in the background and as fast as it goes; a pass that is running begins anew. What is
-  /// corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew; `Status::scrub` tells how far
-  /// it is.
+  /// corrupt is not served any more, is told as a `chunk_failed` event, and is fetched anew; `Status::scrub` tells how
+  /// far it is. While a start in the background goes on: of what it has found by now, and once it has ended.
   void verify() {
     std::vector<ChunkId> all = engine_.listing().sorted_ids();
     engine_.input([&](core::Instant now) { engine_.table().verify(all, now); });
@@ -9457,10 +9684,11 @@ struct StoreScan {
 template <FileSystem F>
 class StoreScanner {
  public:
-  /// `known`: names in `doomed/` that are no leftovers, and are found like all others.
+  /// Ends early, with `errc::cancelled`, once `stopped`. `known`: names in `doomed/` that are no leftovers, and are found
+  /// like all others.
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
-               std::set<std::string> known = {})
-      : root_(root), found_(found), known_(std::move(known)) {}
+               const std::atomic<bool>& stopped, std::set<std::string> known = {})
+      : root_(root), found_(found), stopped_(stopped), known_(std::move(known)) {}
 
   StoreScan run() {
     const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
@@ -9589,6 +9817,7 @@ class StoreScanner {
 
   bool take(Found found) {
     const std::string place = std::string(store_layout::chunks_directory) + '/' + *found.dataset;
+    if (stopped_) return check(errc::cancelled, place);
     for (const Generation& generation : found.generations) {
       saw(generation.number);
       scan_.bytes += generation.bytes;
@@ -9637,6 +9866,7 @@ class StoreScanner {
 
   StoreRoot<F>& root_;
   const std::function<void(const Generation&)>& found_;
+  const std::atomic<bool>& stopped_;
   std::set<std::string> known_;
   std::unordered_set<std::string> markers_;
   StoreScan scan_;
@@ -10374,7 +10604,7 @@ class BasicStore {
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
   /// `known`: qualified names of generations that are told although they are doomed.
   Recovery recover(const std::function<void(const Generation&)>& found, const std::set<std::string>& known = {}) {
-    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, known).run();
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, state_->is_recovery_stopped, known).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
@@ -10383,6 +10613,9 @@ class BasicStore {
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
   }
+
+  /// `recover` ends early, with `errc::cancelled`: within some thousand names.
+  void stop_recovery() noexcept { state_->is_recovery_stopped = true; }
 
   /// What `recover` found that garner did not make: paths below the data directory. Left alone.
   [[nodiscard]] std::vector<std::string> unrecognised() const {
@@ -10548,6 +10781,7 @@ class BasicStore {
     std::atomic<std::uint64_t> bytes_used{0};
     std::atomic<unsigned> failed_fetches{0};  ///< in a row, by syncs
     std::atomic<bool> is_read_only{false};
+    std::atomic<bool> is_recovery_stopped{false};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
     detail::StorePublisher<F> publisher;
@@ -11074,6 +11308,7 @@ class BasicVolumes {
       std::vector<Generation> held;
       if (const auto store = volume(index).store()) {
         one = store->recover([&held](const Generation& generation) { held.push_back(generation); });
+        if (one.error == errc::cancelled) return one;
         if (one.error) volume(index).forget();
       } else {
         any_away = true;
@@ -11100,6 +11335,13 @@ class BasicVolumes {
     });
     if (any_away && first) out.last_generation = begin_stride(out.last_generation, *first);
     return out;
+  }
+
+  /// As `BasicStore`.
+  void stop_recovery() noexcept {
+    for (const auto& volume : state_->volumes) {
+      if (const auto store = volume->opened()) store->stop_recovery();
+    }
   }
 
   /// What `recover` found that garner did not make, on all volumes.
@@ -14610,10 +14852,11 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
     Subscription subscription = manager.subscribe([self, &manager, is_over](const Event& event) {
       if (is_over(manager)) return self->complete({});
       if (event.kind == EventKind::closed) self->complete(errc::closed);
+      if (event.kind == EventKind::recovered && event.error) self->complete(event.error);
     });
     // After subscribing, so that nothing falls between.
     const bool over = is_over(manager);
-    const bool closed = manager.status().closed;
+    const Status status = manager.status();
     std::optional<std::error_code> error;
     {
       const std::scoped_lock lock(mutex_);
@@ -14624,7 +14867,8 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
     // The handler may end the manager, so that is not touched any more.
     if (error) return complete(*error);
     if (over) return complete({});
-    if (closed) complete(errc::closed);
+    if (status.closed) return complete(errc::closed);
+    if (status.recovery_error) complete(status.recovery_error);
   }
 
  private:
@@ -14671,7 +14915,7 @@ auto async_wait(Manager& manager, IsOver is_over, Token&& token) {
 }  // namespace detail
 
 /// Completes with no error once nothing wanted is missing and nothing unwanted is left unpinned, with
-/// `errc::closed` where the manager is closed before. The handler, `void(std::error_code)`, runs on its
+/// `errc::closed` where the manager is closed before, and with `Status::recovery_error` where there is one. The handler, `void(std::error_code)`, runs on its
 /// associated executor. The manager must live until then.
 template <class S, class D, class E, class Token>
 auto async_wait_converged(DataManager<S, D, E>& manager, Token&& token) {

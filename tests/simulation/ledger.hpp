@@ -18,7 +18,7 @@
 
 namespace simulation {
 
-inline constexpr std::size_t event_kinds = 11;
+inline constexpr std::size_t event_kinds = 12;
 inline constexpr std::size_t error_classes = 9;
 
 class Ledger {
@@ -74,6 +74,9 @@ class Ledger {
       case garner::EventKind::chunk_failed:
         ++classes_[static_cast<std::size_t>(garner::classify(event.error))];
         if (!event.error || event.subject.empty()) problem("a failure without a reason");
+        break;
+      case garner::EventKind::recovered:
+        if (event.error) problem("the store cannot be read");
         break;
       case garner::EventKind::converged:
       case garner::EventKind::scrubbed:

@@ -120,6 +120,7 @@ class ChunkRules : protected FetchRules {
     }
     if (entry.fetch) settle_fetch(id, entry, now);
     settle_unchecked(entry);
+    if (recovering_) return hold(id, entry);
     // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
     // cut would leave neither. And while it is not known what is wanted, any copy may be that.
     const Copy* listed = entry.listed();
@@ -129,6 +130,12 @@ class ChunkRules : protected FetchRules {
       if (copy.listed || is_safe) settle_copy(copy);
     }
     forget_told(entry);
+  }
+
+  /// Until it is known what the store holds nothing is asked of it; what is to be done is done then. What is to be checked
+  /// has its turn anyway.
+  void hold(const ChunkId& id, const ChunkEntry& entry) {
+    if (!entry.settled() && !entry.can_check()) held_.insert(id);
   }
 
   /// What was told of and is not where it might have been, once nobody needs to know any more what it is.
@@ -142,7 +149,7 @@ class ChunkRules : protected FetchRules {
   /// Asks what it is that is wanted: what is on a volume that is away may be described elsewhere.
   void find_missed(ChunkEntry& entry) {
     for (Copy& copy : entry.copies) {
-      const bool can_ask = copy.operation == Copy::Operation::none && !copy.retry_at && !closed_;
+      const bool can_ask = copy.operation == Copy::Operation::none && !copy.retry_at && !closed_ && !recovering_;
       if (copy.missed && can_ask) begin(copy, Copy::Operation::describe);
     }
   }
@@ -168,7 +175,7 @@ class ChunkRules : protected FetchRules {
         comparing = true;
       } else if (!copy.content) {
         comparing = true;
-        if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_)
+        if (copy.operation == Copy::Operation::none && !copy.retry_at && !closed_ && !recovering_)
           begin(copy, Copy::Operation::describe);
       } else if (copy.holds(entry.content, bytes) && (match == nullptr || copy.listed)) {
         match = &copy;
@@ -285,7 +292,9 @@ class ChunkRules : protected FetchRules {
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> checkable_;
-  std::size_t checks_ = 0;  // under way
+  bool recovering_ = false;  // it is not known yet what the store holds
+  std::set<ChunkId> held_;   // what waits for that
+  std::size_t checks_ = 0;   // under way
   Scrub scrub_;
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;

@@ -16,7 +16,7 @@
 #include "garner/core/actions.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
-#include "garner/core/fetch_reports.hpp"
+#include "garner/core/chunk_recovery.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/status.hpp"
 
@@ -24,69 +24,25 @@ namespace garner::core {
 
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : public FetchReports {
+class ChunkTable : public ChunkRecovery {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : FetchReports(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRecovery(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
-
-  // ---- before all else: what the store held
-
-  void recovered(const Generation& generation) {
-    last_generation_ = std::max(last_generation_, generation.number);
-    touch(generation.id, Instant{}, [&](ChunkEntry& entry) {
-      const auto asked = ++asked_;
-      const bool is_newest = std::all_of(entry.copies.begin(), entry.copies.end(), [&](const Copy& other) {
-        return !(other.listed || other.missed) || other.generation.number <= generation.number;
-      });
-      Copy& copy = add_copy(entry, generation);
-      copy.drained = true;
-      copy.told = copy.away;
-      if (startup_check_ != StartupCheck::names && !copy.away) {
-        entry.wanted = copy.unchecked = true;
-        entry.asked = asked;
-        return;
-      }
-      if (!is_newest) return;
-      forget_missed(entry);
-      entry.wanted = true;
-      entry.asked = asked;
-      if (copy.away) {
-        copy.missed = true;
-        return;
-      }
-      if (Copy* older = entry.listed()) unlist(*older);
-      list(copy, asked);
-    });
-  }
-
-  /// New generations are numbered from above what was found.
-  void recovery_done(const Recovery& recovery, Instant now) {
-    last_generation_ = std::max(last_generation_, recovery.last_generation);
-    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
-    if (recovery.has_partial) partial_until_ = now + std::min(options_.staging_ttl, for_ever);
-    if (options_.staging_ttl <= std::chrono::nanoseconds::zero()) drop_partial();
-    litter_ = true;
-    watch_volumes(now);
-    pump(now);
-  }
-
-  /// Before anything is recovered; where there is one, or the store has none, nothing of all that follows happens.
-  void volumes_are(std::vector<VolumeStatus> volumes) { ChunkVolumes::volumes_are(std::move(volumes)); }
 
   // ---- calls
 
   void download(const Wish& wish, Instant now) {
     if (closed_) return;
-    deleted_unseen_.erase(wish.chunk->id);
+    note_wish(wish.chunk->id);
     want(wish, now);
     pump(now);
   }
 
   void remove(const ChunkId& id, Instant now) {
     if (closed_) return;
-    if (epoch_ == 0 && any_unseen()) deleted_unseen_.insert(id);
+    note_deletion(id);
     unwant(id, now);
     pump(now);
   }
@@ -94,8 +50,9 @@ class ChunkTable : public FetchReports {
   /// Makes `wishes` what is wanted, and nothing else.
   Epoch assign(const std::vector<Wish>& wishes, Instant now) {
     if (closed_) return epoch_;
+    if (!recovering_) deleted_unseen_.clear();
+    for (const Wish& wish : wishes) note_wish(wish.chunk->id);
     ++epoch_;
-    deleted_unseen_.clear();
     for (const Wish& wish : wishes) {
       want(wish, now);
       entries_[wish.chunk->id].assigned = epoch_;
@@ -297,15 +254,18 @@ class ChunkTable : public FetchReports {
 
   /// When to call `woken`.
   [[nodiscard]] std::optional<Instant> next_wake() const {
+    if (recovering_) return std::nullopt;
     std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at :
-         {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_), next_look(), next_rested()}) {
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_),
+                                             next_look(), next_rested(), next_release()}) {
       if (at && (!next || *at < *next)) next = at;
     }
     return next;
   }
   /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept { return tally_.settled() && !litter_ && !cleaning_ && !in_doubt(); }
+  [[nodiscard]] bool settled() const noexcept {
+    return tally_.settled() && !litter_ && !cleaning_ && !in_doubt() && !recovering_;
+  }
   /// Whether every action has been reported on.
   [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }
@@ -313,6 +273,7 @@ class ChunkTable : public FetchReports {
 
   void fill(Status& status) const {
     tally_.fill(status);
+    fill_recovery(status);
     status.scrub = scrub_.status();
     status.chunks_published = chunks_published_;
     status.chunks_removed = chunks_removed_;

@@ -30,7 +30,8 @@ class ChunkTurns : protected ChunkVolumes {
 
   /// Starts what has its turn, within the limits.
   void pump(Instant now) {
-    if (closed_) return;
+    if (closed_ || recovering_) return;
+    release(now);
     set_limits();
     attend_volumes(now);
     if (hold_until_ && *hold_until_ <= now) hold_until_.reset();
@@ -52,6 +53,17 @@ class ChunkTurns : protected ChunkVolumes {
     }
     scrub(now);
     set_limits();
+  }
+
+  /// Goes on with what has waited until it was known what the store holds, a few at a time.
+  void release(Instant now) {
+    for (std::size_t left = slice; left > 0 && !held_.empty(); --left) {
+      touch(held_.extract(held_.begin()).value(), now, [](ChunkEntry&) {});
+    }
+  }
+
+  [[nodiscard]] std::optional<Instant> next_release() const {
+    return held_.empty() ? std::nullopt : std::optional(Instant{});
   }
 
   /// Those that count now. Whoever is filled stays so.

@@ -37,10 +37,11 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
     Subscription subscription = manager.subscribe([self, &manager, is_over](const Event& event) {
       if (is_over(manager)) return self->complete({});
       if (event.kind == EventKind::closed) self->complete(errc::closed);
+      if (event.kind == EventKind::recovered && event.error) self->complete(event.error);
     });
     // After subscribing, so that nothing falls between.
     const bool over = is_over(manager);
-    const bool closed = manager.status().closed;
+    const Status status = manager.status();
     std::optional<std::error_code> error;
     {
       const std::scoped_lock lock(mutex_);
@@ -51,7 +52,8 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
     // The handler may end the manager, so that is not touched any more.
     if (error) return complete(*error);
     if (over) return complete({});
-    if (closed) complete(errc::closed);
+    if (status.closed) return complete(errc::closed);
+    if (status.recovery_error) complete(status.recovery_error);
   }
 
  private:
@@ -98,7 +100,7 @@ auto async_wait(Manager& manager, IsOver is_over, Token&& token) {
 }  // namespace detail
 
 /// Completes with no error once nothing wanted is missing and nothing unwanted is left unpinned, with
-/// `errc::closed` where the manager is closed before. The handler, `void(std::error_code)`, runs on its
+/// `errc::closed` where the manager is closed before, and with `Status::recovery_error` where there is one. The handler, `void(std::error_code)`, runs on its
 /// associated executor. The manager must live until then.
 template <class S, class D, class E, class Token>
 auto async_wait_converged(DataManager<S, D, E>& manager, Token&& token) {

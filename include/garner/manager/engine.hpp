@@ -29,6 +29,7 @@
 #include "garner/manager/listing.hpp"
 #include "garner/manager/observers.hpp"
 #include "garner/manager/performer.hpp"
+#include "garner/manager/recovery.hpp"
 #include "garner/manager/tasks.hpp"
 #include "garner/policies.hpp"
 #include "garner/status.hpp"
@@ -46,8 +47,9 @@ class Engine final : public DrainListener {
         table_(options, options.seed != 0 ? options.seed : random_seed()),
         listing_(host_),
         performer_(*this, host_->storage, downloader_, options.checkpoint_bytes),
+        recovery_(*this, host_->storage),
         alarm_(executor_) {
-    recover();
+    start(options.startup);
   }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -97,7 +99,7 @@ class Engine final : public DrainListener {
     bool converged = false;
     const auto done = [this, &converged] {
       converged = converged_;
-      return converged_ || table_.closed();
+      return converged_ || table_.closed() || table_.recovery_failed();
     };
     // Posts what was refused; and stands in for an alarm that was.
     wait(timeout, done, [this] { input([this](Instant now) { table_.woken(now); }); });
@@ -107,6 +109,7 @@ class Engine final : public DrainListener {
   void close() {
     input([this](Instant now) { table_.close(now); });
     performer_.stop_reading();
+    recovery_.stop();
     // An observer cannot wait for the task that it is called by, which may have the executor's only thread.
     if (observers_.is_observing()) return;
     const auto done = [this] { return closed_event_ && tasks_.empty() && alarms_ == 0; };
@@ -158,52 +161,6 @@ class Engine final : public DrainListener {
   // Inside of `input`:
   [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
   void forget(const Generation& generation) { listing_.forget(generation); }
-
-  [[nodiscard]] const Listing<S>& listing() const noexcept { return listing_; }
-  [[nodiscard]] const D& downloader() const noexcept { return downloader_; }
-  [[nodiscard]] Instant now() const { return executor_.now(); }
-  [[nodiscard]] Observers& observers() noexcept { return observers_; }
-
- private:
-  using Handle = typename Tasks<E>::Handle;
-
-  static constexpr std::chrono::milliseconds soon{1};
-
-  static std::uint64_t random_seed() {
-    std::random_device device;
-    return (std::uint64_t{device()} << 32) | device();
-  }
-
-  void recover() {
-    Recovery recovery;
-    const auto take = [this](const Generation& generation) {
-      table_.recovered(generation);
-      take_actions();
-    };
-    const std::error_code thrown = guarded([&] {
-      if constexpr (VolumeStorage<S>) {
-        if (host_->storage.volumes().size() > 1) {
-          std::vector<Generation> all;  // which volumes are away is known when all have been read
-          recovery = host_->storage.recover([&all](const Generation& generation) { all.push_back(generation); });
-          table_.volumes_are(host_->storage.volumes());
-          std::for_each(all.begin(), all.end(), take);
-          return;
-        }
-      }
-      recovery = host_->storage.recover(take);
-    });
-    if (thrown) recovery.error = thrown;
-    if (recovery.error) {
-      host_->detach();
-      throw Error(recovery.error, recovery.subject);
-    }
-    table_.recovery_done(recovery, executor_.now());
-    performer_.refresh_usage();
-    input([](Instant) {});  // where the store did not tell
-  }
-
-  // ---- under the lock
-
   /// Serves, unserves and takes down events at once, and queues everything else.
   void take_actions() {
     for (core::Action& action : table_.actions()) {
@@ -221,6 +178,35 @@ class Engine final : public DrainListener {
     }
     clear(table_.actions());
   }
+
+  void refresh_usage() { performer_.refresh_usage(); }
+  [[nodiscard]] const Listing<S>& listing() const noexcept { return listing_; }
+  [[nodiscard]] const D& downloader() const noexcept { return downloader_; }
+  [[nodiscard]] Instant now() const { return executor_.now(); }
+  [[nodiscard]] Observers& observers() noexcept { return observers_; }
+
+ private:
+  using Handle = typename Tasks<E>::Handle;
+
+  static constexpr std::chrono::milliseconds soon{1};
+
+  static std::uint64_t random_seed() {
+    std::random_device device;
+    return (std::uint64_t{device()} << 32) | device();
+  }
+
+  void start(Startup startup) {
+    if (startup == Startup::background) {
+      table_.begin_recovery();
+      return spawn([this] { recovery_.in_background(); });
+    }
+    const Recovery recovery = recovery_.at_once();
+    if (!recovery.error) return;
+    host_->detach();
+    throw Error(recovery.error, recovery.subject);
+  }
+
+  // ---- under the lock
 
   /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
   static void clear(std::vector<core::Action>& actions) {
@@ -254,7 +240,7 @@ class Engine final : public DrainListener {
       closed_event_ = true;
     }
     // Whoever waits is not woken by what cannot be what is waited for: it would take the lock, each time.
-    if (converged_ || table_.closed() || is_refused()) changed_.notify_all();
+    if (converged_ || table_.closed() || table_.recovery_failed() || is_refused()) changed_.notify_all();
     const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
     if (!todo || pumping_) return tasks_.take_refused();
     pumping_ = true;
@@ -393,6 +379,7 @@ class Engine final : public DrainListener {
   core::ChunkTable table_;
   Listing<S> listing_;
   Performer<Engine, S, D> performer_;
+  StoreRecovery<Engine, S> recovery_;
   Observers observers_;
   Tasks<E> tasks_{executor_, mutex_, changed_};
   std::vector<core::Action> actions_;  // to be performed

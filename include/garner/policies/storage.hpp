@@ -95,7 +95,8 @@ struct PublishRequest {
 /// | expression                   | result            | must promise                                                   |
 /// |------------------------------|-------------------|----------------------------------------------------------------|
 /// | `s.recover(found)`           | `Recovery`        | called first and once; calls `found(generation)` for each that |
-/// |                              |                   | is published and not doomed. Opens none of them                |
+/// |                              |                   | is published and not doomed, before it returns and one after   |
+/// |                              |                   | another. Opens none of them                                    |
 /// | `s.clean_up(partial)`        | `std::error_code` | takes away what an earlier run left half-done (doomed, half    |
 /// |                              |                   | removed), what could not be discarded since, and, as `partial` |
 /// |                              |                   | says, what could be gone on with; after an error it is called  |
@@ -151,6 +152,14 @@ struct PublishRequest {
 /// |                              |                   | `std::span<PublishRequest<S::Staging>>`. Throws only before    |
 /// |                              |                   | anything is published                                          |
 ///
+/// One that may take long to recover can have this, too (`StoppableStorage`):
+///
+/// | expression                   | result            | must promise                                                   |
+/// |------------------------------|-------------------|----------------------------------------------------------------|
+/// | `s.stop_recovery()`          | `void`            | `recover` returns soon, with `errc::cancelled` where it has    |
+/// |                              |                   | not told all; what it has told can be doomed then. Called by   |
+/// |                              |                   | any thread, also before `recover` and after it; does not block |
+///
 /// `recover` may tell of generations on a volume that is away: they are wanted, and `describe` may know them from
 /// elsewhere. Every other operation on a volume that is away fails. The manager calls `examine` after operations have
 /// failed and from time to time while a volume is not healthy, once at a time, and where there is more than one volume.
@@ -158,6 +167,9 @@ struct PublishRequest {
 /// Thread-safety: members may be called at the same time for different generations. One generation's calls come one
 /// after another, except that its staged files are opened and written at the same time, each by one thread.
 /// Throws: may throw; a `std::system_error`'s code counts as returned, anything else as `errc::policy_failed`.
+/// A start in the background (`Options::startup`) calls `recover` on the executor. Until it has returned nothing else
+/// is called but `location` and `describe`, for generations that were told, `volumes` before, and `stop_recovery`; and
+/// after an error no more than these.
 /// Blocking: everything but `location` may block, and is called on the executor, but for `size`, `write`, `restart` and
 /// `checkpoint`, which are called by the thread that has the bytes. `describe` is also called by whoever asks a pin.
 /// Ends: the store outlives the manager where pins do. Dropping a `Staging` or a `StagedFile` keeps what is on disk.
@@ -269,6 +281,9 @@ concept VolumeStorage = Storage<S> && fragments::storage_has_volumes<S>;
 
 template <class S>
 concept BatchStorage = Storage<S> && fragments::storage_publishes_batches<S>;
+
+template <class S>
+concept StoppableStorage = Storage<S> && requires(S& s) { s.stop_recovery(); };
 // clang-format on
 
 /// Compiles where `S` is a Storage; otherwise each requirement that it misses is one sentence.

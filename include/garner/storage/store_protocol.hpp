@@ -62,7 +62,7 @@ class BasicStore {
   /// Reads names only (store_recovery.hpp). What an earlier process had no time to sync is synced before it is told.
   /// `known`: qualified names of generations that are told although they are doomed.
   Recovery recover(const std::function<void(const Generation&)>& found, const std::set<std::string>& known = {}) {
-    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, known).run();
+    detail::StoreScan scan = detail::StoreScanner<F>(root(), found, state_->is_recovery_stopped, known).run();
     state_->bytes_used += scan.bytes;
     state_->remover.leave(scan.leftovers);
     state_->datasets.distrust(scan.empty_datasets);
@@ -71,6 +71,9 @@ class BasicStore {
     state_->unrecognised = std::move(scan.unrecognised);
     return std::move(scan.recovery);
   }
+
+  /// `recover` ends early, with `errc::cancelled`: within some thousand names.
+  void stop_recovery() noexcept { state_->is_recovery_stopped = true; }
 
   /// What `recover` found that garner did not make: paths below the data directory. Left alone.
   [[nodiscard]] std::vector<std::string> unrecognised() const {
@@ -236,6 +239,7 @@ class BasicStore {
     std::atomic<std::uint64_t> bytes_used{0};
     std::atomic<unsigned> failed_fetches{0};  ///< in a row, by syncs
     std::atomic<bool> is_read_only{false};
+    std::atomic<bool> is_recovery_stopped{false};
     detail::StoreDatasets<F> datasets;
     detail::StoreRemover<F> remover;
     detail::StorePublisher<F> publisher;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -20,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "garner/error.hpp"
 #include "garner/policies/storage.hpp"
 #include "garner/storage/fan_out.hpp"
 #include "garner/storage/file_system.hpp"
@@ -60,10 +62,11 @@ struct StoreScan {
 template <FileSystem F>
 class StoreScanner {
  public:
-  /// `known`: names in `doomed/` that are no leftovers, and are found like all others.
+  /// Ends early, with `errc::cancelled`, once `stopped`. `known`: names in `doomed/` that are no leftovers, and are found
+  /// like all others.
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
-               std::set<std::string> known = {})
-      : root_(root), found_(found), known_(std::move(known)) {}
+               const std::atomic<bool>& stopped, std::set<std::string> known = {})
+      : root_(root), found_(found), stopped_(stopped), known_(std::move(known)) {}
 
   StoreScan run() {
     const bool done = scan_doomed() && scan_staging() && scan_trash() && scan_quarantine() && scan_chunks();
@@ -192,6 +195,7 @@ class StoreScanner {
 
   bool take(Found found) {
     const std::string place = std::string(store_layout::chunks_directory) + '/' + *found.dataset;
+    if (stopped_) return check(errc::cancelled, place);
     for (const Generation& generation : found.generations) {
       saw(generation.number);
       scan_.bytes += generation.bytes;
@@ -240,6 +244,7 @@ class StoreScanner {
 
   StoreRoot<F>& root_;
   const std::function<void(const Generation&)>& found_;
+  const std::atomic<bool>& stopped_;
   std::set<std::string> known_;
   std::unordered_set<std::string> markers_;
   StoreScan scan_;

@@ -91,6 +91,7 @@ class BasicVolumes {
       std::vector<Generation> held;
       if (const auto store = volume(index).store()) {
         one = store->recover([&held](const Generation& generation) { held.push_back(generation); });
+        if (one.error == errc::cancelled) return one;
         if (one.error) volume(index).forget();
       } else {
         any_away = true;
@@ -117,6 +118,13 @@ class BasicVolumes {
     });
     if (any_away && first) out.last_generation = begin_stride(out.last_generation, *first);
     return out;
+  }
+
+  /// As `BasicStore`.
+  void stop_recovery() noexcept {
+    for (const auto& volume : state_->volumes) {
+      if (const auto store = volume->opened()) store->stop_recovery();
+    }
   }
 
   /// What `recover` found that garner did not make, on all volumes.
