@@ -154,8 +154,10 @@ class Checks : public Troubles {
     });
   }
 
-  /// What a start has found is compared with what had to be there, and becomes what is wanted.
-  void after_start(const Manager& manager, Model& model, const Found& names, garner::StartupCheck check) {
+  /// What a start has found is compared with what had to be there, and becomes what is wanted. `was_called`: since it began,
+  /// so that not all that was found is served.
+  void after_start(const Manager& manager, Model& model, const Found& names, garner::StartupCheck check,
+                   bool was_called) {
     ++starts_;
     facts_.clear();
     unlisted_.clear();
@@ -164,9 +166,10 @@ class Checks : public Troubles {
     bad_at_start_ = names.bad;
     std::map<garner::ChunkId, const Version*> found;
     std::map<garner::ChunkId, std::uint64_t> generations;
-    if (check != garner::StartupCheck::names) {
+    if (check != garner::StartupCheck::names || was_called) {
       for (const auto& [id, generation] : names.newest) {
-        const std::string path = "chunks/" + garner::store_layout::dataset_name(generation.dataset_id) + '/' +
+        const std::string disk = generation.volume == 0 ? "" : '@' + std::to_string(generation.volume) + '/';
+        const std::string path = disk + "chunks/" + garner::store_layout::dataset_name(generation.dataset_id) + '/' +
                                  garner::store_layout::chunk_name(generation);
         found[id] = tampered(path) ? nullptr : Lake::get().held(disks(), id, path);
         generations[id] = generation.number;
@@ -183,6 +186,7 @@ class Checks : public Troubles {
       if (!bytes) leftovers_.insert(path);
     }
     for (const Manager::ChunkRef& ref : served(manager)) leftovers_.erase(path(ref));
+    for (const std::string& told : names.paths) leftovers_.erase(told);
     std::set<garner::ChunkId> unknown;
     began_without_some_ = !disks().all_sound();
     model.may_return.clear();

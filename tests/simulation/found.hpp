@@ -24,7 +24,8 @@ namespace simulation {
 struct Found {
   std::map<garner::ChunkId, garner::Generation> newest;
   std::set<std::pair<garner::ChunkId, std::uint64_t>> generations;  ///< all
-  std::set<std::string> bad;                                        ///< paths
+  std::set<std::string> paths;                                      ///< likewise
+  std::set<std::string> bad;                                        ///< of these
 
   static Found by_names(const ConstDisks& disks, garner::StartupCheck check) {
     Found out;
@@ -37,9 +38,11 @@ struct Found {
       garner::Generation& newest = out.newest.try_emplace(generation.id, generation).first->second;
       if (newest.number < generation.number) newest = generation;
       out.generations.emplace(generation.id, generation.number);
+      const std::string path = store.location(generation).lexically_relative("/sim").generic_string();
+      out.paths.insert(path);
       if (check == garner::StartupCheck::names) continue;
       if (store.verify(generation, depth, [](std::uint64_t) { return true; }) == garner::errc::corrupt_chunk) {
-        out.bad.insert(store.location(generation).lexically_relative("/sim").generic_string());
+        out.bad.insert(path);
       }
     }
     return out;

@@ -21,6 +21,7 @@
 #include "garner/core/hosts.hpp"
 #include "simulation/checks.hpp"
 #include "simulation/disks.hpp"
+#include "simulation/early_calls.hpp"
 #include "simulation/lake.hpp"
 #include "simulation/ledger.hpp"
 #include "simulation/model.hpp"
@@ -51,10 +52,14 @@ class Life {
         world_(decisions),
         network_(world_),
         machine_(world_, std::move(disks)),
-        checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }) {
+        checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }),
+        early_(decisions, network_, [this](std::string what) { fail(std::move(what)); }) {
     world_.trace = plan_.trace;
     world_.allows = [this](garner::SimFaultKind kind) { return allows(kind); };
-    machine_.on_operation = [this] { consider_power_cut(); };
+    machine_.on_operation = [this] {
+      consider_power_cut();
+      early_.consider();
+    };
     power_cuts_ = garner::core::Random(decisions.choose(UINT32_MAX));
     Lake::get().fill(network_);
   }
@@ -121,6 +126,7 @@ class Life {
   void open() {
     world_.faults = {};
     options_.seed = 1 + decisions_.choose(1000);
+    options_.startup = decisions_.chance(1, 4) ? garner::Startup::background : garner::Startup::complete;
     const Disks disks(machine_);
     bool any_sound = false;
     for (std::size_t disk = 0; disk < disks.size(); ++disk) {
@@ -136,9 +142,22 @@ class Life {
     budget_ = options_.max_bytes;
     bytes_before_ = garner::Options().max_bytes;
     network_.take_most_active();
-    checks_.after_start(*manager_, model_, names_, options_.startup_check);
+    const bool is_background = options_.startup == garner::Startup::background;
+    checks_.after_start(*manager_, model_, names_, options_.startup_check, is_background && early_.any());
     if (machine_.disks() == 1) partial_.look(machine_.disk());
-    ledger_.begin(Checks::served(*manager_), names_.generations);
+    if (is_background) {
+      early_.replay(model_, [this](const Version& version) { count_bytes(version); });
+    } else {
+      subscribe(Checks::served(*manager_));
+    }
+    const bool names_alone = options_.startup_check == garner::StartupCheck::names;
+    if (decisions_.chance(1, 8) && names_alone && !early_.any()) checks_.starts_again(*manager_);
+    if (!machine_.ended()) check();
+  }
+
+  /// `served`: what has been told of already.
+  void subscribe(const std::vector<Manager::ChunkRef>& served) {
+    ledger_.begin(served, names_.generations);
     subscription_ = manager_->subscribe([this](const garner::Event& event) {
       if (event.kind == garner::EventKind::chunk_ready) {
         ledger_.take_ready(event, Checks::served(*manager_));
@@ -148,24 +167,49 @@ class Life {
       if (event.error == garner::errc::corrupt_chunk) checks_.not_served(*manager_, event);
       if (observer_throws_) throw std::runtime_error("an observer's own");
     });
-    const bool names_alone = options_.startup_check == garner::StartupCheck::names;
-    if (decisions_.chance(1, 8) && names_alone) checks_.starts_again(*manager_);
-    if (!machine_.ended()) check();
   }
 
   bool try_open() {
+    early_.forget();
     try {
       names_ = Found::by_names(ConstDisks(machine_), options_.startup_check);
       checks_.quarantine_max_bytes = options_.quarantine_max_bytes;
       manager_.emplace(machine_.storage(options_.durability, {options_.quarantine_max_bytes, 0}),
                        garner::SimDownloader(network_), garner::SimExecutor(world_), options_);
-      if (!machine_.ended()) return true;
-      manager_.reset();
+      if (!machine_.ended() && wait_for_start()) return true;
+      throw_away();
     } catch (const garner::Error& error) {
       if (!machine_.ended()) fail(std::string("the store does not open: ") + error.what());
     }
     machine_.start();
     return false;
+  }
+
+  /// False where it ends before all is known: what was called meanwhile has changed nothing.
+  bool wait_for_start() {
+    if (options_.startup == garner::Startup::complete) return true;
+    subscribe({});
+    early_.begin(*manager_, names_, ConstDisks(machine_).all_sound());
+    if (decisions_.chance(1, 16)) {
+      early_.end();
+      return false;
+    }
+    while (manager_->status().recovering && !machine_.ended()) {
+      if (!world_.run_one_until(world_.now() + std::chrono::seconds(1))) fail("the store is not read");
+      if (failure_) break;
+    }
+    early_.end();
+    if (machine_.ended()) return false;
+    if (manager_->status().recovery_error) fail("the store cannot be read: " + manager_->status().recovery_subject);
+    return true;
+  }
+
+  /// A change of mind costs at most one transfer; a repeated wish costs nothing, and what an earlier run had of it is not
+  /// fetched again.
+  void count_bytes(const Version& version) {
+    const auto at = model_.wanted.find(version.chunk.id);
+    if (at != model_.wanted.end() && at->second == &version) return;
+    allowed_bytes_ += version.bytes - partial_.take(machine_.disk(), version);
   }
 
   // ---- what must hold
@@ -434,6 +478,7 @@ class Life {
   Ledger ledger_;
   Model model_;
   Checks checks_;
+  EarlyCalls early_;
   std::optional<Manager> manager_;
   garner::Subscription subscription_;
   Pins pins_;

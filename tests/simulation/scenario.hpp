@@ -252,14 +252,6 @@ class Scenario : public Damage {
     }
   }
 
-  /// A change of mind costs at most one transfer; a repeated wish costs nothing, and what an earlier run had of it is not
-  /// fetched again.
-  void count_bytes(const Version& version) {
-    const auto at = model_.wanted.find(version.chunk.id);
-    if (at != model_.wanted.end() && at->second == &version) return;
-    allowed_bytes_ += version.bytes - partial_.take(machine_.disk(), version);
-  }
-
   void pin() {
     const Version& version = any_version();
     const garner::BlockRange& range = version.chunk.block_range;
