@@ -5,6 +5,8 @@
 //
 //   names DIRECTORY CHUNKS    makes a store of so many chunks, by their names alone: their directories are empty
 //   start DIRECTORY           opens it: seconds until all are listed, until one is found, bytes of memory a chunk
+//   background DIRECTORY      likewise in the background: seconds until the constructor returns, a lookup is answered, all is
+//                             known
 //   fill DIRECTORY CHUNKS BYTES   makes a store of so many chunks of five files of so many bytes each
 //   remove DIRECTORY         removes all of them
 //   fill_large, remove_large DIRECTORY   the same with chunks of 200 MB, and lookups of others at rest and meanwhile
@@ -71,6 +73,27 @@ void start(const std::filesystem::path& directory) {
   converge(*manager);
   bench::tell("chunks", static_cast<double>(chunks));
   bench::tell("bytes a chunk", (heap_bytes() - heap) / static_cast<double>(chunks));
+}
+
+/// A lookup that finds something, whatever is read first.
+bool finds_any(const garner::DataManager<>& manager) {
+  for (std::uint64_t dataset = 0; dataset < bench::datasets; ++dataset) {
+    if (!manager.find_chunks(bench::dataset_of(dataset), {0, UINT64_MAX}).empty()) return true;
+  }
+  return false;
+}
+
+void start_in_background(const std::filesystem::path& directory) {
+  garner::Options options;
+  options.startup = garner::Startup::background;
+  const auto begin = bench::Clock::now();
+  const garner::DataManager<> manager(directory, options);
+  bench::tell("constructed", bench::seconds(bench::Clock::now() - begin));
+  while (!finds_any(manager)) std::this_thread::yield();
+  bench::tell("first lookup", bench::seconds(bench::Clock::now() - begin));
+  if (!manager.status().recovering) bench::fail("all was known before anything was found");
+  while (manager.status().recovering) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  bench::tell("all known", bench::seconds(bench::Clock::now() - begin));
 }
 
 void fill(const std::filesystem::path& directory, std::uint64_t chunks, std::uint64_t bytes) {
@@ -169,6 +192,8 @@ int main(int argc, char** argv) {
     make_names(arguments[1], number(2));
   } else if (step == "start" && arguments.size() == 2) {
     start(arguments[1]);
+  } else if (step == "background" && arguments.size() == 2) {
+    start_in_background(arguments[1]);
   } else if (step == "fill" && arguments.size() == 4) {
     fill(arguments[1], number(2), number(3));
   } else if (step == "fill_large" && arguments.size() == 2) {

@@ -21,8 +21,8 @@ def rows(most):
         out.append(Row(f"{chunks:,} chunks, cold: ready / find", f"{chunks} cold start", f"{chunks} cold find", "<=", 1.2))
     return out + [
         Row(f"{most:,} chunks: files opened and looked at, a chunk", "calls", None, "<=", 0.01, ""),
-        # Before the scan of the other seven datasets ends, and not by the time of the listing alone.
-        Row(f"{most:,} chunks: first lookup / all listed", "first lookup", "all listed", "<=", 0.5),
+        # Before the scan of the other seven datasets ends.
+        Row(f"{most:,} chunks, in the background: first lookup / all known", "first lookup", "all known", "<=", 0.5),
         Row("removal of 1,000 chunks, durable / rm -rf and sync", "removed", "rm", "<=", 1.5),
         Row("lookups' p99 while 200 MB are removed / at rest", "lookup in removal p99", "lookup at rest p99", "<=", 1.25, "ns"),
         Row(f"{most:,} chunks found by a start: bytes of memory each", "bytes a chunk found", None, "<=", 256, "bytes"),
@@ -58,8 +58,12 @@ def measure_start(programs, store, chunks, rounds, samples, say):
             samples.add(f"{chunks} {cache} start", started.first("all listed"))
             say(f"round {turn + 1}: {chunks:,} {cache}: {started.first('all listed'):.3f} s, find {found:.3f} s")
         find()
-    for name in ("first lookup", "all listed"):
-        samples.of[name] = [started.first(name)]
+    for turn in range(rounds):
+        started_behind = processes.run([programs / "bench_start", "background", store])
+        for name in ("first lookup", "all known"):
+            if turn == 0:
+                samples.of[name] = []  # of the greater store
+            samples.add(name, started_behind.first(name))
     samples.of["bytes a chunk found"] = [started.first("bytes a chunk")]
 
 
