@@ -402,23 +402,31 @@ class Sha256 {
   std::uint64_t length_ = 0;
 };
 
-constexpr std::optional<std::uint8_t> hex_value(char c) noexcept {
-  if (c >= '0' && c <= '9') return static_cast<std::uint8_t>(c - '0');
-  if (c >= 'a' && c <= 'f') return static_cast<std::uint8_t>(c - 'a' + 10);
-  if (c >= 'A' && c <= 'F') return static_cast<std::uint8_t>(c - 'A' + 10);
-  return std::nullopt;
-}
+inline constexpr std::uint8_t no_digit = 0xff;
+
+/// The value of each character as a hexadecimal digit.
+inline constexpr std::array<std::uint8_t, 256> hex_values = [] {
+  std::array<std::uint8_t, 256> values{};
+  values.fill(no_digit);
+  for (std::uint8_t i = 0; i < 10; ++i) values[std::size_t{'0'} + i] = i;
+  for (std::uint8_t i = 0; i < 6; ++i) {
+    values[std::size_t{'a'} + i] = values[std::size_t{'A'} + i] = static_cast<std::uint8_t>(10 + i);
+  }
+  return values;
+}();
 
 /// Reads exactly `size` bytes of hexadecimal digits into `out`; false where there are more, fewer or others.
 constexpr bool parse_hex(std::string_view hex, std::uint8_t* out, std::size_t size) noexcept {
   if (hex.size() != 2 * size) return false;
+  // A start parses millions, and digits are so random that no branch on them is foretold.
+  unsigned seen = 0;
   for (std::size_t i = 0; i < size; ++i) {
-    const auto high = hex_value(hex[2 * i]);
-    const auto low = hex_value(hex[2 * i + 1]);
-    if (!high || !low) return false;
-    out[i] = static_cast<std::uint8_t>(*high << 4 | *low);
+    const unsigned high = hex_values[static_cast<unsigned char>(hex[2 * i])];
+    const unsigned low = hex_values[static_cast<unsigned char>(hex[2 * i + 1])];
+    seen |= high | low;
+    out[i] = static_cast<std::uint8_t>(high << 4 | low);
   }
-  return true;
+  return seen < 16;
 }
 
 inline std::string format_hex(const std::uint8_t* bytes, std::size_t size) {
@@ -8051,7 +8059,9 @@ inline std::optional<std::uint64_t> parse_generation(std::string_view digits) no
 
 template <class Id>
 std::optional<Id> parse_id(std::string_view hex) noexcept {
-  if (std::any_of(hex.begin(), hex.end(), [](char c) { return c >= 'A' && c <= 'F'; })) return std::nullopt;
+  bool has_upper_case = false;
+  for (const char c : hex) has_upper_case |= static_cast<unsigned char>(c - 'A') < 6;  // without a branch
+  if (has_upper_case) return std::nullopt;
   return Id::try_from_hex(hex);
 }
 

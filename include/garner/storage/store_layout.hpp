@@ -4,7 +4,6 @@
 // the very name that would be written for what it says. Nothing here touches a disk.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -78,7 +77,9 @@ inline std::optional<std::uint64_t> parse_generation(std::string_view digits) no
 
 template <class Id>
 std::optional<Id> parse_id(std::string_view hex) noexcept {
-  if (std::any_of(hex.begin(), hex.end(), [](char c) { return c >= 'A' && c <= 'F'; })) return std::nullopt;
+  bool has_upper_case = false;
+  for (const char c : hex) has_upper_case |= static_cast<unsigned char>(c - 'A') < 6;  // without a branch
+  if (has_upper_case) return std::nullopt;
   return Id::try_from_hex(hex);
 }
 
