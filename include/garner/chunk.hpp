@@ -23,6 +23,7 @@
 #include "garner/error.hpp"
 #include "garner/http_header.hpp"
 #include "garner/ids.hpp"
+#include "garner/keyed_hash.hpp"
 
 namespace garner {
 
@@ -170,6 +171,12 @@ inline std::string query_digest(std::string_view query) {
   return out;
 }
 
+/// Where not, `redact_url` leaves it as it is: a user ends in an at-sign, and a query begins with a mark.
+inline bool may_have_secrets(std::string_view url) noexcept {
+  return url.find('@') != std::string_view::npos || url.find('?') != std::string_view::npos ||
+         url.find('#') != std::string_view::npos;
+}
+
 }  // namespace detail
 
 /// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token or
@@ -203,31 +210,41 @@ inline std::string redact_url(std::string_view url) {
 /// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
 /// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
 /// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who asks.
-using ContentFingerprint = std::array<std::uint8_t, 16>;
+/// Of this process alone: its key is random, so that no two descriptions can be made to be taken for one.
+using ContentFingerprint = detail::KeyedHash::Result;
 
 inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
-  detail::Sha256 hash;
+  detail::KeyedHash hash(detail::KeyedHash::process_key());
+  const auto bytes = [&hash](const std::uint8_t* data, std::size_t size) {
+    hash.update(std::string_view(reinterpret_cast<const char*>(data), size));
+  };
   const auto text = [&hash](std::string_view value) {
     hash.update(std::uint64_t{value.size()});
     hash.update(value);
   };
-  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.id.bytes().data()), 32));
-  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.dataset_id.bytes().data()), 32));
+  bytes(chunk.id.bytes().data(), 32);
+  bytes(chunk.dataset_id.bytes().data(), 32);
   hash.update(chunk.block_range.begin);
   hash.update(chunk.block_range.end);
   for (const auto& [name, source] : chunk.files) {
     text(name);
+    // A digest begins with more than any number of URLs.
     if (source.digest) {
-      text(source.digest->to_string());
+      hash.update(~static_cast<std::uint64_t>(source.digest->algorithm()));
+      bytes(source.digest->data(), source.digest->size());
       continue;
     }
     hash.update(std::uint64_t{source.urls.size()});
-    for (const std::string& url : source.urls) text(redact_url(url));
+    for (const std::string& url : source.urls) {
+      // Mostly there is nothing to be redacted.
+      if (detail::may_have_secrets(url)) {
+        text(redact_url(url));
+      } else {
+        text(url);
+      }
+    }
   }
-  const auto full = hash.finish();
-  ContentFingerprint out{};
-  std::copy_n(full.begin(), out.size(), out.begin());
-  return out;
+  return hash.finish();
 }
 
 /// The chunk's size in bytes, where the description tells the size of each file. Of a valid description.
@@ -283,16 +300,18 @@ inline std::string printable(std::string_view text) {
 /// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject` names
 /// the file and the URL.
 inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
-  const std::string file = "file '" + detail::printable(name) + "'";
-  if (!detail::is_portable_file_name(name)) return Invalid{errc::invalid_file_name, file};
+  const auto invalid = [&name](errc code, const std::string& detail) {
+    return Invalid{code, "file '" + detail::printable(name) + "'" + detail};
+  };
+  if (!detail::is_portable_file_name(name)) return invalid(errc::invalid_file_name, "");
   if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
-    return Invalid{errc::invalid_header, file + ", " + detail::describe_header(*header)};
+    return invalid(errc::invalid_header, ", " + detail::describe_header(*header));
   }
-  if (source.urls.empty()) return Invalid{errc::no_url, file};
+  if (source.urls.empty()) return invalid(errc::no_url, "");
   for (const std::string& url : source.urls) {
     const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
     if (url.empty() || !clean) {
-      return Invalid{errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'"};
+      return invalid(errc::invalid_url, ", URL '" + detail::printable(redact_url(url)) + "'");
     }
   }
   return std::nullopt;
@@ -312,18 +331,22 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
     return invalid(errc::too_many_files, ", " + std::to_string(chunk.files.size()) + " files");
   }
   std::uint64_t total = 0;
+  // Names that are all in lower case are as distinct as they stand there.
+  const bool must_fold = std::any_of(chunk.files.begin(), chunk.files.end(), [](const auto& file) {
+    return std::any_of(file.first.begin(), file.first.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+  });
   std::set<std::string> folded;
   for (const auto& [name, source] : chunk.files) {
     if (const std::optional<Invalid> found = validate_file(name, source)) {
       return Invalid{found->code, "chunk " + chunk.id.to_hex() + ", " + found->subject};
     }
-    const std::string file = ", file '" + name + "'";
+    const auto invalid_file = [&, &of = name](errc code) { return invalid(code, ", file '" + of + "'"); };
     const std::string lower = detail::fold_case(name);
-    if (lower == "chunk.json") return invalid(errc::reserved_file_name, file);
-    if (!folded.insert(lower).second) return invalid(errc::duplicate_file_name, file);
+    if (lower == "chunk.json") return invalid_file(errc::reserved_file_name);
+    if (must_fold && !folded.insert(lower).second) return invalid_file(errc::duplicate_file_name);
     const std::uint64_t size = source.size.value_or(0);
     if (size > limits.max_chunk_bytes || total > limits.max_chunk_bytes - size) {
-      return invalid(errc::chunk_too_large, file);
+      return invalid_file(errc::chunk_too_large);
     }
     total += size;
   }

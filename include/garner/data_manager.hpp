@@ -102,11 +102,11 @@ class DataManager<S, D, E> {
   /// does, at the first description that is invalid, and has changed nothing then. Returns the assignment's
   /// number, which `Status::converged_epoch` reaches.
   Epoch set_assignment(std::span<const DataChunk> chunks) {
-    const Options options = engine_.options();
+    const ChunkLimits limits = engine_.limits();
     std::vector<core::Wish> wishes;
     wishes.reserve(chunks.size());
     for (const DataChunk& chunk : chunks) {
-      if (const std::optional<Invalid> invalid = check(chunk, options)) throw Error(invalid->code, invalid->subject);
+      if (const std::optional<Invalid> invalid = check(chunk, limits)) throw Error(invalid->code, invalid->subject);
       wishes.emplace_back(chunk);
     }
     std::optional<Epoch> epoch;
@@ -153,12 +153,12 @@ class DataManager<S, D, E> {
   void close() { engine_.close(); }
 
  private:
-  std::optional<Invalid> check(const DataChunk& chunk, const Options& options) const {
-    return detail::check(chunk, options, engine_.downloader());
+  std::optional<Invalid> check(const DataChunk& chunk, const ChunkLimits& limits) const {
+    return detail::check(chunk, limits, engine_.downloader());
   }
 
   std::optional<Invalid> want(DataChunk chunk) {
-    if (std::optional<Invalid> invalid = check(chunk, engine_.options())) return invalid;
+    if (std::optional<Invalid> invalid = check(chunk, engine_.limits())) return invalid;
     const core::Wish wish(std::move(chunk));
     bool closed = false;
     engine_.input([&](core::Instant now) {

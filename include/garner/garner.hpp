@@ -10,6 +10,7 @@
 #include "garner/version.hpp"
 #include "garner/error.hpp"
 #include "garner/ids.hpp"
+#include "garner/keyed_hash.hpp"
 #include "garner/http_header.hpp"
 #include "garner/chunk.hpp"
 #include "garner/http_options.hpp"

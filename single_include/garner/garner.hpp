@@ -501,6 +501,116 @@ struct std::hash<garner::BasicId<Tag>> {
   }
 };
 
+// garner/keyed_hash.hpp -------------------------------------------------------------------------------------
+// SipHash-2-4 of 128 bits: a hash that nobody can make two texts collide in who does not know its key. For what stays in
+// this process; names and files are digested by SHA-256.
+
+namespace garner::detail {
+
+/// Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), with the output of 128 bits of their reference code. Of
+/// bytes given in one or more pieces; results are the same on every machine.
+class KeyedHash {
+ public:
+  using Key = std::array<std::uint64_t, 2>;
+  using Result = std::array<std::uint8_t, 16>;
+
+  constexpr explicit KeyedHash(const Key& key) noexcept
+      : v0_(key[0] ^ 0x736f6d6570736575U),
+        v1_(key[1] ^ 0x646f72616e646f6dU ^ 0xee),
+        v2_(key[0] ^ 0x6c7967656e657261U),
+        v3_(key[1] ^ 0x7465646279746573U) {}
+
+  /// Of this process: random, and the same from the first call on.
+  static const Key& process_key() {
+    static const Key key = [] {
+      std::random_device device;
+      const auto word = [&device] { return (std::uint64_t{device()} << 32) | device(); };
+      const std::uint64_t first = word();
+      return Key{first, word()};
+    }();
+    return key;
+  }
+
+  constexpr void update(std::string_view text) noexcept {
+    length_ += text.size();
+    if (used_ != 0) {
+      const std::size_t more = std::min(text.size(), 8 - used_);
+      take(text.substr(0, more));
+      text.remove_prefix(more);
+    }
+    while (text.size() >= 8) {
+      mix(word_of(text.substr(0, 8)));
+      text.remove_prefix(8);
+    }
+    take(text);
+  }
+
+  /// Its eight bytes, the lowest first.
+  constexpr void update(std::uint64_t number) noexcept {
+    length_ += 8;
+    if (used_ == 0) return mix(number);
+    mix(partial_ | (number << (8 * used_)));
+    partial_ = number >> (64 - 8 * used_);
+  }
+
+  [[nodiscard]] constexpr Result finish() noexcept {
+    mix(partial_ | (length_ << 56));
+    v2_ ^= 0xee;
+    for (int i = 0; i < 4; ++i) round();
+    const std::uint64_t low = v0_ ^ v1_ ^ v2_ ^ v3_;
+    v1_ ^= 0xdd;
+    for (int i = 0; i < 4; ++i) round();
+    const std::uint64_t high = v0_ ^ v1_ ^ v2_ ^ v3_;
+    Result out{};
+    for (std::size_t i = 0; i < 8; ++i) {
+      out[i] = static_cast<std::uint8_t>(low >> (8 * i));
+      out[i + 8] = static_cast<std::uint8_t>(high >> (8 * i));
+    }
+    return out;
+  }
+
+ private:
+  /// Of up to eight bytes, the first the lowest.
+  static constexpr std::uint64_t word_of(std::string_view bytes) noexcept {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      word |= std::uint64_t{static_cast<std::uint8_t>(bytes[i])} << (8 * i);
+    }
+    return word;
+  }
+
+  /// No more than what is missing to a word.
+  constexpr void take(std::string_view bytes) noexcept {
+    if (bytes.empty()) return;
+    partial_ |= word_of(bytes) << (8 * used_);
+    used_ += bytes.size();
+    if (used_ < 8) return;
+    mix(partial_);
+    partial_ = used_ = 0;
+  }
+
+  constexpr void mix(std::uint64_t word) noexcept {
+    v3_ ^= word;
+    round();
+    round();
+    v0_ ^= word;
+  }
+
+  constexpr void round() noexcept {
+    v0_ += v1_, v1_ = std::rotl(v1_, 13), v1_ ^= v0_, v0_ = std::rotl(v0_, 32);
+    v2_ += v3_, v3_ = std::rotl(v3_, 16), v3_ ^= v2_;
+    v0_ += v3_, v3_ = std::rotl(v3_, 21), v3_ ^= v0_;
+    v2_ += v1_, v1_ = std::rotl(v1_, 17), v1_ ^= v2_, v2_ = std::rotl(v2_, 32);
+  }
+
+  std::uint64_t v0_, v1_, v2_, v3_;
+  std::uint64_t partial_ = 0;  // of the word that is not full yet
+  std::size_t used_ = 0;       // bytes of it
+  std::uint64_t length_ = 0;
+};
+
+}  // namespace garner::detail
+
 // garner/http_header.hpp ------------------------------------------------------------------------------------
 // A header line that goes along with a request, as a value, and what makes one valid (RFC 9110, 5.1 and 5.5).
 
@@ -720,6 +830,12 @@ inline std::string query_digest(std::string_view query) {
   return out;
 }
 
+/// Where not, `redact_url` leaves it as it is: a user ends in an at-sign, and a query begins with a mark.
+inline bool may_have_secrets(std::string_view url) noexcept {
+  return url.find('@') != std::string_view::npos || url.find('?') != std::string_view::npos ||
+         url.find('#') != std::string_view::npos;
+}
+
 }  // namespace detail
 
 /// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token or
@@ -753,31 +869,41 @@ inline std::string redact_url(std::string_view url) {
 /// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
 /// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
 /// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who asks.
-using ContentFingerprint = std::array<std::uint8_t, 16>;
+/// Of this process alone: its key is random, so that no two descriptions can be made to be taken for one.
+using ContentFingerprint = detail::KeyedHash::Result;
 
 inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
-  detail::Sha256 hash;
+  detail::KeyedHash hash(detail::KeyedHash::process_key());
+  const auto bytes = [&hash](const std::uint8_t* data, std::size_t size) {
+    hash.update(std::string_view(reinterpret_cast<const char*>(data), size));
+  };
   const auto text = [&hash](std::string_view value) {
     hash.update(std::uint64_t{value.size()});
     hash.update(value);
   };
-  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.id.bytes().data()), 32));
-  hash.update(std::string_view(reinterpret_cast<const char*>(chunk.dataset_id.bytes().data()), 32));
+  bytes(chunk.id.bytes().data(), 32);
+  bytes(chunk.dataset_id.bytes().data(), 32);
   hash.update(chunk.block_range.begin);
   hash.update(chunk.block_range.end);
   for (const auto& [name, source] : chunk.files) {
     text(name);
+    // A digest begins with more than any number of URLs.
     if (source.digest) {
-      text(source.digest->to_string());
+      hash.update(~static_cast<std::uint64_t>(source.digest->algorithm()));
+      bytes(source.digest->data(), source.digest->size());
       continue;
     }
     hash.update(std::uint64_t{source.urls.size()});
-    for (const std::string& url : source.urls) text(redact_url(url));
+    for (const std::string& url : source.urls) {
+      // Mostly there is nothing to be redacted.
+      if (detail::may_have_secrets(url)) {
+        text(redact_url(url));
+      } else {
+        text(url);
+      }
+    }
   }
-  const auto full = hash.finish();
-  ContentFingerprint out{};
-  std::copy_n(full.begin(), out.size(), out.begin());
-  return out;
+  return hash.finish();
 }
 
 /// The chunk's size in bytes, where the description tells the size of each file. Of a valid description.
@@ -833,16 +959,18 @@ inline std::string printable(std::string_view text) {
 /// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject` names
 /// the file and the URL.
 inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
-  const std::string file = "file '" + detail::printable(name) + "'";
-  if (!detail::is_portable_file_name(name)) return Invalid{errc::invalid_file_name, file};
+  const auto invalid = [&name](errc code, const std::string& detail) {
+    return Invalid{code, "file '" + detail::printable(name) + "'" + detail};
+  };
+  if (!detail::is_portable_file_name(name)) return invalid(errc::invalid_file_name, "");
   if (const HttpHeader* header = detail::find_invalid_header(source.headers)) {
-    return Invalid{errc::invalid_header, file + ", " + detail::describe_header(*header)};
+    return invalid(errc::invalid_header, ", " + detail::describe_header(*header));
   }
-  if (source.urls.empty()) return Invalid{errc::no_url, file};
+  if (source.urls.empty()) return invalid(errc::no_url, "");
   for (const std::string& url : source.urls) {
     const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c <= '~'; });
     if (url.empty() || !clean) {
-      return Invalid{errc::invalid_url, file + ", URL '" + detail::printable(redact_url(url)) + "'"};
+      return invalid(errc::invalid_url, ", URL '" + detail::printable(redact_url(url)) + "'");
     }
   }
   return std::nullopt;
@@ -862,18 +990,22 @@ inline std::optional<Invalid> validate(const DataChunk& chunk, const ChunkLimits
     return invalid(errc::too_many_files, ", " + std::to_string(chunk.files.size()) + " files");
   }
   std::uint64_t total = 0;
+  // Names that are all in lower case are as distinct as they stand there.
+  const bool must_fold = std::any_of(chunk.files.begin(), chunk.files.end(), [](const auto& file) {
+    return std::any_of(file.first.begin(), file.first.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+  });
   std::set<std::string> folded;
   for (const auto& [name, source] : chunk.files) {
     if (const std::optional<Invalid> found = validate_file(name, source)) {
       return Invalid{found->code, "chunk " + chunk.id.to_hex() + ", " + found->subject};
     }
-    const std::string file = ", file '" + name + "'";
+    const auto invalid_file = [&, &of = name](errc code) { return invalid(code, ", file '" + of + "'"); };
     const std::string lower = detail::fold_case(name);
-    if (lower == "chunk.json") return invalid(errc::reserved_file_name, file);
-    if (!folded.insert(lower).second) return invalid(errc::duplicate_file_name, file);
+    if (lower == "chunk.json") return invalid_file(errc::reserved_file_name);
+    if (must_fold && !folded.insert(lower).second) return invalid_file(errc::duplicate_file_name);
     const std::uint64_t size = source.size.value_or(0);
     if (size > limits.max_chunk_bytes || total > limits.max_chunk_bytes - size) {
-      return invalid(errc::chunk_too_large, file);
+      return invalid_file(errc::chunk_too_large);
     }
     total += size;
   }
@@ -6362,8 +6494,8 @@ namespace garner::detail {
 
 /// The first thing that is wrong with `chunk`, or nothing.
 template <Downloader D>
-std::optional<Invalid> check(const DataChunk& chunk, const Options& options, const D& downloader) {
-  if (std::optional<Invalid> invalid = validate(chunk, {options.max_files, options.max_chunk_bytes})) return invalid;
+std::optional<Invalid> check(const DataChunk& chunk, const ChunkLimits& limits, const D& downloader) {
+  if (std::optional<Invalid> invalid = validate(chunk, limits)) return invalid;
   for (const auto& [name, source] : chunk.files) {
     for (const std::string& url : source.urls) {
       const std::error_code error = guarded([&] { return downloader.check_url(url); });
@@ -6378,12 +6510,12 @@ std::optional<Invalid> check(const DataChunk& chunk, const Options& options, con
 /// `fresh` in the place of a source of `chunk`, where that can be wanted: what is known of the bytes stays as it was.
 template <Downloader D>
 std::optional<Invalid> replace_source(const DataChunk& chunk, const std::string& name, FileSource& fresh,
-                                      const Options& options, const D& downloader) {
+                                      const ChunkLimits& limits, const D& downloader) {
   const FileSource& source = chunk.files.at(name);
   fresh.size = source.size;
   fresh.digest = source.digest;
   DataChunk changed{chunk.id, chunk.dataset_id, chunk.block_range, {{name, fresh}}};
-  return check(changed, options, downloader);
+  return check(changed, limits, downloader);
 }
 
 }  // namespace garner::detail
@@ -6495,7 +6627,7 @@ class Performer {
     try {
       FileSource fresh = action.ask(*action.chunk, *action.name);
       const std::optional<Invalid> invalid =
-          replace_source(*action.chunk, *action.name, fresh, engine_.options(), engine_.downloader());
+          replace_source(*action.chunk, *action.name, fresh, engine_.limits(), engine_.downloader());
       if (!invalid) {
         source = std::move(fresh);
         return {};
@@ -6852,7 +6984,8 @@ template <Storage S, Downloader D, Executor E>
 class Engine final : public DrainListener {
  public:
   Engine(S storage, D downloader, E executor, const Options& options)
-      : options_(options),
+      : max_files_(options.max_files),
+        max_chunk_bytes_(options.max_chunk_bytes),
         executor_(std::move(executor)),
         host_(std::make_shared<PinHost<S>>(std::move(storage), this)),
         downloader_(std::move(downloader)),
@@ -6958,17 +7091,15 @@ class Engine final : public DrainListener {
   void set_options(const Options& options) {
     // What the old ones hold may call back when it is destroyed: not under the lock.
     Options old = options;
-    Options old_of_table = options;
     input([&](Instant now) {
-      std::swap(options_, old);
-      table_.set_options(old_of_table, now);
+      max_files_ = options.max_files;
+      max_chunk_bytes_ = options.max_chunk_bytes;
+      table_.set_options(old, now);
     });
   }
 
-  [[nodiscard]] Options options() const {
-    const std::scoped_lock lock(mutex_);
-    return options_;
-  }
+  /// What descriptions are held to.
+  [[nodiscard]] ChunkLimits limits() const noexcept { return {max_files_, max_chunk_bytes_}; }
 
   // Inside of `input`:
   [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
@@ -7182,7 +7313,8 @@ class Engine final : public DrainListener {
     });
   }
 
-  Options options_;
+  std::atomic<std::size_t> max_files_;  // these two: written under the lock
+  std::atomic<std::uint64_t> max_chunk_bytes_;
   E executor_;
   std::shared_ptr<PinHost<S>> host_;
   D downloader_;
@@ -7291,11 +7423,11 @@ class DataManager<S, D, E> {
   /// does, at the first description that is invalid, and has changed nothing then. Returns the assignment's
   /// number, which `Status::converged_epoch` reaches.
   Epoch set_assignment(std::span<const DataChunk> chunks) {
-    const Options options = engine_.options();
+    const ChunkLimits limits = engine_.limits();
     std::vector<core::Wish> wishes;
     wishes.reserve(chunks.size());
     for (const DataChunk& chunk : chunks) {
-      if (const std::optional<Invalid> invalid = check(chunk, options)) throw Error(invalid->code, invalid->subject);
+      if (const std::optional<Invalid> invalid = check(chunk, limits)) throw Error(invalid->code, invalid->subject);
       wishes.emplace_back(chunk);
     }
     std::optional<Epoch> epoch;
@@ -7342,12 +7474,12 @@ class DataManager<S, D, E> {
   void close() { engine_.close(); }
 
  private:
-  std::optional<Invalid> check(const DataChunk& chunk, const Options& options) const {
-    return detail::check(chunk, options, engine_.downloader());
+  std::optional<Invalid> check(const DataChunk& chunk, const ChunkLimits& limits) const {
+    return detail::check(chunk, limits, engine_.downloader());
   }
 
   std::optional<Invalid> want(DataChunk chunk) {
-    if (std::optional<Invalid> invalid = check(chunk, engine_.options())) return invalid;
+    if (std::optional<Invalid> invalid = check(chunk, engine_.limits())) return invalid;
     const core::Wish wish(std::move(chunk));
     bool closed = false;
     engine_.input([&](core::Instant now) {

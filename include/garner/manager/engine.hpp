@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -40,7 +41,8 @@ template <Storage S, Downloader D, Executor E>
 class Engine final : public DrainListener {
  public:
   Engine(S storage, D downloader, E executor, const Options& options)
-      : options_(options),
+      : max_files_(options.max_files),
+        max_chunk_bytes_(options.max_chunk_bytes),
         executor_(std::move(executor)),
         host_(std::make_shared<PinHost<S>>(std::move(storage), this)),
         downloader_(std::move(downloader)),
@@ -146,17 +148,15 @@ class Engine final : public DrainListener {
   void set_options(const Options& options) {
     // What the old ones hold may call back when it is destroyed: not under the lock.
     Options old = options;
-    Options old_of_table = options;
     input([&](Instant now) {
-      std::swap(options_, old);
-      table_.set_options(old_of_table, now);
+      max_files_ = options.max_files;
+      max_chunk_bytes_ = options.max_chunk_bytes;
+      table_.set_options(old, now);
     });
   }
 
-  [[nodiscard]] Options options() const {
-    const std::scoped_lock lock(mutex_);
-    return options_;
-  }
+  /// What descriptions are held to.
+  [[nodiscard]] ChunkLimits limits() const noexcept { return {max_files_, max_chunk_bytes_}; }
 
   // Inside of `input`:
   [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
@@ -370,7 +370,8 @@ class Engine final : public DrainListener {
     });
   }
 
-  Options options_;
+  std::atomic<std::size_t> max_files_;  // these two: written under the lock
+  std::atomic<std::uint64_t> max_chunk_bytes_;
   E executor_;
   std::shared_ptr<PinHost<S>> host_;
   D downloader_;

@@ -135,7 +135,7 @@ class Performer {
     try {
       FileSource fresh = action.ask(*action.chunk, *action.name);
       const std::optional<Invalid> invalid =
-          replace_source(*action.chunk, *action.name, fresh, engine_.options(), engine_.downloader());
+          replace_source(*action.chunk, *action.name, fresh, engine_.limits(), engine_.downloader());
       if (!invalid) {
         source = std::move(fresh);
         return {};

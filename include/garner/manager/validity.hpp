@@ -12,14 +12,13 @@
 #include "garner/error.hpp"
 #include "garner/manager/guarded.hpp"
 #include "garner/policies/downloader.hpp"
-#include "garner/status.hpp"
 
 namespace garner::detail {
 
 /// The first thing that is wrong with `chunk`, or nothing.
 template <Downloader D>
-std::optional<Invalid> check(const DataChunk& chunk, const Options& options, const D& downloader) {
-  if (std::optional<Invalid> invalid = validate(chunk, {options.max_files, options.max_chunk_bytes})) return invalid;
+std::optional<Invalid> check(const DataChunk& chunk, const ChunkLimits& limits, const D& downloader) {
+  if (std::optional<Invalid> invalid = validate(chunk, limits)) return invalid;
   for (const auto& [name, source] : chunk.files) {
     for (const std::string& url : source.urls) {
       const std::error_code error = guarded([&] { return downloader.check_url(url); });
@@ -34,12 +33,12 @@ std::optional<Invalid> check(const DataChunk& chunk, const Options& options, con
 /// `fresh` in the place of a source of `chunk`, where that can be wanted: what is known of the bytes stays as it was.
 template <Downloader D>
 std::optional<Invalid> replace_source(const DataChunk& chunk, const std::string& name, FileSource& fresh,
-                                      const Options& options, const D& downloader) {
+                                      const ChunkLimits& limits, const D& downloader) {
   const FileSource& source = chunk.files.at(name);
   fresh.size = source.size;
   fresh.digest = source.digest;
   DataChunk changed{chunk.id, chunk.dataset_id, chunk.block_range, {{name, fresh}}};
-  return check(changed, options, downloader);
+  return check(changed, limits, downloader);
 }
 
 }  // namespace garner::detail
