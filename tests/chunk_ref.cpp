@@ -26,6 +26,7 @@ using garner::Generation;
 using garner::MemoryStorage;
 using garner::core::Random;
 using Host = garner::detail::PinHost<MemoryStorage>;
+using Home = garner::detail::PinHome<MemoryStorage>;
 using Pinned = garner::detail::Pinned<MemoryStorage>;
 using Ref = garner::DataChunkRef<MemoryStorage>;
 
@@ -33,7 +34,7 @@ namespace {
 
 class Drained final : public garner::detail::DrainListener {
  public:
-  void drained(const Generation& generation, std::uint64_t) noexcept override {
+  void drained(const Generation& generation, const void*) noexcept override {
     const std::scoped_lock lock(mutex_);
     numbers_.push_back(generation.number);
   }
@@ -59,9 +60,10 @@ struct World {
   /// As the index has it.
   const Pinned* list(std::uint64_t number = 1) const {
     const Generation generation{ChunkId::from_name("chunk"), DatasetId::from_name("dataset"), {0, 10}, 1, number, 0};
-    const auto pinned = std::make_shared<const Pinned>(generation, 1, host);
+    const Home::Ref home(new Home(generation.dataset_id, host));
+    const auto* const pinned = new Pinned(generation, home.get());  // its owners delete it
     pinned->listed();
-    return pinned.get();
+    return pinned;
   }
   [[nodiscard]] Ref pin(const Pinned* listed) const { return {*listed, host->slots()}; }
 };

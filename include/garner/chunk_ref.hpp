@@ -28,8 +28,9 @@ namespace detail {
 /// Is told that the last pin on a generation is gone.
 class DrainListener {
  public:
-  /// `serial` tells apart the times that one generation was listed. Does not block on I/O.
-  virtual void drained(const Generation& generation, std::uint64_t serial) noexcept = 0;
+  /// `pinned` tells apart the times that one generation was listed: it is an address, and nothing else has it before this
+  /// returns. Does not block on I/O.
+  virtual void drained(const Generation& generation, const void* pinned) noexcept = 0;
 
   DrainListener() = default;
   DrainListener(const DrainListener&) = delete;
@@ -45,9 +46,9 @@ class PinHost {
 
   [[nodiscard]] PinSlots& slots() const noexcept { return slots_; }
 
-  void drained(const Generation& generation, std::uint64_t serial) noexcept {
+  void drained(const Generation& generation, const void* pinned) noexcept {
     calls_.fetch_add(1);
-    if (DrainListener* listener = listener_.load()) listener->drained(generation, serial);
+    if (DrainListener* listener = listener_.load()) listener->drained(generation, pinned);
     // Whoever detaches may end the listener as soon as this is zero, but not this object: the caller holds
     // it.
     calls_.fetch_sub(1);
@@ -69,32 +70,73 @@ class PinHost {
   std::atomic<std::uint64_t> calls_{0};
 };
 
-/// One generation that is or was listed. It owns itself as long as the index has it or a slot holds it, and each pin that
-/// is counted owns it too.
+/// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
+/// it counts them itself.
 template <Storage S>
-class Pinned : public std::enable_shared_from_this<Pinned<S>> {
+class PinHome {
  public:
-  Pinned(const Generation& generation, std::uint64_t serial, std::shared_ptr<PinHost<S>> host)
-      : generation_(generation), serial_(serial), host_(std::move(host)) {}
+  PinHome(const DatasetId& of, std::shared_ptr<PinHost<S>> where) : dataset(of), host(std::move(where)) {}
+
+  /// Has `home` as long as this.
+  class Ref {
+   public:
+    explicit Ref(const PinHome* home) noexcept : home_(home) { home_->count_.fetch_add(1, std::memory_order_relaxed); }
+    Ref(const Ref&) = delete;
+    Ref& operator=(const Ref&) = delete;
+    ~Ref() {
+      if (home_->count_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete home_;
+    }
+    const PinHome* operator->() const noexcept { return home_; }
+    const PinHome* get() const noexcept { return home_; }
+
+   private:
+    const PinHome* home_;
+  };
+
+  const DatasetId dataset;
+  const std::shared_ptr<PinHost<S>> host;
+
+ private:
+  mutable std::atomic<std::uint64_t> count_{0};
+};
+
+/// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin that is
+/// counted: the last of them deletes it, which tells that it is drained.
+template <Storage S>
+class Pinned {
+ public:
+  /// Nobody owns it yet; `listed` comes first.
+  Pinned(const Generation& generation, const PinHome<S>* home)
+      : id_(generation.id),
+        home_(home),
+        block_range_(generation.block_range),
+        bytes_(generation.bytes),
+        number_(generation.number),
+        volume_(generation.volume) {}
   Pinned(const Pinned&) = delete;
   Pinned& operator=(const Pinned&) = delete;
-  ~Pinned() {
-    delete description_.load(std::memory_order_acquire);
-    host_->drained(generation_, serial_);
+
+  [[nodiscard]] const ChunkId& id() const noexcept { return id_; }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return home_->dataset; }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return block_range_; }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
+  [[nodiscard]] Generation generation() const noexcept {
+    return {id_, home_->dataset, block_range_, bytes_, number_, volume_};
   }
 
-  [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
+  // ---- owners
 
   /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before that.
   void listed() const {
-    const std::scoped_lock lock(host_->ownership);
-    if (self_ == nullptr) self_ = this->shared_from_this();
+    const std::scoped_lock lock(host().ownership);
+    if (listings_ == 0 && slots_ == 0) share();
     ++listings_;
   }
   void unlisted() const noexcept {
     disown([this] {
       --listings_;
-      slots_ += host_->slots().watch(this);
+      slots_ += static_cast<std::uint32_t>(host().slots().watch(this));
     });
   }
   /// A slot that held it and was watched is free.
@@ -102,7 +144,24 @@ class Pinned : public std::enable_shared_from_this<Pinned<S>> {
     disown([this] { --slots_; });
   }
 
-  [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+  /// One owner more. Somebody owns it.
+  void share() const noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  /// The same, where somebody does; false where it is being deleted.
+  [[nodiscard]] bool try_share() const noexcept {
+    std::uint32_t owners = owners_.load(std::memory_order_relaxed);
+    while (owners != 0) {
+      if (owners_.compare_exchange_weak(owners, owners + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        return true;
+      }
+    }
+    return false;
+  }
+  /// One less.
+  void release() const noexcept {
+    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+  [[nodiscard]] const S& storage() const noexcept { return host().storage; }
   [[nodiscard]] bool is_corrupt() const noexcept { return corrupt_.load(std::memory_order_acquire); }
   void condemn() const noexcept { corrupt_.store(true, std::memory_order_release); }
 
@@ -111,13 +170,13 @@ class Pinned : public std::enable_shared_from_this<Pinned<S>> {
     std::error_code error;
     std::unique_ptr<const DataChunk> read;
     try {
-      read = std::make_unique<const DataChunk>(host_->storage.describe(generation_, error));
+      read = std::make_unique<const DataChunk>(host().storage.describe(generation(), error));
     } catch (const std::system_error& thrown) {
       error = thrown.code();
     } catch (...) {
       error = errc::policy_failed;
     }
-    if (error || !read) throw Error(error, "chunk " + generation_.id.to_hex());
+    if (error || !read) throw Error(error, "chunk " + id_.to_hex());
     const DataChunk* expected = nullptr;
     // Where another thread was faster, its description stays, as references to it may be out already.
     if (!description_.compare_exchange_strong(expected, read.get(), std::memory_order_acq_rel)) return *expected;
@@ -125,21 +184,34 @@ class Pinned : public std::enable_shared_from_this<Pinned<S>> {
   }
 
  private:
-  template <class Change>
-  void disown(const Change& change) const noexcept {
-    std::shared_ptr<const Pinned> last;  // dropped without the lock: it reports that it is drained
-    const std::scoped_lock lock(host_->ownership);
-    change();
-    if (listings_ == 0 && slots_ == 0) last.swap(self_);
+  ~Pinned() {
+    delete description_.load(std::memory_order_acquire);
+    host().drained(generation(), this);
   }
 
-  Generation generation_;
-  std::uint64_t serial_;
-  std::shared_ptr<PinHost<S>> host_;
-  mutable std::shared_ptr<const Pinned> self_;  // this and the next two: under the host's `ownership`
-  mutable std::size_t listings_ = 0;
-  mutable std::size_t slots_ = 0;  // that are watched and hold it
+  [[nodiscard]] PinHost<S>& host() const noexcept { return *home_->host; }
+
+  template <class Change>
+  void disown(const Change& change) const noexcept {
+    bool is_last = false;
+    {
+      const std::scoped_lock lock(host().ownership);
+      change();
+      is_last = listings_ == 0 && slots_ == 0;
+    }
+    if (is_last) release();  // without the lock: it may report that it is drained
+  }
+
+  ChunkId id_;
+  typename PinHome<S>::Ref home_;
+  BlockRange block_range_;
+  std::uint64_t bytes_;
+  std::uint64_t number_;
   mutable std::atomic<const DataChunk*> description_{nullptr};
+  std::uint32_t volume_;
+  mutable std::atomic<std::uint32_t> owners_{0};  // all listings and watched slots together are one
+  mutable std::uint32_t listings_ = 0;            // this and the next: under the host's `ownership`
+  mutable std::uint32_t slots_ = 0;               // that are watched and hold it
   mutable std::atomic<bool> corrupt_{false};
 };
 
@@ -165,30 +237,36 @@ class DataChunkRef {
   using Location = typename S::Location;
 
   /// For the manager, of what is listed now and cannot be destroyed before this returns.
-  DataChunkRef(const detail::Pinned<S>& listed, detail::PinSlots& slots) noexcept : slot_(slots.take(&listed)) {
-    pin_ = slot_ != nullptr ? Pin(Pin(), &listed) : listed.shared_from_this();
+  DataChunkRef(const detail::Pinned<S>& listed, detail::PinSlots& slots) noexcept
+      : pin_(&listed), slot_(slots.take(&listed)) {
+    if (slot_ == nullptr) pin_->share();
   }
-  DataChunkRef(const DataChunkRef& other) noexcept
-      : pin_(other.slot_ != nullptr ? other.pin_->shared_from_this() : other.pin_) {}
+  DataChunkRef(const DataChunkRef& other) noexcept : pin_(other.pin_) {
+    if (pin_ != nullptr) pin_->share();
+  }
   DataChunkRef(DataChunkRef&& other) noexcept
-      : pin_(std::move(other.pin_)), slot_(std::exchange(other.slot_, nullptr)) {}
+      : pin_(std::exchange(other.pin_, nullptr)), slot_(std::exchange(other.slot_, nullptr)) {}
   DataChunkRef& operator=(DataChunkRef other) noexcept {
-    pin_.swap(other.pin_);
+    std::swap(pin_, other.pin_);
     std::swap(slot_, other.slot_);
     return *this;
   }
   ~DataChunkRef() {
-    // What is watched lives until it was told.
-    if (slot_ != nullptr && detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
+    if (slot_ != nullptr) {
+      // What is watched lives until it was told.
+      if (detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
+    } else if (pin_ != nullptr) {
+      pin_->release();
+    }
   }
 
-  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->generation().id; }
-  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->generation().dataset_id; }
-  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->generation().block_range; }
+  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id(); }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->dataset_id(); }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->block_range(); }
   /// Of all files together.
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->generation().bytes; }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes(); }
   /// The number of this copy of the chunk; another copy of it has another.
-  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->generation().number; }
+  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number(); }
 
   /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
@@ -208,9 +286,7 @@ class DataChunkRef {
   }
 
  private:
-  using Pin = std::shared_ptr<const detail::Pinned<S>>;
-
-  Pin pin_;  // owns it only where there is no slot
+  const detail::Pinned<S>* pin_;  // owned where there is no slot
   detail::PinSlots::Slot* slot_ = nullptr;
 };
 

@@ -2136,8 +2136,9 @@ namespace detail {
 /// Is told that the last pin on a generation is gone.
 class DrainListener {
  public:
-  /// `serial` tells apart the times that one generation was listed. Does not block on I/O.
-  virtual void drained(const Generation& generation, std::uint64_t serial) noexcept = 0;
+  /// `pinned` tells apart the times that one generation was listed: it is an address, and nothing else has it before this
+  /// returns. Does not block on I/O.
+  virtual void drained(const Generation& generation, const void* pinned) noexcept = 0;
 
   DrainListener() = default;
   DrainListener(const DrainListener&) = delete;
@@ -2153,9 +2154,9 @@ class PinHost {
 
   [[nodiscard]] PinSlots& slots() const noexcept { return slots_; }
 
-  void drained(const Generation& generation, std::uint64_t serial) noexcept {
+  void drained(const Generation& generation, const void* pinned) noexcept {
     calls_.fetch_add(1);
-    if (DrainListener* listener = listener_.load()) listener->drained(generation, serial);
+    if (DrainListener* listener = listener_.load()) listener->drained(generation, pinned);
     // Whoever detaches may end the listener as soon as this is zero, but not this object: the caller holds
     // it.
     calls_.fetch_sub(1);
@@ -2177,32 +2178,73 @@ class PinHost {
   std::atomic<std::uint64_t> calls_{0};
 };
 
-/// One generation that is or was listed. It owns itself as long as the index has it or a slot holds it, and each pin that
-/// is counted owns it too.
+/// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
+/// it counts them itself.
 template <Storage S>
-class Pinned : public std::enable_shared_from_this<Pinned<S>> {
+class PinHome {
  public:
-  Pinned(const Generation& generation, std::uint64_t serial, std::shared_ptr<PinHost<S>> host)
-      : generation_(generation), serial_(serial), host_(std::move(host)) {}
+  PinHome(const DatasetId& of, std::shared_ptr<PinHost<S>> where) : dataset(of), host(std::move(where)) {}
+
+  /// Has `home` as long as this.
+  class Ref {
+   public:
+    explicit Ref(const PinHome* home) noexcept : home_(home) { home_->count_.fetch_add(1, std::memory_order_relaxed); }
+    Ref(const Ref&) = delete;
+    Ref& operator=(const Ref&) = delete;
+    ~Ref() {
+      if (home_->count_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete home_;
+    }
+    const PinHome* operator->() const noexcept { return home_; }
+    const PinHome* get() const noexcept { return home_; }
+
+   private:
+    const PinHome* home_;
+  };
+
+  const DatasetId dataset;
+  const std::shared_ptr<PinHost<S>> host;
+
+ private:
+  mutable std::atomic<std::uint64_t> count_{0};
+};
+
+/// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin that is
+/// counted: the last of them deletes it, which tells that it is drained.
+template <Storage S>
+class Pinned {
+ public:
+  /// Nobody owns it yet; `listed` comes first.
+  Pinned(const Generation& generation, const PinHome<S>* home)
+      : id_(generation.id),
+        home_(home),
+        block_range_(generation.block_range),
+        bytes_(generation.bytes),
+        number_(generation.number),
+        volume_(generation.volume) {}
   Pinned(const Pinned&) = delete;
   Pinned& operator=(const Pinned&) = delete;
-  ~Pinned() {
-    delete description_.load(std::memory_order_acquire);
-    host_->drained(generation_, serial_);
+
+  [[nodiscard]] const ChunkId& id() const noexcept { return id_; }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return home_->dataset; }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return block_range_; }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
+  [[nodiscard]] Generation generation() const noexcept {
+    return {id_, home_->dataset, block_range_, bytes_, number_, volume_};
   }
 
-  [[nodiscard]] const Generation& generation() const noexcept { return generation_; }
+  // ---- owners
 
   /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before that.
   void listed() const {
-    const std::scoped_lock lock(host_->ownership);
-    if (self_ == nullptr) self_ = this->shared_from_this();
+    const std::scoped_lock lock(host().ownership);
+    if (listings_ == 0 && slots_ == 0) share();
     ++listings_;
   }
   void unlisted() const noexcept {
     disown([this] {
       --listings_;
-      slots_ += host_->slots().watch(this);
+      slots_ += static_cast<std::uint32_t>(host().slots().watch(this));
     });
   }
   /// A slot that held it and was watched is free.
@@ -2210,7 +2252,24 @@ class Pinned : public std::enable_shared_from_this<Pinned<S>> {
     disown([this] { --slots_; });
   }
 
-  [[nodiscard]] const S& storage() const noexcept { return host_->storage; }
+  /// One owner more. Somebody owns it.
+  void share() const noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  /// The same, where somebody does; false where it is being deleted.
+  [[nodiscard]] bool try_share() const noexcept {
+    std::uint32_t owners = owners_.load(std::memory_order_relaxed);
+    while (owners != 0) {
+      if (owners_.compare_exchange_weak(owners, owners + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        return true;
+      }
+    }
+    return false;
+  }
+  /// One less.
+  void release() const noexcept {
+    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+  [[nodiscard]] const S& storage() const noexcept { return host().storage; }
   [[nodiscard]] bool is_corrupt() const noexcept { return corrupt_.load(std::memory_order_acquire); }
   void condemn() const noexcept { corrupt_.store(true, std::memory_order_release); }
 
@@ -2219,13 +2278,13 @@ class Pinned : public std::enable_shared_from_this<Pinned<S>> {
     std::error_code error;
     std::unique_ptr<const DataChunk> read;
     try {
-      read = std::make_unique<const DataChunk>(host_->storage.describe(generation_, error));
+      read = std::make_unique<const DataChunk>(host().storage.describe(generation(), error));
     } catch (const std::system_error& thrown) {
       error = thrown.code();
     } catch (...) {
       error = errc::policy_failed;
     }
-    if (error || !read) throw Error(error, "chunk " + generation_.id.to_hex());
+    if (error || !read) throw Error(error, "chunk " + id_.to_hex());
     const DataChunk* expected = nullptr;
     // Where another thread was faster, its description stays, as references to it may be out already.
     if (!description_.compare_exchange_strong(expected, read.get(), std::memory_order_acq_rel)) return *expected;
@@ -2233,21 +2292,34 @@ class Pinned : public std::enable_shared_from_this<Pinned<S>> {
   }
 
  private:
-  template <class Change>
-  void disown(const Change& change) const noexcept {
-    std::shared_ptr<const Pinned> last;  // dropped without the lock: it reports that it is drained
-    const std::scoped_lock lock(host_->ownership);
-    change();
-    if (listings_ == 0 && slots_ == 0) last.swap(self_);
+  ~Pinned() {
+    delete description_.load(std::memory_order_acquire);
+    host().drained(generation(), this);
   }
 
-  Generation generation_;
-  std::uint64_t serial_;
-  std::shared_ptr<PinHost<S>> host_;
-  mutable std::shared_ptr<const Pinned> self_;  // this and the next two: under the host's `ownership`
-  mutable std::size_t listings_ = 0;
-  mutable std::size_t slots_ = 0;  // that are watched and hold it
+  [[nodiscard]] PinHost<S>& host() const noexcept { return *home_->host; }
+
+  template <class Change>
+  void disown(const Change& change) const noexcept {
+    bool is_last = false;
+    {
+      const std::scoped_lock lock(host().ownership);
+      change();
+      is_last = listings_ == 0 && slots_ == 0;
+    }
+    if (is_last) release();  // without the lock: it may report that it is drained
+  }
+
+  ChunkId id_;
+  typename PinHome<S>::Ref home_;
+  BlockRange block_range_;
+  std::uint64_t bytes_;
+  std::uint64_t number_;
   mutable std::atomic<const DataChunk*> description_{nullptr};
+  std::uint32_t volume_;
+  mutable std::atomic<std::uint32_t> owners_{0};  // all listings and watched slots together are one
+  mutable std::uint32_t listings_ = 0;            // this and the next: under the host's `ownership`
+  mutable std::uint32_t slots_ = 0;               // that are watched and hold it
   mutable std::atomic<bool> corrupt_{false};
 };
 
@@ -2273,30 +2345,36 @@ class DataChunkRef {
   using Location = typename S::Location;
 
   /// For the manager, of what is listed now and cannot be destroyed before this returns.
-  DataChunkRef(const detail::Pinned<S>& listed, detail::PinSlots& slots) noexcept : slot_(slots.take(&listed)) {
-    pin_ = slot_ != nullptr ? Pin(Pin(), &listed) : listed.shared_from_this();
+  DataChunkRef(const detail::Pinned<S>& listed, detail::PinSlots& slots) noexcept
+      : pin_(&listed), slot_(slots.take(&listed)) {
+    if (slot_ == nullptr) pin_->share();
   }
-  DataChunkRef(const DataChunkRef& other) noexcept
-      : pin_(other.slot_ != nullptr ? other.pin_->shared_from_this() : other.pin_) {}
+  DataChunkRef(const DataChunkRef& other) noexcept : pin_(other.pin_) {
+    if (pin_ != nullptr) pin_->share();
+  }
   DataChunkRef(DataChunkRef&& other) noexcept
-      : pin_(std::move(other.pin_)), slot_(std::exchange(other.slot_, nullptr)) {}
+      : pin_(std::exchange(other.pin_, nullptr)), slot_(std::exchange(other.slot_, nullptr)) {}
   DataChunkRef& operator=(DataChunkRef other) noexcept {
-    pin_.swap(other.pin_);
+    std::swap(pin_, other.pin_);
     std::swap(slot_, other.slot_);
     return *this;
   }
   ~DataChunkRef() {
-    // What is watched lives until it was told.
-    if (slot_ != nullptr && detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
+    if (slot_ != nullptr) {
+      // What is watched lives until it was told.
+      if (detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
+    } else if (pin_ != nullptr) {
+      pin_->release();
+    }
   }
 
-  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->generation().id; }
-  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->generation().dataset_id; }
-  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->generation().block_range; }
+  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id(); }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->dataset_id(); }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->block_range(); }
   /// Of all files together.
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->generation().bytes; }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes(); }
   /// The number of this copy of the chunk; another copy of it has another.
-  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->generation().number; }
+  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number(); }
 
   /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
@@ -2316,9 +2394,7 @@ class DataChunkRef {
   }
 
  private:
-  using Pin = std::shared_ptr<const detail::Pinned<S>>;
-
-  Pin pin_;  // owns it only where there is no slot
+  const detail::Pinned<S>* pin_;  // owned where there is no slot
   detail::PinSlots::Slot* slot_ = nullptr;
 };
 
@@ -2430,6 +2506,67 @@ class Epochs {
 
 }  // namespace garner::core
 
+// garner/core/dataset_numbers.hpp ---------------------------------------------------------------------------
+// A small number for each dataset that an index has: readers look it up without a lock. Not what is indexed
+// (`core/chunk_index.hpp`).
+
+namespace garner::core {
+
+/// Numbers are given once and never taken back.
+/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at a time.
+class DatasetNumbers {
+ public:
+  DatasetNumbers() = default;
+  DatasetNumbers(const DatasetNumbers&) = delete;
+  DatasetNumbers& operator=(const DatasetNumbers&) = delete;
+  /// No reader may be inside.
+  ~DatasetNumbers() { delete known_.load(); }
+
+  [[nodiscard]] std::optional<std::uint32_t> find(const DatasetId& dataset) const {
+    const Known* known = known_.load(std::memory_order_seq_cst);
+    if (known == nullptr) return std::nullopt;
+    const std::vector<std::uint64_t>& prefixes = known->prefixes;
+    const std::uint64_t prefix = prefix_of(dataset);
+    auto at = static_cast<std::size_t>(std::lower_bound(prefixes.begin(), prefixes.end(), prefix) - prefixes.begin());
+    for (; at < prefixes.size() && prefixes[at] == prefix; ++at) {
+      if (known->sorted[at].first == dataset) return known->sorted[at].second;
+    }
+    return std::nullopt;
+  }
+
+  /// Its number, the next one where it has none yet.
+  std::uint32_t of(const DatasetId& dataset, Epochs& epochs) {
+    if (const auto number = find(dataset)) return *number;
+    auto grown = std::make_unique<Known>();
+    Known* const old = known_.load();
+    if (old != nullptr) grown->sorted = old->sorted;
+    const auto number = static_cast<std::uint32_t>(grown->sorted.size());
+    grown->sorted.emplace_back(dataset, number);
+    std::sort(grown->sorted.begin(), grown->sorted.end());
+    for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
+    known_.store(grown.release(), std::memory_order_seq_cst);
+    if (old != nullptr) epochs.retire(std::unique_ptr<Known>(old));
+    return number;
+  }
+
+ private:
+  struct Known {
+    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
+    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
+  };
+
+  /// The first bytes of an id as a number, which orders as they do.
+  static std::uint64_t prefix_of(const DatasetId& id) noexcept {
+    std::uint64_t prefix = 0;
+    for (std::size_t i = 0; i < sizeof(prefix); ++i) prefix = prefix << 8 | id.bytes()[i];
+    return prefix;
+  }
+
+  std::atomic<Known*> known_{nullptr};
+};
+
+}  // namespace garner::core
+
 // garner/core/chunk_index.hpp -------------------------------------------------------------------------------
 // (dataset, block) -> chunk, for readers that never wait: an immutable B+ tree behind one atomic pointer. A
 // change copies the path to the leaf and nothing else; what it replaced is freed after a grace period
@@ -2467,11 +2604,10 @@ class ChunkIndex {
   /// No reader may be inside.
   ~ChunkIndex() {
     if (working_ != nullptr) destroy(working_);
-    delete datasets_.load();
   }
 
   Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, ValuePtr value) {
-    const Key key{number_of(dataset), range.begin, asked};
+    const Key key{datasets_.of(dataset, epochs_), range.begin, asked};
     Item item{key, {key.dataset, range.end}, {}};
     item.below.value = value.release();
     if (working_ == nullptr) {
@@ -2487,15 +2623,22 @@ class ChunkIndex {
     return key;
   }
 
-  /// `key` is one that `insert` gave and that was not erased.
-  void erase(const Key& key) {
-    working_ = erase_below(working_, key);
+  /// The key that `insert` gave for these.
+  [[nodiscard]] Key key_of(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked) const {
+    return {datasets_.find(dataset).value(), range.begin, asked};
+  }
+
+  /// `key` is one that `insert` gave and that was not erased. What it stood for: not released before the next `collect`.
+  T& erase(const Key& key) {
+    T* erased = nullptr;
+    working_ = erase_below(working_, key, erased);
     while (working_ != nullptr && working_->level > 0 && working_->size == 1) {
       Node* child = working_->slots[0].below.node;
       retire(working_);
       working_ = child;
     }
     --size_;
+    return *erased;
   }
 
   /// Lets readers see the changes so far. O(1).
@@ -2517,7 +2660,7 @@ class ChunkIndex {
   [[nodiscard]] std::optional<std::invoke_result_t<Take, T&>> find(const DatasetId& dataset, BlockNumber block,
                                                                    Take&& take) const {
     const auto guard = epochs_.enter();
-    const std::optional<std::uint32_t> number = lookup(dataset);
+    const std::optional<std::uint32_t> number = datasets_.find(dataset);
     const Node* root = root_.load(std::memory_order_seq_cst);
     if (!number || root == nullptr) return std::nullopt;
     const Position position{*number, block};
@@ -2532,7 +2675,7 @@ class ChunkIndex {
   void visit(const DatasetId& dataset, const BlockRange& range, Take&& take) const {
     if (range.begin >= range.end) return;
     const auto guard = epochs_.enter();
-    const std::optional<std::uint32_t> number = lookup(dataset);
+    const std::optional<std::uint32_t> number = datasets_.find(dataset);
     const Node* root = root_.load(std::memory_order_seq_cst);
     if (number && root != nullptr) {
       visit_below(*root, Position{*number, range.begin}, Key{*number, range.end, 0}, take);
@@ -2630,31 +2773,7 @@ class ChunkIndex {
     Below below;
   };
 
-  struct Datasets {
-    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
-    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
-  };
-
   // -- readers
-
-  /// The first bytes of an id as a number, which orders as they do.
-  static std::uint64_t prefix_of(const DatasetId& id) noexcept {
-    std::uint64_t prefix = 0;
-    for (std::size_t i = 0; i < sizeof(prefix); ++i) prefix = prefix << 8 | id.bytes()[i];
-    return prefix;
-  }
-
-  [[nodiscard]] std::optional<std::uint32_t> lookup(const DatasetId& dataset) const {
-    const Datasets* datasets = datasets_.load(std::memory_order_seq_cst);
-    if (datasets == nullptr) return std::nullopt;
-    const std::vector<std::uint64_t>& prefixes = datasets->prefixes;
-    const std::uint64_t prefix = prefix_of(dataset);
-    auto at = static_cast<std::size_t>(std::lower_bound(prefixes.begin(), prefixes.end(), prefix) - prefixes.begin());
-    for (; at < prefixes.size() && prefixes[at] == prefix; ++at) {
-      if (datasets->sorted[at].first == dataset) return datasets->sorted[at].second;
-    }
-    return std::nullopt;
-  }
 
   static void prefetch(const Node* node) noexcept {
 #if defined(__GNUC__)
@@ -2703,20 +2822,6 @@ class ChunkIndex {
   }
 
   // -- the writer
-
-  std::uint32_t number_of(const DatasetId& dataset) {
-    if (const auto number = lookup(dataset)) return *number;
-    auto grown = std::make_unique<Datasets>();
-    Datasets* const old = datasets_.load();
-    if (old != nullptr) grown->sorted = old->sorted;
-    const auto number = static_cast<std::uint32_t>(grown->sorted.size());
-    grown->sorted.emplace_back(dataset, number);
-    std::sort(grown->sorted.begin(), grown->sorted.end());
-    for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
-    datasets_.store(grown.release(), std::memory_order_seq_cst);
-    if (old != nullptr) epochs_.retire(std::unique_ptr<Datasets>(old));
-    return number;
-  }
 
   void retire(Node* node) { epochs_.retire(std::unique_ptr<Node>(node)); }
 
@@ -2790,13 +2895,14 @@ class ChunkIndex {
     return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
   }
 
-  Node* erase_below(Node* node, const Key& key) {
+  Node* erase_below(Node* node, const Key& key, T*& erased) {
     node = writable(node);
     const std::size_t at = node->count_not_after(key) - 1;
     if (node->level == 0) {
-      epochs_.retire(ValuePtr(node->slots[at].below.value));
+      erased = node->slots[at].below.value;
+      epochs_.retire(ValuePtr(erased));
       take_out(*node, at);
-    } else if (Node* child = erase_below(node->slots[at].below.node, key)) {
+    } else if (Node* child = erase_below(node->slots[at].below.node, key, erased)) {
       set(*node, at, item_of(child));
       // A branch may have one child: appending starts one with it.
       if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
@@ -2832,7 +2938,7 @@ class ChunkIndex {
 
   Epochs epochs_;
   std::atomic<const Node*> root_{nullptr};
-  std::atomic<Datasets*> datasets_{nullptr};
+  DatasetNumbers datasets_;
   Node* working_ = nullptr;
   std::uint64_t batch_ = 1;
   std::size_t size_ = 0;
@@ -3207,8 +3313,9 @@ struct List {
 };
 struct Unlist {
   Generation generation;
+  std::uint64_t asked;  ///< as it was listed
 };
-/// Tell all pins on it that it is corrupt. Likewise at once.
+/// Tell all pins on it that it is corrupt; it is not listed. Likewise at once.
 struct Condemn {
   Generation generation;
 };
@@ -3938,6 +4045,7 @@ struct Copy {
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
   std::optional<Instant> retry_at;        ///< of it
+  std::uint64_t asked = 0;                ///< the chunk's place in the order of asking, as it was listed last
 
   /// Whether it is known to hold `wanted`.
   [[nodiscard]] bool holds(const std::optional<ContentFingerprint>& wanted,
@@ -4518,13 +4626,14 @@ class ChunkRules : protected FetchRules {
   void list(Copy& copy, std::uint64_t asked) {
     copy.listed = true;
     copy.drained = false;
-    act(action::List{copy.generation, asked});
+    copy.asked = asked;
+    act(action::List{copy.generation, copy.asked});
     notify(EventKind::chunk_ready, copy.generation.id, copy.generation.number);
   }
 
   void unlist(Copy& copy) {
     copy.listed = false;
-    act(action::Unlist{copy.generation});
+    act(action::Unlist{copy.generation, copy.asked});
     notify(EventKind::chunk_unlisted, copy.generation.id, copy.generation.number);
   }
 
@@ -5625,14 +5734,14 @@ class ChunkTable : public ChunkRecovery {
     copy.unchecked = false;
     if (outcome.error != errc::no_such_generation)
       copy.corrupt = std::make_unique<const std::string>(outcome.subject + ": " + outcome.error.message());
-    act(action::Condemn{copy.generation});
-    // Meanwhile another copy may have taken its place.
-    if (!was_needed) return;
     if (copy.listed) {
       unlist(copy);
       // Nobody has re-read the others: none of them takes its place.
       for (Copy& other : entry.copies) other.unfit = true;
     }
+    act(action::Condemn{copy.generation});
+    // Meanwhile another copy may have taken its place.
+    if (!was_needed) return;
     if (!entry.wanted || entry.want) return;
     if (is_fit(copy.generation.id, chunk)) return want_again(entry, chunk);
     // Of several that the start found an older one may still be whole, or one that is away.
@@ -5726,52 +5835,49 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
   void list(const Generation& generation, std::uint64_t asked) {
-    Record& record = records_[generation];
-    std::shared_ptr<const Pinned<S>> pin = record.pin.lock();
+    const Pinned<S>* pinned = nullptr;
     // Of a generation that is taken back the old pins may be gone, with the report of it on its way: that
-    // report is then of another serial, and not current.
-    if (!pin) pin = std::make_shared<const Pinned<S>>(generation, ++record.serial, host_);
-    record.pin = pin;
-    pin->listed();
-    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pin.get()));
+    // report is then not current.
+    const auto known = unlisted_.find(generation);
+    if (known != unlisted_.end() && known->second->try_share()) pinned = known->second;
+    const bool is_shared = pinned != nullptr;
+    if (!is_shared) pinned = new Pinned<S>(generation, home_of(generation.dataset_id));
+    pinned->listed();
+    if (is_shared) pinned->release();
+    if (known != unlisted_.end()) unlisted_.erase(known);
+    index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pinned));
     changed_ = true;
   }
 
-  void unlist(const Generation& generation) {
-    index_.erase(records_.at(generation).key);
+  /// `asked` is that of its `list`.
+  void unlist(const Generation& generation, std::uint64_t asked) {
+    const auto key = index_.key_of(generation.dataset_id, generation.block_range, asked);
+    unlisted_.insert_or_assign(generation, &index_.erase(key));
     changed_ = true;
   }
 
-  /// It is corrupt: whoever has a pin on it can see that from now on.
+  /// It is corrupt, and was unlisted: whoever has a pin on it can see that from now on.
   void condemn(const Generation& generation) {
-    const auto it = records_.find(generation);
-    if (it == records_.end()) return;
-    // It may turn out to be the last one, which must not be dropped here: it reports that.
-    if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
-      pin->condemn();
-      condemned_.push_back(std::move(pin));
-    }
+    if (const auto it = unlisted_.find(generation); it != unlisted_.end()) it->second->condemn();
   }
-
-  /// The generation is gone.
-  void forget(const Generation& generation) { records_.erase(generation); }
 
   /// Lets readers see what has changed, and appends to `garbage` what none of them can see any more. To be
   /// destroyed outside of every lock: among it are pins.
   void publish(std::vector<core::Epochs::Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
-    garbage.insert(garbage.end(), condemned_.begin(), condemned_.end());
-    condemned_.clear();
   }
 
   /// Whether readers are still inside what was replaced.
   [[nodiscard]] bool pending() const noexcept { return index_.pending(); }
 
-  /// Whether `serial` is the last listing of this generation.
-  [[nodiscard]] bool is_current(const Generation& generation, std::uint64_t serial) const {
-    const auto it = records_.find(generation);
-    return it != records_.end() && it->second.serial == serial;
+  /// What is pinned no more: true where that is the last listing of this generation, and over. Called before `pinned` is
+  /// freed.
+  bool forget(const Generation& generation, const void* pinned) {
+    const auto it = unlisted_.find(generation);
+    if (it == unlisted_.end() || it->second != pinned) return false;
+    unlisted_.erase(it);
+    return true;
   }
 
   // ---- readers
@@ -5788,7 +5894,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
 
   [[nodiscard]] std::vector<ChunkId> ids() const {
     std::vector<ChunkId> out;
-    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.generation().id); });
+    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.id()); });
     return out;
   }
 
@@ -5802,15 +5908,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   using Listed = const Pinned<S>;
   using Index = core::ChunkIndex<Listed, Unlist<S>>;
   using ListedPtr = typename Index::ValuePtr;
-  struct Record {
-    typename Index::Key key;
-    std::weak_ptr<const Pinned<S>> pin;
-    std::uint64_t serial = 0;
-  };
 
-  std::shared_ptr<PinHost<S>> host_;
-  PinSlots& slots_ = host_->slots();
-  Index index_;
   /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
   struct Hash {
     std::size_t operator()(const Generation& generation) const noexcept {
@@ -5818,8 +5916,17 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     }
   };
 
-  std::unordered_map<Generation, Record, Hash> records_;
-  std::vector<core::Epochs::Garbage> condemned_;
+  const PinHome<S>* home_of(const DatasetId& dataset) {
+    const auto at = homes_.find(dataset);
+    if (at != homes_.end()) return at->second.get();
+    return homes_.try_emplace(dataset, new PinHome<S>(dataset, host_)).first->second.get();
+  }
+
+  std::shared_ptr<PinHost<S>> host_;
+  PinSlots& slots_ = host_->slots();
+  std::unordered_map<DatasetId, typename PinHome<S>::Ref> homes_;
+  Index index_;
+  std::unordered_map<Generation, Listed*, Hash> unlisted_;  // until it is reported that no pin keeps them
   bool changed_ = false;
 };
 
@@ -6522,8 +6629,7 @@ std::optional<Invalid> replace_source(const DataChunk& chunk, const std::string&
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()` and
-/// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
 /// any thread.
 template <class Engine, Storage S, Downloader D>
 class Performer {
@@ -6717,10 +6823,7 @@ class Performer {
 
   void removed(const Generation& generation, const core::Outcome& outcome) {
     refresh_usage();
-    engine_.input([&](core::Instant now) {
-      if (outcome.ok()) engine_.forget(generation);
-      engine_.table().removed(generation, outcome, now);
-    });
+    report(&core::ChunkTable::removed, generation, outcome);
   }
 
   void perform(core::action::Describe& action) {
@@ -7103,14 +7206,13 @@ class Engine final : public DrainListener {
 
   // Inside of `input`:
   [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
-  void forget(const Generation& generation) { listing_.forget(generation); }
   /// Serves, unserves and takes down events at once, and queues everything else.
   void take_actions() {
     for (core::Action& action : table_.actions()) {
       if (auto* list = std::get_if<core::action::List>(&action)) {
         listing_.list(list->generation, list->asked);
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
-        listing_.unlist(unlist->generation);
+        listing_.unlist(unlist->generation, unlist->asked);
       } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
         listing_.condemn(condemn->generation);
       } else if (auto* event = std::get_if<Event>(&action)) {
@@ -7307,9 +7409,9 @@ class Engine final : public DrainListener {
     changed_.notify_all();
   }
 
-  void drained(const Generation& generation, std::uint64_t serial) noexcept override {
+  void drained(const Generation& generation, const void* pinned) noexcept override {
     input([&](Instant now) {
-      if (listing_.is_current(generation, serial)) table_.drained(generation, now);
+      if (listing_.forget(generation, pinned)) table_.drained(generation, now);
     });
   }
 

@@ -138,8 +138,9 @@ struct List {
 };
 struct Unlist {
   Generation generation;
+  std::uint64_t asked;  ///< as it was listed
 };
-/// Tell all pins on it that it is corrupt. Likewise at once.
+/// Tell all pins on it that it is corrupt; it is not listed. Likewise at once.
 struct Condemn {
   Generation generation;
 };

@@ -44,6 +44,7 @@ struct Copy {
   Operation operation = Operation::none;  ///< in the store, under way: one at a time
   std::uint64_t failures = 0;             ///< of the operation that is due
   std::optional<Instant> retry_at;        ///< of it
+  std::uint64_t asked = 0;                ///< the chunk's place in the order of asking, as it was listed last
 
   /// Whether it is known to hold `wanted`.
   [[nodiscard]] bool holds(const std::optional<ContentFingerprint>& wanted,

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "garner/chunk.hpp"
+#include "garner/core/dataset_numbers.hpp"
 #include "garner/core/epoch.hpp"
 
 namespace garner::core {
@@ -53,11 +54,10 @@ class ChunkIndex {
   /// No reader may be inside.
   ~ChunkIndex() {
     if (working_ != nullptr) destroy(working_);
-    delete datasets_.load();
   }
 
   Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, ValuePtr value) {
-    const Key key{number_of(dataset), range.begin, asked};
+    const Key key{datasets_.of(dataset, epochs_), range.begin, asked};
     Item item{key, {key.dataset, range.end}, {}};
     item.below.value = value.release();
     if (working_ == nullptr) {
@@ -73,15 +73,22 @@ class ChunkIndex {
     return key;
   }
 
-  /// `key` is one that `insert` gave and that was not erased.
-  void erase(const Key& key) {
-    working_ = erase_below(working_, key);
+  /// The key that `insert` gave for these.
+  [[nodiscard]] Key key_of(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked) const {
+    return {datasets_.find(dataset).value(), range.begin, asked};
+  }
+
+  /// `key` is one that `insert` gave and that was not erased. What it stood for: not released before the next `collect`.
+  T& erase(const Key& key) {
+    T* erased = nullptr;
+    working_ = erase_below(working_, key, erased);
     while (working_ != nullptr && working_->level > 0 && working_->size == 1) {
       Node* child = working_->slots[0].below.node;
       retire(working_);
       working_ = child;
     }
     --size_;
+    return *erased;
   }
 
   /// Lets readers see the changes so far. O(1).
@@ -103,7 +110,7 @@ class ChunkIndex {
   [[nodiscard]] std::optional<std::invoke_result_t<Take, T&>> find(const DatasetId& dataset, BlockNumber block,
                                                                    Take&& take) const {
     const auto guard = epochs_.enter();
-    const std::optional<std::uint32_t> number = lookup(dataset);
+    const std::optional<std::uint32_t> number = datasets_.find(dataset);
     const Node* root = root_.load(std::memory_order_seq_cst);
     if (!number || root == nullptr) return std::nullopt;
     const Position position{*number, block};
@@ -118,7 +125,7 @@ class ChunkIndex {
   void visit(const DatasetId& dataset, const BlockRange& range, Take&& take) const {
     if (range.begin >= range.end) return;
     const auto guard = epochs_.enter();
-    const std::optional<std::uint32_t> number = lookup(dataset);
+    const std::optional<std::uint32_t> number = datasets_.find(dataset);
     const Node* root = root_.load(std::memory_order_seq_cst);
     if (number && root != nullptr) {
       visit_below(*root, Position{*number, range.begin}, Key{*number, range.end, 0}, take);
@@ -216,31 +223,7 @@ class ChunkIndex {
     Below below;
   };
 
-  struct Datasets {
-    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
-    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
-  };
-
   // -- readers
-
-  /// The first bytes of an id as a number, which orders as they do.
-  static std::uint64_t prefix_of(const DatasetId& id) noexcept {
-    std::uint64_t prefix = 0;
-    for (std::size_t i = 0; i < sizeof(prefix); ++i) prefix = prefix << 8 | id.bytes()[i];
-    return prefix;
-  }
-
-  [[nodiscard]] std::optional<std::uint32_t> lookup(const DatasetId& dataset) const {
-    const Datasets* datasets = datasets_.load(std::memory_order_seq_cst);
-    if (datasets == nullptr) return std::nullopt;
-    const std::vector<std::uint64_t>& prefixes = datasets->prefixes;
-    const std::uint64_t prefix = prefix_of(dataset);
-    auto at = static_cast<std::size_t>(std::lower_bound(prefixes.begin(), prefixes.end(), prefix) - prefixes.begin());
-    for (; at < prefixes.size() && prefixes[at] == prefix; ++at) {
-      if (datasets->sorted[at].first == dataset) return datasets->sorted[at].second;
-    }
-    return std::nullopt;
-  }
 
   static void prefetch(const Node* node) noexcept {
 #if defined(__GNUC__)
@@ -289,20 +272,6 @@ class ChunkIndex {
   }
 
   // -- the writer
-
-  std::uint32_t number_of(const DatasetId& dataset) {
-    if (const auto number = lookup(dataset)) return *number;
-    auto grown = std::make_unique<Datasets>();
-    Datasets* const old = datasets_.load();
-    if (old != nullptr) grown->sorted = old->sorted;
-    const auto number = static_cast<std::uint32_t>(grown->sorted.size());
-    grown->sorted.emplace_back(dataset, number);
-    std::sort(grown->sorted.begin(), grown->sorted.end());
-    for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
-    datasets_.store(grown.release(), std::memory_order_seq_cst);
-    if (old != nullptr) epochs_.retire(std::unique_ptr<Datasets>(old));
-    return number;
-  }
 
   void retire(Node* node) { epochs_.retire(std::unique_ptr<Node>(node)); }
 
@@ -376,13 +345,14 @@ class ChunkIndex {
     return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
   }
 
-  Node* erase_below(Node* node, const Key& key) {
+  Node* erase_below(Node* node, const Key& key, T*& erased) {
     node = writable(node);
     const std::size_t at = node->count_not_after(key) - 1;
     if (node->level == 0) {
-      epochs_.retire(ValuePtr(node->slots[at].below.value));
+      erased = node->slots[at].below.value;
+      epochs_.retire(ValuePtr(erased));
       take_out(*node, at);
-    } else if (Node* child = erase_below(node->slots[at].below.node, key)) {
+    } else if (Node* child = erase_below(node->slots[at].below.node, key, erased)) {
       set(*node, at, item_of(child));
       // A branch may have one child: appending starts one with it.
       if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
@@ -418,7 +388,7 @@ class ChunkIndex {
 
   Epochs epochs_;
   std::atomic<const Node*> root_{nullptr};
-  std::atomic<Datasets*> datasets_{nullptr};
+  DatasetNumbers datasets_;
   Node* working_ = nullptr;
   std::uint64_t batch_ = 1;
   std::size_t size_ = 0;

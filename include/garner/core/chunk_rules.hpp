@@ -207,13 +207,14 @@ class ChunkRules : protected FetchRules {
   void list(Copy& copy, std::uint64_t asked) {
     copy.listed = true;
     copy.drained = false;
-    act(action::List{copy.generation, asked});
+    copy.asked = asked;
+    act(action::List{copy.generation, copy.asked});
     notify(EventKind::chunk_ready, copy.generation.id, copy.generation.number);
   }
 
   void unlist(Copy& copy) {
     copy.listed = false;
-    act(action::Unlist{copy.generation});
+    act(action::Unlist{copy.generation, copy.asked});
     notify(EventKind::chunk_unlisted, copy.generation.id, copy.generation.number);
   }
 

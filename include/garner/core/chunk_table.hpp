@@ -338,14 +338,14 @@ class ChunkTable : public ChunkRecovery {
     copy.unchecked = false;
     if (outcome.error != errc::no_such_generation)
       copy.corrupt = std::make_unique<const std::string>(outcome.subject + ": " + outcome.error.message());
-    act(action::Condemn{copy.generation});
-    // Meanwhile another copy may have taken its place.
-    if (!was_needed) return;
     if (copy.listed) {
       unlist(copy);
       // Nobody has re-read the others: none of them takes its place.
       for (Copy& other : entry.copies) other.unfit = true;
     }
+    act(action::Condemn{copy.generation});
+    // Meanwhile another copy may have taken its place.
+    if (!was_needed) return;
     if (!entry.wanted || entry.want) return;
     if (is_fit(copy.generation.id, chunk)) return want_again(entry, chunk);
     // Of several that the start found an older one may still be whole, or one that is away.

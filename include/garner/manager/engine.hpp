@@ -160,14 +160,13 @@ class Engine final : public DrainListener {
 
   // Inside of `input`:
   [[nodiscard]] core::ChunkTable& table() noexcept { return table_; }
-  void forget(const Generation& generation) { listing_.forget(generation); }
   /// Serves, unserves and takes down events at once, and queues everything else.
   void take_actions() {
     for (core::Action& action : table_.actions()) {
       if (auto* list = std::get_if<core::action::List>(&action)) {
         listing_.list(list->generation, list->asked);
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
-        listing_.unlist(unlist->generation);
+        listing_.unlist(unlist->generation, unlist->asked);
       } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
         listing_.condemn(condemn->generation);
       } else if (auto* event = std::get_if<Event>(&action)) {
@@ -364,9 +363,9 @@ class Engine final : public DrainListener {
     changed_.notify_all();
   }
 
-  void drained(const Generation& generation, std::uint64_t serial) noexcept override {
+  void drained(const Generation& generation, const void* pinned) noexcept override {
     input([&](Instant now) {
-      if (listing_.is_current(generation, serial)) table_.drained(generation, now);
+      if (listing_.forget(generation, pinned)) table_.drained(generation, now);
     });
   }
 

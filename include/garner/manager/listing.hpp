@@ -28,52 +28,49 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
   void list(const Generation& generation, std::uint64_t asked) {
-    Record& record = records_[generation];
-    std::shared_ptr<const Pinned<S>> pin = record.pin.lock();
+    const Pinned<S>* pinned = nullptr;
     // Of a generation that is taken back the old pins may be gone, with the report of it on its way: that
-    // report is then of another serial, and not current.
-    if (!pin) pin = std::make_shared<const Pinned<S>>(generation, ++record.serial, host_);
-    record.pin = pin;
-    pin->listed();
-    record.key = index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pin.get()));
+    // report is then not current.
+    const auto known = unlisted_.find(generation);
+    if (known != unlisted_.end() && known->second->try_share()) pinned = known->second;
+    const bool is_shared = pinned != nullptr;
+    if (!is_shared) pinned = new Pinned<S>(generation, home_of(generation.dataset_id));
+    pinned->listed();
+    if (is_shared) pinned->release();
+    if (known != unlisted_.end()) unlisted_.erase(known);
+    index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pinned));
     changed_ = true;
   }
 
-  void unlist(const Generation& generation) {
-    index_.erase(records_.at(generation).key);
+  /// `asked` is that of its `list`.
+  void unlist(const Generation& generation, std::uint64_t asked) {
+    const auto key = index_.key_of(generation.dataset_id, generation.block_range, asked);
+    unlisted_.insert_or_assign(generation, &index_.erase(key));
     changed_ = true;
   }
 
-  /// It is corrupt: whoever has a pin on it can see that from now on.
+  /// It is corrupt, and was unlisted: whoever has a pin on it can see that from now on.
   void condemn(const Generation& generation) {
-    const auto it = records_.find(generation);
-    if (it == records_.end()) return;
-    // It may turn out to be the last one, which must not be dropped here: it reports that.
-    if (std::shared_ptr<const Pinned<S>> pin = it->second.pin.lock()) {
-      pin->condemn();
-      condemned_.push_back(std::move(pin));
-    }
+    if (const auto it = unlisted_.find(generation); it != unlisted_.end()) it->second->condemn();
   }
-
-  /// The generation is gone.
-  void forget(const Generation& generation) { records_.erase(generation); }
 
   /// Lets readers see what has changed, and appends to `garbage` what none of them can see any more. To be
   /// destroyed outside of every lock: among it are pins.
   void publish(std::vector<core::Epochs::Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
-    garbage.insert(garbage.end(), condemned_.begin(), condemned_.end());
-    condemned_.clear();
   }
 
   /// Whether readers are still inside what was replaced.
   [[nodiscard]] bool pending() const noexcept { return index_.pending(); }
 
-  /// Whether `serial` is the last listing of this generation.
-  [[nodiscard]] bool is_current(const Generation& generation, std::uint64_t serial) const {
-    const auto it = records_.find(generation);
-    return it != records_.end() && it->second.serial == serial;
+  /// What is pinned no more: true where that is the last listing of this generation, and over. Called before `pinned` is
+  /// freed.
+  bool forget(const Generation& generation, const void* pinned) {
+    const auto it = unlisted_.find(generation);
+    if (it == unlisted_.end() || it->second != pinned) return false;
+    unlisted_.erase(it);
+    return true;
   }
 
   // ---- readers
@@ -90,7 +87,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
 
   [[nodiscard]] std::vector<ChunkId> ids() const {
     std::vector<ChunkId> out;
-    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.generation().id); });
+    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.id()); });
     return out;
   }
 
@@ -104,15 +101,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   using Listed = const Pinned<S>;
   using Index = core::ChunkIndex<Listed, Unlist<S>>;
   using ListedPtr = typename Index::ValuePtr;
-  struct Record {
-    typename Index::Key key;
-    std::weak_ptr<const Pinned<S>> pin;
-    std::uint64_t serial = 0;
-  };
 
-  std::shared_ptr<PinHost<S>> host_;
-  PinSlots& slots_ = host_->slots();
-  Index index_;
   /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
   struct Hash {
     std::size_t operator()(const Generation& generation) const noexcept {
@@ -120,8 +109,17 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     }
   };
 
-  std::unordered_map<Generation, Record, Hash> records_;
-  std::vector<core::Epochs::Garbage> condemned_;
+  const PinHome<S>* home_of(const DatasetId& dataset) {
+    const auto at = homes_.find(dataset);
+    if (at != homes_.end()) return at->second.get();
+    return homes_.try_emplace(dataset, new PinHome<S>(dataset, host_)).first->second.get();
+  }
+
+  std::shared_ptr<PinHost<S>> host_;
+  PinSlots& slots_ = host_->slots();
+  std::unordered_map<DatasetId, typename PinHome<S>::Ref> homes_;
+  Index index_;
+  std::unordered_map<Generation, Listed*, Hash> unlisted_;  // until it is reported that no pin keeps them
   bool changed_ = false;
 };
 

@@ -30,8 +30,7 @@
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()` and
-/// `forget(generation)`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
 /// any thread.
 template <class Engine, Storage S, Downloader D>
 class Performer {
@@ -225,10 +224,7 @@ class Performer {
 
   void removed(const Generation& generation, const core::Outcome& outcome) {
     refresh_usage();
-    engine_.input([&](core::Instant now) {
-      if (outcome.ok()) engine_.forget(generation);
-      engine_.table().removed(generation, outcome, now);
-    });
+    report(&core::ChunkTable::removed, generation, outcome);
   }
 
   void perform(core::action::Describe& action) {
