@@ -20,6 +20,7 @@
 #include "garner/error.hpp"
 #include "garner/pin_slots.hpp"
 #include "garner/policies/storage.hpp"
+#include "garner/served.hpp"
 
 namespace garner {
 
@@ -73,57 +74,32 @@ class PinHost {
 /// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
 /// it counts them itself.
 template <Storage S>
-class PinHome {
+class PinHome : public DatasetHome {
  public:
-  PinHome(const DatasetId& of, std::shared_ptr<PinHost<S>> where) : dataset(of), host(std::move(where)) {}
+  PinHome(const DatasetId& dataset, std::shared_ptr<PinHost<S>> where) : DatasetHome{dataset}, host(std::move(where)) {}
+  PinHome(const PinHome&) = delete;
+  PinHome& operator=(const PinHome&) = delete;
 
-  /// Has `home` as long as this.
-  class Ref {
-   public:
-    explicit Ref(const PinHome* home) noexcept : home_(home) { home_->count_.fetch_add(1, std::memory_order_relaxed); }
-    Ref(const Ref&) = delete;
-    Ref& operator=(const Ref&) = delete;
-    ~Ref() {
-      if (home_->count_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete home_;
-    }
-    const PinHome* operator->() const noexcept { return home_; }
-    const PinHome* get() const noexcept { return home_; }
+  void share() const noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  void release() const noexcept {
+    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
 
-   private:
-    const PinHome* home_;
-  };
-
-  const DatasetId dataset;
   const std::shared_ptr<PinHost<S>> host;
 
  private:
-  mutable std::atomic<std::uint64_t> count_{0};
+  ~PinHome() = default;
+
+  mutable std::atomic<std::uint64_t> owners_{1};  // who made it is the first
 };
 
 /// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin that is
 /// counted: the last of them deletes it, which tells that it is drained.
 template <Storage S>
-class Pinned {
+class Pinned : public Served {
  public:
   /// Nobody owns it yet; `listed` comes first.
-  Pinned(const Generation& generation, const PinHome<S>* home)
-      : id_(generation.id),
-        home_(home),
-        block_range_(generation.block_range),
-        bytes_(generation.bytes),
-        number_(generation.number),
-        volume_(generation.volume) {}
-  Pinned(const Pinned&) = delete;
-  Pinned& operator=(const Pinned&) = delete;
-
-  [[nodiscard]] const ChunkId& id() const noexcept { return id_; }
-  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return home_->dataset; }
-  [[nodiscard]] const BlockRange& block_range() const noexcept { return block_range_; }
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
-  [[nodiscard]] Generation generation() const noexcept {
-    return {id_, home_->dataset, block_range_, bytes_, number_, volume_};
-  }
+  Pinned(const Generation& generation, const PinHome<S>& of) : Served(generation, of) { of.share(); }
 
   // ---- owners
 
@@ -176,7 +152,7 @@ class Pinned {
     } catch (...) {
       error = errc::policy_failed;
     }
-    if (error || !read) throw Error(error, "chunk " + id_.to_hex());
+    if (error || !read) throw Error(error, "chunk " + id.to_hex());
     const DataChunk* expected = nullptr;
     // Where another thread was faster, its description stays, as references to it may be out already.
     if (!description_.compare_exchange_strong(expected, read.get(), std::memory_order_acq_rel)) return *expected;
@@ -187,9 +163,11 @@ class Pinned {
   ~Pinned() {
     delete description_.load(std::memory_order_acquire);
     host().drained(generation(), this);
+    pin_home().release();
   }
 
-  [[nodiscard]] PinHost<S>& host() const noexcept { return *home_->host; }
+  [[nodiscard]] const PinHome<S>& pin_home() const noexcept { return static_cast<const PinHome<S>&>(*home); }
+  [[nodiscard]] PinHost<S>& host() const noexcept { return *pin_home().host; }
 
   template <class Change>
   void disown(const Change& change) const noexcept {
@@ -202,17 +180,11 @@ class Pinned {
     if (is_last) release();  // without the lock: it may report that it is drained
   }
 
-  ChunkId id_;
-  typename PinHome<S>::Ref home_;
-  BlockRange block_range_;
-  std::uint64_t bytes_;
-  std::uint64_t number_;
-  mutable std::atomic<const DataChunk*> description_{nullptr};
-  std::uint32_t volume_;
+  mutable std::atomic<bool> corrupt_{false};
   mutable std::atomic<std::uint32_t> owners_{0};  // all listings and watched slots together are one
   mutable std::uint32_t listings_ = 0;            // this and the next: under the host's `ownership`
   mutable std::uint32_t slots_ = 0;               // that are watched and hold it
-  mutable std::atomic<bool> corrupt_{false};
+  mutable std::atomic<const DataChunk*> description_{nullptr};
 };
 
 /// What the index does with what it has.
@@ -260,13 +232,13 @@ class DataChunkRef {
     }
   }
 
-  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id(); }
-  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->dataset_id(); }
-  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->block_range(); }
+  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id; }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->home->dataset_id; }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->block_range; }
   /// Of all files together.
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes(); }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes; }
   /// The number of this copy of the chunk; another copy of it has another.
-  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number(); }
+  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number; }
 
   /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy

@@ -16,6 +16,7 @@
 #include "garner/http_options.hpp"
 #include "garner/policies.hpp"
 #include "garner/status.hpp"
+#include "garner/served.hpp"
 #include "garner/chunk_ref.hpp"
 
 // Decides, and does nothing.

@@ -2012,6 +2012,62 @@ class Subscription {
 
 }  // namespace garner
 
+// garner/served.hpp -----------------------------------------------------------------------------------------
+// One generation that is served, as the state machine, the index and the pins share it: what it is, and what the state
+// machine knows of a chunk of which nothing is to be done. Who owns it is in `chunk_ref.hpp`.
+
+namespace garner::detail {
+
+/// What all that is served of one dataset shares.
+struct DatasetHome {
+  const DatasetId dataset_id;
+};
+
+/// A million of these is what a filled worker mostly has in memory.
+struct Served {
+  /// `of` is of the generation's dataset, and stays where it is.
+  Served(const Generation& generation, const DatasetHome& of) noexcept
+      : id(generation.id),
+        home(&of),
+        block_range(generation.block_range),
+        bytes(generation.bytes),
+        number(generation.number),
+        volume(generation.volume) {}
+  Served(const Served&) = delete;
+  Served& operator=(const Served&) = delete;
+
+  [[nodiscard]] Generation generation() const noexcept {
+    return {id, home->dataset_id, block_range, bytes, number, volume};
+  }
+
+  /// Whether it is known to hold `wanted`.
+  [[nodiscard]] bool holds(const ContentFingerprint& wanted,
+                           const std::optional<std::uint64_t>& declared) const noexcept {
+    return is_content_known && content == wanted && (!declared || *declared == bytes);
+  }
+
+  // For all to read.
+  const ChunkId id;
+  const DatasetHome* const home;
+  const BlockRange block_range;
+  const std::uint64_t bytes;
+  const std::uint64_t number;
+
+  // The state machine's alone.
+  Served* next = nullptr;        ///< in its table
+  std::uint64_t asked = 0;       ///< its place in the order of asking
+  ContentFingerprint content{};  ///< where that is known
+
+  const std::uint32_t volume;
+  bool is_content_known = false;
+  bool named = false;  ///< by the assignment that is being made
+
+ protected:
+  ~Served() = default;
+};
+
+}  // namespace garner::detail
+
 // garner/chunk_ref.hpp --------------------------------------------------------------------------------------
 // The pin: DataChunkRef keeps one generation of a chunk where it is and as it is. And what pins share with
 // the manager that gave them, which they may outlive.
@@ -2181,57 +2237,32 @@ class PinHost {
 /// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
 /// it counts them itself.
 template <Storage S>
-class PinHome {
+class PinHome : public DatasetHome {
  public:
-  PinHome(const DatasetId& of, std::shared_ptr<PinHost<S>> where) : dataset(of), host(std::move(where)) {}
+  PinHome(const DatasetId& dataset, std::shared_ptr<PinHost<S>> where) : DatasetHome{dataset}, host(std::move(where)) {}
+  PinHome(const PinHome&) = delete;
+  PinHome& operator=(const PinHome&) = delete;
 
-  /// Has `home` as long as this.
-  class Ref {
-   public:
-    explicit Ref(const PinHome* home) noexcept : home_(home) { home_->count_.fetch_add(1, std::memory_order_relaxed); }
-    Ref(const Ref&) = delete;
-    Ref& operator=(const Ref&) = delete;
-    ~Ref() {
-      if (home_->count_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete home_;
-    }
-    const PinHome* operator->() const noexcept { return home_; }
-    const PinHome* get() const noexcept { return home_; }
+  void share() const noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  void release() const noexcept {
+    if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
 
-   private:
-    const PinHome* home_;
-  };
-
-  const DatasetId dataset;
   const std::shared_ptr<PinHost<S>> host;
 
  private:
-  mutable std::atomic<std::uint64_t> count_{0};
+  ~PinHome() = default;
+
+  mutable std::atomic<std::uint64_t> owners_{1};  // who made it is the first
 };
 
 /// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin that is
 /// counted: the last of them deletes it, which tells that it is drained.
 template <Storage S>
-class Pinned {
+class Pinned : public Served {
  public:
   /// Nobody owns it yet; `listed` comes first.
-  Pinned(const Generation& generation, const PinHome<S>* home)
-      : id_(generation.id),
-        home_(home),
-        block_range_(generation.block_range),
-        bytes_(generation.bytes),
-        number_(generation.number),
-        volume_(generation.volume) {}
-  Pinned(const Pinned&) = delete;
-  Pinned& operator=(const Pinned&) = delete;
-
-  [[nodiscard]] const ChunkId& id() const noexcept { return id_; }
-  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return home_->dataset; }
-  [[nodiscard]] const BlockRange& block_range() const noexcept { return block_range_; }
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
-  [[nodiscard]] Generation generation() const noexcept {
-    return {id_, home_->dataset, block_range_, bytes_, number_, volume_};
-  }
+  Pinned(const Generation& generation, const PinHome<S>& of) : Served(generation, of) { of.share(); }
 
   // ---- owners
 
@@ -2284,7 +2315,7 @@ class Pinned {
     } catch (...) {
       error = errc::policy_failed;
     }
-    if (error || !read) throw Error(error, "chunk " + id_.to_hex());
+    if (error || !read) throw Error(error, "chunk " + id.to_hex());
     const DataChunk* expected = nullptr;
     // Where another thread was faster, its description stays, as references to it may be out already.
     if (!description_.compare_exchange_strong(expected, read.get(), std::memory_order_acq_rel)) return *expected;
@@ -2295,9 +2326,11 @@ class Pinned {
   ~Pinned() {
     delete description_.load(std::memory_order_acquire);
     host().drained(generation(), this);
+    pin_home().release();
   }
 
-  [[nodiscard]] PinHost<S>& host() const noexcept { return *home_->host; }
+  [[nodiscard]] const PinHome<S>& pin_home() const noexcept { return static_cast<const PinHome<S>&>(*home); }
+  [[nodiscard]] PinHost<S>& host() const noexcept { return *pin_home().host; }
 
   template <class Change>
   void disown(const Change& change) const noexcept {
@@ -2310,17 +2343,11 @@ class Pinned {
     if (is_last) release();  // without the lock: it may report that it is drained
   }
 
-  ChunkId id_;
-  typename PinHome<S>::Ref home_;
-  BlockRange block_range_;
-  std::uint64_t bytes_;
-  std::uint64_t number_;
-  mutable std::atomic<const DataChunk*> description_{nullptr};
-  std::uint32_t volume_;
+  mutable std::atomic<bool> corrupt_{false};
   mutable std::atomic<std::uint32_t> owners_{0};  // all listings and watched slots together are one
   mutable std::uint32_t listings_ = 0;            // this and the next: under the host's `ownership`
   mutable std::uint32_t slots_ = 0;               // that are watched and hold it
-  mutable std::atomic<bool> corrupt_{false};
+  mutable std::atomic<const DataChunk*> description_{nullptr};
 };
 
 /// What the index does with what it has.
@@ -2368,13 +2395,13 @@ class DataChunkRef {
     }
   }
 
-  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id(); }
-  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->dataset_id(); }
-  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->block_range(); }
+  [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id; }
+  [[nodiscard]] const DatasetId& dataset_id() const noexcept { return pin_->home->dataset_id; }
+  [[nodiscard]] const BlockRange& block_range() const noexcept { return pin_->block_range; }
   /// Of all files together.
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes(); }
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes; }
   /// The number of this copy of the chunk; another copy of it has another.
-  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number(); }
+  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number; }
 
   /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
@@ -3188,8 +3215,8 @@ class Scrub {
 }  // namespace garner::core
 
 // garner/core/chunk_table.hpp -------------------------------------------------------------------------------
-// The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
-// clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
+// The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock, clock, disk or
+// socket: it decides, `data_manager.hpp` does. Here are the inputs; the questions are in `core/chunk_questions.hpp`, the
 // rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
 
 // garner/core/actions.hpp -----------------------------------------------------------------------------------
@@ -4046,6 +4073,14 @@ struct Copy {
   std::uint64_t failures = 0;             ///< of the operation that is due
   std::optional<Instant> retry_at;        ///< of it
   std::uint64_t asked = 0;                ///< the chunk's place in the order of asking, as it was listed last
+  detail::Served* served = nullptr;       ///< what serves it, once that is there
+
+  /// Whether nothing is under way or to be remembered.
+  [[nodiscard]] bool at_rest() const {
+    const bool is_odd = drained || unfit || unchecked || away || told || missed || corrupt;
+    return served != nullptr && listed && !is_odd && mark == Mark::none && operation == Operation::none &&
+           failures == 0 && !retry_at;
+  }
 
   /// Whether it is known to hold `wanted`.
   [[nodiscard]] bool holds(const std::optional<ContentFingerprint>& wanted,
@@ -4063,11 +4098,15 @@ struct Failures {
 };
 
 struct ChunkEntry {
+  explicit ChunkEntry(const ChunkId& chunk) : id(chunk) {}
+
+  const ChunkId id;
+  ChunkEntry* next = nullptr;  ///< in its table
   bool wanted = false;
   bool queued = false;
   bool parked = false;                        ///< the store was full
   std::uint64_t asked = 0;                    ///< its place in the order of asking
-  Epoch assigned = 0;                         ///< the last assignment that named it
+  bool named = false;                         ///< by the assignment that is being made
   std::shared_ptr<const DataChunk> want;      ///< what is wanted, until a copy is known to hold it
   std::optional<ContentFingerprint> content;  ///< of what is wanted, where that is known
   std::vector<Copy> copies;
@@ -4117,6 +4156,35 @@ struct ChunkEntry {
 
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
 
+  /// Whether there is nothing to be known but what `give` can keep.
+  [[nodiscard]] bool at_rest() const {
+    const bool is_odd = want || queued || parked || fetch || retry_at || failures || alarm;
+    return wanted && !is_odd && copies.size() == 1 && copies.front().at_rest() && copies.front().asked == asked;
+  }
+
+  /// Puts what is known into what serves it.
+  [[nodiscard]] detail::Served& give() const {
+    const Copy& copy = copies.front();
+    detail::Served& served = *copy.served;
+    served.asked = asked;
+    served.is_content_known = copy.content.has_value();
+    served.content = copy.content.value_or(ContentFingerprint{});
+    served.named = named;
+    return served;
+  }
+
+  /// The other way round, into one that is empty.
+  void take(detail::Served& served) {
+    wanted = true;
+    asked = served.asked;
+    named = served.named;
+    Copy& copy = copies.emplace_back(served.generation());
+    if (served.is_content_known) copy.content = served.content;
+    copy.listed = true;
+    copy.asked = asked;
+    copy.served = &served;
+  }
+
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
   [[nodiscard]] bool settled() const {
     if ((wanted && want) || fetch || lost()) return false;
@@ -4152,6 +4220,9 @@ struct ChunkEntry {
 
 }  // namespace garner::core
 
+// garner/core/chunk_questions.hpp ---------------------------------------------------------------------------
+// What can be asked of the state machine, and changes nothing in it.
+
 // garner/core/chunk_recovery.hpp ----------------------------------------------------------------------------
 // What the store held at the start, as it tells it: before all else, or while calls come already. Until all of it is
 // known nothing is asked of the store, and nothing is fetched: what is not settled waits.
@@ -4170,6 +4241,170 @@ struct ChunkEntry {
 // garner/core/chunk_rules.hpp -------------------------------------------------------------------------------
 // The rules of one chunk: `step` compares what is wanted of it with what there is of it, and asks for what is missing.
 // Whose turn it is, of many, is in `core/chunk_turns.hpp`.
+
+// garner/core/chunk_entries.hpp -----------------------------------------------------------------------------
+// All chunks that anything is known of. Most of them are at rest, which takes little room; the others have an entry.
+
+// garner/core/id_table.hpp ----------------------------------------------------------------------------------
+// A hash table of chunks that never stops to grow: no call pays for all that is in it. It owns nothing.
+
+namespace garner::core {
+
+/// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket for each
+/// node, and with each node that comes one bucket is split, with each that goes two may be joined. A `Node` has an `id` and a
+/// `next`, which is the table's as long as it is in there. It is not touched by the destructor.
+///
+/// Thread-safety: none. Exception safety: an `insert` that throws has changed nothing.
+template <class Node>
+class IdTable {
+ public:
+  [[nodiscard]] Node* find(const ChunkId& id) const noexcept {
+    if (buckets_ == 0) return nullptr;
+    Node* node = *bucket_of(id);
+    while (node != nullptr && node->id != id) node = node->next;
+    return node;
+  }
+
+  /// No other one of its id is in there.
+  void insert(Node& node) {
+    if (size_ >= buckets_) split();
+    push(*bucket_of(node.id), node);
+    ++size_;
+  }
+
+  /// Takes out the one of this id, if it is there.
+  Node* take(const ChunkId& id) noexcept {
+    if (buckets_ == 0) return nullptr;
+    Node** at = bucket_of(id);
+    while (*at != nullptr && (*at)->id != id) at = &(*at)->next;
+    Node* const node = *at;
+    if (node == nullptr) return nullptr;
+    *at = std::exchange(node->next, nullptr);
+    --size_;
+    if (size_ < buckets_ / 2) join();
+    return node;
+  }
+
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+  /// Calls `see(node)` for each; it changes nothing here.
+  template <class See>
+  void visit(See&& see) const {
+    for (std::size_t i = 0; i < buckets_; ++i) {
+      for (Node* node = *bucket(i); node != nullptr;) see(*std::exchange(node, node->next));
+    }
+  }
+
+ private:
+  static constexpr std::size_t segment = 256;
+  using Segment = std::array<Node*, segment>;
+
+  [[nodiscard]] Node** bucket(std::size_t at) const noexcept { return &(*segments_[at / segment])[at % segment]; }
+
+  [[nodiscard]] Node** bucket_of(const ChunkId& id) const noexcept {
+    const std::size_t mask = std::bit_ceil(buckets_) - 1;
+    const std::size_t at = std::hash<ChunkId>()(id) & mask;
+    return bucket(at < buckets_ ? at : at & (mask >> 1));
+  }
+
+  /// Whose nodes this bucket shares while it is not there.
+  static std::size_t parent(std::size_t at) noexcept { return at - std::bit_floor(at); }
+
+  static void push(Node*& bucket, Node& node) noexcept {
+    node.next = bucket;
+    bucket = &node;
+  }
+
+  void split() {
+    if (buckets_ % segment == 0) segments_.push_back(std::make_unique<Segment>());
+    ++buckets_;
+    if (buckets_ == 1) return;
+    for (Node* node = std::exchange(*bucket(parent(buckets_ - 1)), nullptr); node != nullptr;) {
+      Node* const next = node->next;
+      push(*bucket_of(node->id), *node);
+      node = next;
+    }
+  }
+
+  void join() noexcept {
+    --buckets_;
+    Node** const left = bucket(parent(buckets_));
+    for (Node* node = std::exchange(*bucket(buckets_), nullptr); node != nullptr;) {
+      Node* const next = node->next;
+      push(*left, *node);
+      node = next;
+    }
+    if (buckets_ % segment == 0) segments_.pop_back();
+  }
+
+  std::vector<std::unique_ptr<Segment>> segments_;
+  std::size_t buckets_ = 0;
+  std::size_t size_ = 0;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
+/// A chunk is at rest where the copy that is served is all there is to be known. What is known of it stands in the object
+/// that serves it, and it has no entry until it is woken.
+class ChunkEntries {
+ public:
+  ChunkEntries() = default;
+  ChunkEntries(const ChunkEntries&) = delete;
+  ChunkEntries& operator=(const ChunkEntries&) = delete;
+  ~ChunkEntries() {
+    visit([](ChunkEntry& entry) { delete &entry; });
+  }
+
+  /// What serves it, where it is at rest.
+  [[nodiscard]] detail::Served* resting(const ChunkId& id) const noexcept { return resting_.find(id); }
+  /// Its entry, where it is not.
+  [[nodiscard]] ChunkEntry* find(const ChunkId& id) const noexcept { return awake_.find(id); }
+  [[nodiscard]] ChunkEntry& at(const ChunkId& id) const noexcept { return *awake_.find(id); }
+
+  [[nodiscard]] bool is_wanted(const ChunkId& id) const noexcept {
+    const ChunkEntry* entry = find(id);
+    return entry != nullptr ? entry->wanted : resting(id) != nullptr;
+  }
+
+  /// Its entry, an empty one where nothing was known. It stays where it is until it is settled.
+  ChunkEntry& wake(const ChunkId& id) {
+    if (ChunkEntry* entry = awake_.find(id)) return *entry;
+    auto entry = std::make_unique<ChunkEntry>(id);
+    if (detail::Served* served = resting_.find(id)) entry->take(*served);
+    awake_.insert(*entry);
+    resting_.take(id);
+    return *entry.release();
+  }
+
+  /// Where there is no more to be known of it than what serves it tells, or nothing: it is an entry no more.
+  void settle(ChunkEntry& entry) {
+    if (entry.empty()) return erase(entry);
+    if (!entry.at_rest()) return;
+    detail::Served& served = entry.give();
+    resting_.insert(served);
+    erase(entry);
+  }
+
+  /// Calls `see(entry)` for each of those that are not at rest, and `see(served)` for each of the others. It changes none.
+  template <class See>
+  void visit(See&& see) const {
+    awake_.visit(see);
+  }
+  template <class See>
+  void visit_resting(See&& see) const {
+    resting_.visit(see);
+  }
+
+ private:
+  void erase(ChunkEntry& entry) { const std::unique_ptr<ChunkEntry> erased(awake_.take(entry.id)); }
+
+  IdTable<detail::Served> resting_;
+  IdTable<ChunkEntry> awake_;
+};
+
+}  // namespace garner::core
 
 // garner/core/fetch_rules.hpp -------------------------------------------------------------------------------
 // The rules of a fetch: how it begins, what it waits for, and what becomes of it when it fails. When one is needed is in
@@ -4454,7 +4689,7 @@ class ChunkRules : protected FetchRules {
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
   void touch(const ChunkId& id, Instant now, Change&& change) {
-    ChunkEntry& entry = entries_[id];
+    ChunkEntry& entry = entries_.wake(id);
     const std::optional<DatasetId> missed = entry.missing_from();
     tally_.count(entry, -1);
     if (entry.fetch) startable_.erase({entry.fetch->number(), id});
@@ -4475,12 +4710,14 @@ class ChunkRules : protected FetchRules {
       checkable_.erase(id);
     }
     set_alarm(id, entry);
-    if (entry.empty()) entries_.erase(id);
+    entries_.settle(entry);
   }
 
   // ---- what is wanted
 
   void want(const Wish& wish, Instant now) {
+    const detail::Served* served = entries_.resting(wish.chunk->id);
+    if (served != nullptr && served->holds(wish.content, wish.bytes)) return;
     touch(wish.chunk->id, now, [&](ChunkEntry& entry) {
       const Copy* listed = entry.listed();
       if (entry.wanted && entry.want && *entry.want == *wish.chunk) return;
@@ -4495,8 +4732,7 @@ class ChunkRules : protected FetchRules {
   }
 
   void unwant(const ChunkId& id, Instant now) {
-    const auto it = entries_.find(id);
-    if (it == entries_.end() || !it->second.wanted) return;
+    if (!entries_.is_wanted(id)) return;
     touch(id, now, [this](ChunkEntry& entry) {
       leave_queue(entry);
       forget_failures(entry);
@@ -4627,12 +4863,14 @@ class ChunkRules : protected FetchRules {
     copy.listed = true;
     copy.drained = false;
     copy.asked = asked;
+    copy.served = nullptr;  // until it is
     act(action::List{copy.generation, copy.asked});
     notify(EventKind::chunk_ready, copy.generation.id, copy.generation.number);
   }
 
   void unlist(Copy& copy) {
     copy.listed = false;
+    copy.served = nullptr;
     act(action::Unlist{copy.generation, copy.asked});
     notify(EventKind::chunk_unlisted, copy.generation.id, copy.generation.number);
   }
@@ -4706,7 +4944,7 @@ class ChunkRules : protected FetchRules {
   }
 
   const StartupCheck startup_check_;
-  std::unordered_map<ChunkId, ChunkEntry> entries_;
+  ChunkEntries entries_;
   std::vector<VolumeStatus> volumes_;
   std::vector<std::set<ChunkId>> held_on_;  // by volume, which chunks have a copy there; none where there is one volume
   Alarms alarms_;
@@ -5078,16 +5316,17 @@ class ChunkTurns : protected ChunkVolumes {
     for (int steps = 0; steps < 1000; ++steps) {
       const std::optional<ChunkId> id = scrub_.turn(options_, now);
       if (!id) break;
-      const auto at = entries_.find(*id);
-      const Copy* listed = at == entries_.end() ? nullptr : at->second.listed();
-      if (listed == nullptr) {
+      const detail::Served* resting = entries_.resting(*id);
+      ChunkEntry* const entry = entries_.find(*id);
+      const Copy* listed = entry == nullptr ? nullptr : entry->listed();
+      if (resting == nullptr && listed == nullptr) {
         scrub_.skip();
-      } else if (listed->operation != Copy::Operation::none) {
+      } else if (resting == nullptr && listed->operation != Copy::Operation::none) {
         scrub_.hold_up();
         break;
       } else {
-        scrub_.read(listed->generation.bytes, now);
-        touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
+        scrub_.read(resting != nullptr ? resting->bytes : listed->generation.bytes, now);
+        touch(*id, now, [this](ChunkEntry& of) { begin(*of.listed(), Copy::Operation::verify); });
       }
     }
     action::FreeIds spent;
@@ -5162,7 +5401,7 @@ class ChunkTurns : protected ChunkVolumes {
     hold_until_.reset();
     const std::set<ChunkId> parked = std::exchange(parked_, {});
     for (const ChunkId& id : parked) {
-      if (!entries_.contains(id)) continue;
+      if (entries_.find(id) == nullptr) continue;
       touch(id, now, [](ChunkEntry& entry) {
         if (!std::exchange(entry.parked, false)) return;
         entry.retry_at.reset();
@@ -5369,7 +5608,7 @@ class ChunkRecovery : public FetchReports {
   void note_wish(const ChunkId& id) {
     if (!recovering_) {
       deleted_unseen_.erase(id);
-    } else if (const auto at = entries_.find(id); epoch_ > 0 && (at == entries_.end() || !at->second.wanted)) {
+    } else if (epoch_ > 0 && !entries_.is_wanted(id)) {
       deleted_unseen_.insert(id);
     }
   }
@@ -5418,11 +5657,76 @@ class ChunkRecovery : public FetchReports {
 
 namespace garner::core {
 
+class ChunkQuestions : public ChunkRecovery {
+ public:
+  /// When to call `woken`.
+  [[nodiscard]] std::optional<Instant> next_wake() const {
+    if (recovering_) return std::nullopt;
+    std::optional<Instant> next = alarms_.next();
+    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_),
+                                             next_look(), next_rested(), next_release()}) {
+      if (at && (!next || *at < *next)) next = at;
+    }
+    return next;
+  }
+  /// Whether what is wanted is served, and what is not wanted is only kept by pins.
+  [[nodiscard]] bool settled() const noexcept {
+    return tally_.settled() && !litter_ && !cleaning_ && !in_doubt() && !recovering_;
+  }
+  /// Whether every action has been reported on.
+  [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
+  [[nodiscard]] bool closed() const noexcept { return closed_; }
+  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
+
+  void fill(Status& status) const {
+    tally_.fill(status);
+    fill_recovery(status);
+    status.scrub = scrub_.status();
+    status.chunks_published = chunks_published_;
+    status.chunks_removed = chunks_removed_;
+    status.chunks_quarantined = chunks_quarantined_;
+    status.attempts_failed = attempts_failed_;
+    status.assigned_epoch = epoch_;
+    status.filled = filled_;
+    status.closed = closed_;
+  }
+
+  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id, Instant now) const {
+    ChunkStatus status;
+    if (entries_.resting(id) != nullptr) {
+      status.state = ChunkState::ready;
+      status.wanted = status.served = true;
+      return status;
+    }
+    const ChunkEntry* entry = entries_.find(id);
+    if (entry == nullptr) return std::nullopt;
+    status.state = entry->state();
+    status.wanted = entry->wanted;
+    status.served =
+        std::any_of(entry->copies.begin(), entry->copies.end(), [](const Copy& copy) { return copy.listed; });
+    if (entry->failures) {
+      status.attempts = entry->failures->attempts;
+      status.last_error = entry->failures->error;
+      status.last_error_class = classify(entry->failures->error);
+      status.last_error_subject = entry->failures->subject;
+    }
+    if (entry->retry_at) status.next_try_in = std::max(Instant{}, *entry->retry_at - now);
+    return status;
+  }
+
+ protected:
+  using ChunkRecovery::ChunkRecovery;
+};
+
+}  // namespace garner::core
+
+namespace garner::core {
+
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : public ChunkRecovery {
+class ChunkTable : public ChunkQuestions {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRecovery(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkQuestions(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
@@ -5451,12 +5755,15 @@ class ChunkTable : public ChunkRecovery {
     ++epoch_;
     for (const Wish& wish : wishes) {
       want(wish, now);
-      entries_[wish.chunk->id].assigned = epoch_;
+      detail::Served* served = entries_.resting(wish.chunk->id);
+      (served != nullptr ? served->named : entries_.at(wish.chunk->id).named) = true;
     }
     std::vector<ChunkId> unwanted;
-    for (const auto& [id, entry] : entries_) {
-      if (entry.wanted && entry.assigned != epoch_) unwanted.push_back(id);
-    }
+    const auto see = [&unwanted](auto& chunk, bool is_wanted) {
+      if (!std::exchange(chunk.named, false) && is_wanted) unwanted.push_back(chunk.id);
+    };
+    entries_.visit([&](ChunkEntry& entry) { see(entry, entry.wanted); });
+    entries_.visit_resting([&](detail::Served& served) { see(served, true); });
     for (const ChunkId& id : unwanted) unwant(id, now);
     pump(now);
     return epoch_;
@@ -5485,8 +5792,7 @@ class ChunkTable : public ChunkRecovery {
     closed_ = true;
     scrub_.stop();
     std::vector<ChunkId> all;
-    all.reserve(entries_.size());
-    for (const auto& [id, entry] : entries_) all.push_back(id);
+    entries_.visit([&all](const ChunkEntry& entry) { all.push_back(entry.id); });
     // What waits to be tried again gets its last chance.
     for (const ChunkId& id : all) {
       touch(id, now, [](ChunkEntry& entry) {
@@ -5524,6 +5830,15 @@ class ChunkTable : public ChunkRecovery {
       clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
     }
     pump(now);
+  }
+
+  /// `List` was performed: it serves the generation as long as that is listed, and may keep what is known of the chunk.
+  void served(detail::Served& by) {
+    ChunkEntry* const entry = entries_.find(by.id);
+    Copy* const copy = entry == nullptr ? nullptr : entry->copy(by.generation());
+    if (copy == nullptr || !copy->listed) return;  // not any more
+    copy->served = &by;
+    entries_.settle(*entry);
   }
 
   /// Nobody has a pin on this generation any more, and nobody can get one: it is not listed.
@@ -5644,58 +5959,6 @@ class ChunkTable : public ChunkRecovery {
     --unreported_;
     if (take_examination(volumes, now)) return end_parking(now);
     pump(now);
-  }
-
-  // ---- questions
-
-  /// When to call `woken`.
-  [[nodiscard]] std::optional<Instant> next_wake() const {
-    if (recovering_) return std::nullopt;
-    std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_),
-                                             next_look(), next_rested(), next_release()}) {
-      if (at && (!next || *at < *next)) next = at;
-    }
-    return next;
-  }
-  /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept {
-    return tally_.settled() && !litter_ && !cleaning_ && !in_doubt() && !recovering_;
-  }
-  /// Whether every action has been reported on.
-  [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
-  [[nodiscard]] bool closed() const noexcept { return closed_; }
-  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
-
-  void fill(Status& status) const {
-    tally_.fill(status);
-    fill_recovery(status);
-    status.scrub = scrub_.status();
-    status.chunks_published = chunks_published_;
-    status.chunks_removed = chunks_removed_;
-    status.chunks_quarantined = chunks_quarantined_;
-    status.attempts_failed = attempts_failed_;
-    status.assigned_epoch = epoch_;
-    status.filled = filled_;
-    status.closed = closed_;
-  }
-
-  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id, Instant now) const {
-    const auto it = entries_.find(id);
-    if (it == entries_.end()) return std::nullopt;
-    const ChunkEntry& entry = it->second;
-    ChunkStatus status;
-    status.state = entry.state();
-    status.wanted = entry.wanted;
-    status.served = std::any_of(entry.copies.begin(), entry.copies.end(), [](const Copy& copy) { return copy.listed; });
-    if (entry.failures) {
-      status.attempts = entry.failures->attempts;
-      status.last_error = entry.failures->error;
-      status.last_error_class = classify(entry.failures->error);
-      status.last_error_subject = entry.failures->subject;
-    }
-    if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
-    return status;
   }
 
  private:
@@ -5834,8 +6097,9 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
  public:
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
-  void list(const Generation& generation, std::uint64_t asked) {
-    const Pinned<S>* pinned = nullptr;
+  /// What serves it from now on.
+  Served& list(const Generation& generation, std::uint64_t asked) {
+    Pinned<S>* pinned = nullptr;
     // Of a generation that is taken back the old pins may be gone, with the report of it on its way: that
     // report is then not current.
     const auto known = unlisted_.find(generation);
@@ -5847,6 +6111,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     if (known != unlisted_.end()) unlisted_.erase(known);
     index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pinned));
     changed_ = true;
+    return *pinned;
   }
 
   /// `asked` is that of its `list`.
@@ -5894,7 +6159,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
 
   [[nodiscard]] std::vector<ChunkId> ids() const {
     std::vector<ChunkId> out;
-    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.id()); });
+    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.id); });
     return out;
   }
 
@@ -5905,7 +6170,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   }
 
  private:
-  using Listed = const Pinned<S>;
+  using Listed = Pinned<S>;
   using Index = core::ChunkIndex<Listed, Unlist<S>>;
   using ListedPtr = typename Index::ValuePtr;
 
@@ -5916,15 +6181,19 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     }
   };
 
-  const PinHome<S>* home_of(const DatasetId& dataset) {
-    const auto at = homes_.find(dataset);
-    if (at != homes_.end()) return at->second.get();
-    return homes_.try_emplace(dataset, new PinHome<S>(dataset, host_)).first->second.get();
+  struct Release {
+    void operator()(const PinHome<S>* home) const noexcept { home->release(); }
+  };
+
+  const PinHome<S>& home_of(const DatasetId& dataset) {
+    std::unique_ptr<const PinHome<S>, Release>& home = homes_[dataset];
+    if (!home) home.reset(new PinHome<S>(dataset, host_));
+    return *home;
   }
 
   std::shared_ptr<PinHost<S>> host_;
   PinSlots& slots_ = host_->slots();
-  std::unordered_map<DatasetId, typename PinHome<S>::Ref> homes_;
+  std::unordered_map<DatasetId, std::unique_ptr<const PinHome<S>, Release>> homes_;
   Index index_;
   std::unordered_map<Generation, Listed*, Hash> unlisted_;  // until it is reported that no pin keeps them
   bool changed_ = false;
@@ -7210,7 +7479,7 @@ class Engine final : public DrainListener {
   void take_actions() {
     for (core::Action& action : table_.actions()) {
       if (auto* list = std::get_if<core::action::List>(&action)) {
-        listing_.list(list->generation, list->asked);
+        table_.served(listing_.list(list->generation, list->asked));
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
         listing_.unlist(unlist->generation, unlist->asked);
       } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
@@ -7255,7 +7524,7 @@ class Engine final : public DrainListener {
 
   /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
   static void clear(std::vector<core::Action>& actions) {
-    if (actions.capacity() <= 1024) return actions.clear();
+    if (actions.capacity() <= 128) return actions.clear();
     std::vector<core::Action>().swap(actions);
   }
 

@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/served_copies.hpp"
 #include "core/table_bench.hpp"
 #include "garner/core/chunk_table.hpp"
 
@@ -54,6 +55,7 @@ const DataChunk& describe(int name, int version) {
 /// What the store and the network know of one generation.
 struct Held {
   int name = 0;
+  std::uint64_t asked = 0;  ///< as it was listed
   int version = 0;
   enum class State { staging, staged, publishing, published, discarding, removing } state = State::staging;
   std::set<std::uint64_t> moving;  // transfers
@@ -418,10 +420,13 @@ class World {
     REQUIRE_FALSE((held.unchecked || held.corrupt));
     held.listed = held.ever_listed = true;
     held.drained = held.drain_due = false;  // the report is of an older listing
+    held.asked = task.asked;
+    table_.served(served_.of(task.generation));
   }
   void asked(const action::Unlist& task) {
     Held& held = held_.at(task.generation.number);
     REQUIRE(held.listed);
+    REQUIRE(held.asked == task.asked);
     held.listed = false;
     held.drain_due = held.pins == 0;
   }
@@ -500,6 +505,7 @@ class World {
 
   Random random_;
   Options options_;
+  garner::test::ServedCopies served_;
   garner::core::ChunkTable table_;
   std::chrono::nanoseconds now_{};
   std::map<int, int> desired_;  // name -> version: the model

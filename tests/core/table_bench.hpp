@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/served_copies.hpp"
 #include "garner/core/chunk_table.hpp"
 
 namespace garner::test {
@@ -291,7 +292,10 @@ class TableBench {
     const std::string number = std::to_string(todo.generation.number);
     return (todo.depth == VerifyDepth::sizes ? "verify sizes " : "verify ") + number;
   }
-  std::string note(const core::action::List& todo) { return "list " + std::to_string(todo.generation.number); }
+  std::string note(const core::action::List& todo) {
+    table.served(served_.of(todo.generation));
+    return "list " + std::to_string(todo.generation.number);
+  }
   std::string note(const core::action::Unlist& todo) { return "unlist " + std::to_string(todo.generation.number); }
   std::string note(const core::action::Condemn& todo) {
     condemned.push_back(todo.generation.number);
@@ -302,6 +306,7 @@ class TableBench {
     return "";
   }
 
+  ServedCopies served_;
   std::map<std::uint64_t, std::shared_ptr<const DataChunk>> chunks_;
   std::map<core::TransferId, std::uint64_t> transfers_;
 };

@@ -17,6 +17,7 @@
 #include "garner/core/chunk_fetch.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/policies/storage.hpp"
+#include "garner/served.hpp"
 #include "garner/status.hpp"
 
 namespace garner::core {
@@ -45,6 +46,14 @@ struct Copy {
   std::uint64_t failures = 0;             ///< of the operation that is due
   std::optional<Instant> retry_at;        ///< of it
   std::uint64_t asked = 0;                ///< the chunk's place in the order of asking, as it was listed last
+  detail::Served* served = nullptr;       ///< what serves it, once that is there
+
+  /// Whether nothing is under way or to be remembered.
+  [[nodiscard]] bool at_rest() const {
+    const bool is_odd = drained || unfit || unchecked || away || told || missed || corrupt;
+    return served != nullptr && listed && !is_odd && mark == Mark::none && operation == Operation::none &&
+           failures == 0 && !retry_at;
+  }
 
   /// Whether it is known to hold `wanted`.
   [[nodiscard]] bool holds(const std::optional<ContentFingerprint>& wanted,
@@ -62,11 +71,15 @@ struct Failures {
 };
 
 struct ChunkEntry {
+  explicit ChunkEntry(const ChunkId& chunk) : id(chunk) {}
+
+  const ChunkId id;
+  ChunkEntry* next = nullptr;  ///< in its table
   bool wanted = false;
   bool queued = false;
   bool parked = false;                        ///< the store was full
   std::uint64_t asked = 0;                    ///< its place in the order of asking
-  Epoch assigned = 0;                         ///< the last assignment that named it
+  bool named = false;                         ///< by the assignment that is being made
   std::shared_ptr<const DataChunk> want;      ///< what is wanted, until a copy is known to hold it
   std::optional<ContentFingerprint> content;  ///< of what is wanted, where that is known
   std::vector<Copy> copies;
@@ -115,6 +128,35 @@ struct ChunkEntry {
   }
 
   [[nodiscard]] bool empty() const noexcept { return !wanted && copies.empty() && !fetch; }
+
+  /// Whether there is nothing to be known but what `give` can keep.
+  [[nodiscard]] bool at_rest() const {
+    const bool is_odd = want || queued || parked || fetch || retry_at || failures || alarm;
+    return wanted && !is_odd && copies.size() == 1 && copies.front().at_rest() && copies.front().asked == asked;
+  }
+
+  /// Puts what is known into what serves it.
+  [[nodiscard]] detail::Served& give() const {
+    const Copy& copy = copies.front();
+    detail::Served& served = *copy.served;
+    served.asked = asked;
+    served.is_content_known = copy.content.has_value();
+    served.content = copy.content.value_or(ContentFingerprint{});
+    served.named = named;
+    return served;
+  }
+
+  /// The other way round, into one that is empty.
+  void take(detail::Served& served) {
+    wanted = true;
+    asked = served.asked;
+    named = served.named;
+    Copy& copy = copies.emplace_back(served.generation());
+    if (served.is_content_known) copy.content = served.content;
+    copy.listed = true;
+    copy.asked = asked;
+    copy.served = &served;
+  }
 
   /// Nothing is left to do: what is wanted is served, what is not wanted is doomed and only pins keep it.
   [[nodiscard]] bool settled() const {

@@ -97,7 +97,7 @@ class ChunkRecovery : public FetchReports {
   void note_wish(const ChunkId& id) {
     if (!recovering_) {
       deleted_unseen_.erase(id);
-    } else if (const auto at = entries_.find(id); epoch_ > 0 && (at == entries_.end() || !at->second.wanted)) {
+    } else if (epoch_ > 0 && !entries_.is_wanted(id)) {
       deleted_unseen_.insert(id);
     }
   }

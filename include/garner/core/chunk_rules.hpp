@@ -11,12 +11,12 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
+#include "garner/core/chunk_entries.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
 #include "garner/core/fetch_rules.hpp"
@@ -35,7 +35,7 @@ class ChunkRules : protected FetchRules {
   /// Changes one entry by `change`, then does what follows from it. All changes to entries go through here.
   template <class Change>
   void touch(const ChunkId& id, Instant now, Change&& change) {
-    ChunkEntry& entry = entries_[id];
+    ChunkEntry& entry = entries_.wake(id);
     const std::optional<DatasetId> missed = entry.missing_from();
     tally_.count(entry, -1);
     if (entry.fetch) startable_.erase({entry.fetch->number(), id});
@@ -56,12 +56,14 @@ class ChunkRules : protected FetchRules {
       checkable_.erase(id);
     }
     set_alarm(id, entry);
-    if (entry.empty()) entries_.erase(id);
+    entries_.settle(entry);
   }
 
   // ---- what is wanted
 
   void want(const Wish& wish, Instant now) {
+    const detail::Served* served = entries_.resting(wish.chunk->id);
+    if (served != nullptr && served->holds(wish.content, wish.bytes)) return;
     touch(wish.chunk->id, now, [&](ChunkEntry& entry) {
       const Copy* listed = entry.listed();
       if (entry.wanted && entry.want && *entry.want == *wish.chunk) return;
@@ -76,8 +78,7 @@ class ChunkRules : protected FetchRules {
   }
 
   void unwant(const ChunkId& id, Instant now) {
-    const auto it = entries_.find(id);
-    if (it == entries_.end() || !it->second.wanted) return;
+    if (!entries_.is_wanted(id)) return;
     touch(id, now, [this](ChunkEntry& entry) {
       leave_queue(entry);
       forget_failures(entry);
@@ -208,12 +209,14 @@ class ChunkRules : protected FetchRules {
     copy.listed = true;
     copy.drained = false;
     copy.asked = asked;
+    copy.served = nullptr;  // until it is
     act(action::List{copy.generation, copy.asked});
     notify(EventKind::chunk_ready, copy.generation.id, copy.generation.number);
   }
 
   void unlist(Copy& copy) {
     copy.listed = false;
+    copy.served = nullptr;
     act(action::Unlist{copy.generation, copy.asked});
     notify(EventKind::chunk_unlisted, copy.generation.id, copy.generation.number);
   }
@@ -287,7 +290,7 @@ class ChunkRules : protected FetchRules {
   }
 
   const StartupCheck startup_check_;
-  std::unordered_map<ChunkId, ChunkEntry> entries_;
+  ChunkEntries entries_;
   std::vector<VolumeStatus> volumes_;
   std::vector<std::set<ChunkId>> held_on_;  // by volume, which chunks have a copy there; none where there is one volume
   Alarms alarms_;

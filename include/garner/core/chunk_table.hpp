@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock,
-// clock, disk or socket: it decides, `data_manager.hpp` does. Here are the inputs and the questions; the
+// The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock, clock, disk or
+// socket: it decides, `data_manager.hpp` does. Here are the inputs; the questions are in `core/chunk_questions.hpp`, the
 // rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
 #pragma once
 
@@ -16,7 +16,7 @@
 #include "garner/core/actions.hpp"
 #include "garner/core/chunk_entry.hpp"
 #include "garner/core/chunk_fetch.hpp"
-#include "garner/core/chunk_recovery.hpp"
+#include "garner/core/chunk_questions.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/status.hpp"
 
@@ -24,9 +24,9 @@ namespace garner::core {
 
 /// Thread-safety: none; one caller at a time. Each input is O(log n), but for `assign` and `close`, which are
 /// O(n).
-class ChunkTable : public ChunkRecovery {
+class ChunkTable : public ChunkQuestions {
  public:
-  ChunkTable(const Options& options, std::uint64_t seed) : ChunkRecovery(options, seed) {}
+  ChunkTable(const Options& options, std::uint64_t seed) : ChunkQuestions(options, seed) {}
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
@@ -55,12 +55,15 @@ class ChunkTable : public ChunkRecovery {
     ++epoch_;
     for (const Wish& wish : wishes) {
       want(wish, now);
-      entries_[wish.chunk->id].assigned = epoch_;
+      detail::Served* served = entries_.resting(wish.chunk->id);
+      (served != nullptr ? served->named : entries_.at(wish.chunk->id).named) = true;
     }
     std::vector<ChunkId> unwanted;
-    for (const auto& [id, entry] : entries_) {
-      if (entry.wanted && entry.assigned != epoch_) unwanted.push_back(id);
-    }
+    const auto see = [&unwanted](auto& chunk, bool is_wanted) {
+      if (!std::exchange(chunk.named, false) && is_wanted) unwanted.push_back(chunk.id);
+    };
+    entries_.visit([&](ChunkEntry& entry) { see(entry, entry.wanted); });
+    entries_.visit_resting([&](detail::Served& served) { see(served, true); });
     for (const ChunkId& id : unwanted) unwant(id, now);
     pump(now);
     return epoch_;
@@ -89,8 +92,7 @@ class ChunkTable : public ChunkRecovery {
     closed_ = true;
     scrub_.stop();
     std::vector<ChunkId> all;
-    all.reserve(entries_.size());
-    for (const auto& [id, entry] : entries_) all.push_back(id);
+    entries_.visit([&all](const ChunkEntry& entry) { all.push_back(entry.id); });
     // What waits to be tried again gets its last chance.
     for (const ChunkId& id : all) {
       touch(id, now, [](ChunkEntry& entry) {
@@ -128,6 +130,15 @@ class ChunkTable : public ChunkRecovery {
       clean_up_at_ = now + Backoff{options_.min_backoff, options_.max_backoff}.delay(failed_clean_ups_++, random_);
     }
     pump(now);
+  }
+
+  /// `List` was performed: it serves the generation as long as that is listed, and may keep what is known of the chunk.
+  void served(detail::Served& by) {
+    ChunkEntry* const entry = entries_.find(by.id);
+    Copy* const copy = entry == nullptr ? nullptr : entry->copy(by.generation());
+    if (copy == nullptr || !copy->listed) return;  // not any more
+    copy->served = &by;
+    entries_.settle(*entry);
   }
 
   /// Nobody has a pin on this generation any more, and nobody can get one: it is not listed.
@@ -248,58 +259,6 @@ class ChunkTable : public ChunkRecovery {
     --unreported_;
     if (take_examination(volumes, now)) return end_parking(now);
     pump(now);
-  }
-
-  // ---- questions
-
-  /// When to call `woken`.
-  [[nodiscard]] std::optional<Instant> next_wake() const {
-    if (recovering_) return std::nullopt;
-    std::optional<Instant> next = alarms_.next();
-    for (const std::optional<Instant>& at : {hold_until_, clean_up_at_, partial_until_, scrub_.wake(options_),
-                                             next_look(), next_rested(), next_release()}) {
-      if (at && (!next || *at < *next)) next = at;
-    }
-    return next;
-  }
-  /// Whether what is wanted is served, and what is not wanted is only kept by pins.
-  [[nodiscard]] bool settled() const noexcept {
-    return tally_.settled() && !litter_ && !cleaning_ && !in_doubt() && !recovering_;
-  }
-  /// Whether every action has been reported on.
-  [[nodiscard]] bool idle() const noexcept { return unreported_ == 0; }
-  [[nodiscard]] bool closed() const noexcept { return closed_; }
-  [[nodiscard]] Epoch epoch() const noexcept { return epoch_; }
-
-  void fill(Status& status) const {
-    tally_.fill(status);
-    fill_recovery(status);
-    status.scrub = scrub_.status();
-    status.chunks_published = chunks_published_;
-    status.chunks_removed = chunks_removed_;
-    status.chunks_quarantined = chunks_quarantined_;
-    status.attempts_failed = attempts_failed_;
-    status.assigned_epoch = epoch_;
-    status.filled = filled_;
-    status.closed = closed_;
-  }
-
-  [[nodiscard]] std::optional<ChunkStatus> chunk_status(const ChunkId& id, Instant now) const {
-    const auto it = entries_.find(id);
-    if (it == entries_.end()) return std::nullopt;
-    const ChunkEntry& entry = it->second;
-    ChunkStatus status;
-    status.state = entry.state();
-    status.wanted = entry.wanted;
-    status.served = std::any_of(entry.copies.begin(), entry.copies.end(), [](const Copy& copy) { return copy.listed; });
-    if (entry.failures) {
-      status.attempts = entry.failures->attempts;
-      status.last_error = entry.failures->error;
-      status.last_error_class = classify(entry.failures->error);
-      status.last_error_subject = entry.failures->subject;
-    }
-    if (entry.retry_at) status.next_try_in = std::max(Instant{}, *entry.retry_at - now);
-    return status;
   }
 
  private:

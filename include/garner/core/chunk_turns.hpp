@@ -146,16 +146,17 @@ class ChunkTurns : protected ChunkVolumes {
     for (int steps = 0; steps < 1000; ++steps) {
       const std::optional<ChunkId> id = scrub_.turn(options_, now);
       if (!id) break;
-      const auto at = entries_.find(*id);
-      const Copy* listed = at == entries_.end() ? nullptr : at->second.listed();
-      if (listed == nullptr) {
+      const detail::Served* resting = entries_.resting(*id);
+      ChunkEntry* const entry = entries_.find(*id);
+      const Copy* listed = entry == nullptr ? nullptr : entry->listed();
+      if (resting == nullptr && listed == nullptr) {
         scrub_.skip();
-      } else if (listed->operation != Copy::Operation::none) {
+      } else if (resting == nullptr && listed->operation != Copy::Operation::none) {
         scrub_.hold_up();
         break;
       } else {
-        scrub_.read(listed->generation.bytes, now);
-        touch(*id, now, [this](ChunkEntry& entry) { begin(*entry.listed(), Copy::Operation::verify); });
+        scrub_.read(resting != nullptr ? resting->bytes : listed->generation.bytes, now);
+        touch(*id, now, [this](ChunkEntry& of) { begin(*of.listed(), Copy::Operation::verify); });
       }
     }
     action::FreeIds spent;
@@ -230,7 +231,7 @@ class ChunkTurns : protected ChunkVolumes {
     hold_until_.reset();
     const std::set<ChunkId> parked = std::exchange(parked_, {});
     for (const ChunkId& id : parked) {
-      if (!entries_.contains(id)) continue;
+      if (entries_.find(id) == nullptr) continue;
       touch(id, now, [](ChunkEntry& entry) {
         if (!std::exchange(entry.parked, false)) return;
         entry.retry_at.reset();

@@ -164,7 +164,7 @@ class Engine final : public DrainListener {
   void take_actions() {
     for (core::Action& action : table_.actions()) {
       if (auto* list = std::get_if<core::action::List>(&action)) {
-        listing_.list(list->generation, list->asked);
+        table_.served(listing_.list(list->generation, list->asked));
       } else if (auto* unlist = std::get_if<core::action::Unlist>(&action)) {
         listing_.unlist(unlist->generation, unlist->asked);
       } else if (auto* condemn = std::get_if<core::action::Condemn>(&action)) {
@@ -209,7 +209,7 @@ class Engine final : public DrainListener {
 
   /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
   static void clear(std::vector<core::Action>& actions) {
-    if (actions.capacity() <= 1024) return actions.clear();
+    if (actions.capacity() <= 128) return actions.clear();
     std::vector<core::Action>().swap(actions);
   }
 

@@ -27,8 +27,9 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
  public:
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
-  void list(const Generation& generation, std::uint64_t asked) {
-    const Pinned<S>* pinned = nullptr;
+  /// What serves it from now on.
+  Served& list(const Generation& generation, std::uint64_t asked) {
+    Pinned<S>* pinned = nullptr;
     // Of a generation that is taken back the old pins may be gone, with the report of it on its way: that
     // report is then not current.
     const auto known = unlisted_.find(generation);
@@ -40,6 +41,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     if (known != unlisted_.end()) unlisted_.erase(known);
     index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pinned));
     changed_ = true;
+    return *pinned;
   }
 
   /// `asked` is that of its `list`.
@@ -87,7 +89,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
 
   [[nodiscard]] std::vector<ChunkId> ids() const {
     std::vector<ChunkId> out;
-    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.id()); });
+    index_.visit_all([&out](const Listed& listed) { out.push_back(listed.id); });
     return out;
   }
 
@@ -98,7 +100,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   }
 
  private:
-  using Listed = const Pinned<S>;
+  using Listed = Pinned<S>;
   using Index = core::ChunkIndex<Listed, Unlist<S>>;
   using ListedPtr = typename Index::ValuePtr;
 
@@ -109,15 +111,19 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     }
   };
 
-  const PinHome<S>* home_of(const DatasetId& dataset) {
-    const auto at = homes_.find(dataset);
-    if (at != homes_.end()) return at->second.get();
-    return homes_.try_emplace(dataset, new PinHome<S>(dataset, host_)).first->second.get();
+  struct Release {
+    void operator()(const PinHome<S>* home) const noexcept { home->release(); }
+  };
+
+  const PinHome<S>& home_of(const DatasetId& dataset) {
+    std::unique_ptr<const PinHome<S>, Release>& home = homes_[dataset];
+    if (!home) home.reset(new PinHome<S>(dataset, host_));
+    return *home;
   }
 
   std::shared_ptr<PinHost<S>> host_;
   PinSlots& slots_ = host_->slots();
-  std::unordered_map<DatasetId, typename PinHome<S>::Ref> homes_;
+  std::unordered_map<DatasetId, std::unique_ptr<const PinHome<S>, Release>> homes_;
   Index index_;
   std::unordered_map<Generation, Listed*, Hash> unlisted_;  // until it is reported that no pin keeps them
   bool changed_ = false;
