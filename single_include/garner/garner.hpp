@@ -2899,8 +2899,8 @@ class ChunkIndex {
       put(node, at, item);
       return nullptr;
     }
-    // Chunks mostly arrive in order of their blocks: then the left node is left full.
-    const std::size_t half = at == node.size ? node.size : node.size / 2;
+    // Chunks mostly arrive in order of their blocks, or nearly so: then the left node is left full, or nearly so.
+    const std::size_t half = at >= capacity * 3 / 4 ? at : capacity / 2;
     auto right = std::make_unique<Node>(batch_, node.level);
     for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
     shrink(node, half);
@@ -4251,7 +4251,7 @@ struct ChunkEntry {
 namespace garner::core {
 
 /// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket for each
-/// node, and with each node that comes one bucket is split, with each that goes two may be joined. A `Node` has an `id` and a
+/// node, and with each node that comes one bucket is split, with each that goes some may be joined. A `Node` has an `id` and a
 /// `next`, which is the table's as long as it is in there. It is not touched by the destructor.
 ///
 /// Thread-safety: none. Exception safety: an `insert` that throws has changed nothing.
@@ -4281,7 +4281,8 @@ class IdTable {
     if (node == nullptr) return nullptr;
     *at = std::exchange(node->next, nullptr);
     --size_;
-    if (size_ < buckets_ / 2) join();
+    // By two, so that no more than twice as many buckets are left as there are nodes, whatever there were.
+    for (int i = 0; i < 2 && size_ < buckets_ / 2; ++i) join();
     return node;
   }
 

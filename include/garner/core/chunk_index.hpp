@@ -322,8 +322,8 @@ class ChunkIndex {
       put(node, at, item);
       return nullptr;
     }
-    // Chunks mostly arrive in order of their blocks: then the left node is left full.
-    const std::size_t half = at == node.size ? node.size : node.size / 2;
+    // Chunks mostly arrive in order of their blocks, or nearly so: then the left node is left full, or nearly so.
+    const std::size_t half = at >= capacity * 3 / 4 ? at : capacity / 2;
     auto right = std::make_unique<Node>(batch_, node.level);
     for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
     shrink(node, half);

@@ -17,7 +17,7 @@
 namespace garner::core {
 
 /// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket for each
-/// node, and with each node that comes one bucket is split, with each that goes two may be joined. A `Node` has an `id` and a
+/// node, and with each node that comes one bucket is split, with each that goes some may be joined. A `Node` has an `id` and a
 /// `next`, which is the table's as long as it is in there. It is not touched by the destructor.
 ///
 /// Thread-safety: none. Exception safety: an `insert` that throws has changed nothing.
@@ -47,7 +47,8 @@ class IdTable {
     if (node == nullptr) return nullptr;
     *at = std::exchange(node->next, nullptr);
     --size_;
-    if (size_ < buckets_ / 2) join();
+    // By two, so that no more than twice as many buckets are left as there are nodes, whatever there were.
+    for (int i = 0; i < 2 && size_ < buckets_ / 2; ++i) join();
     return node;
   }
 
