@@ -3354,6 +3354,12 @@ using Action = std::variant<action::Stage, action::StartFile, action::Refresh, a
                             action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::Limit,
                             action::StopFile, action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
 
+/// Keeps the room for a few: a great assignment is not to hold its memory for ever.
+inline void clear(std::vector<Action>& actions) {
+  if (actions.capacity() <= 128) return actions.clear();
+  std::vector<Action>().swap(actions);
+}
+
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:
@@ -3668,7 +3674,7 @@ class FetchQueue {
     change(at, [&] {
       auto& lanes = at->second.lanes;
       auto part = std::find_if(lanes.begin(), lanes.end(), [&](const Part& other) { return other.lane == lane; });
-      if (part == lanes.end()) part = lanes.insert(part, Part{lane, {}});
+      if (part == lanes.end()) part = lanes.insert(part, Part{lane, {}, {}});
       part->queued.emplace(asked, chunk.id);
     });
   }
@@ -3702,7 +3708,7 @@ class FetchQueue {
   struct Part {
     LanePtr lane;
     Queued queued;
-    std::set<Rank>::node_type place = {};  // in the lane, while its rank changes
+    std::optional<Rank> rank = {};  // by which it stands in the lane
   };
   struct Dataset {
     std::size_t missing = 0;
@@ -3713,37 +3719,43 @@ class FetchQueue {
   /// The lanes of a dataset are looked through one by one: what comes from yet another place stands with the others.
   static constexpr std::size_t most_lanes = 16;
 
-  static Rank rank(const DatasetId& id, const Dataset& dataset, const Queued& queued) {
-    return {dataset.missing, queued.begin()->first, id};
-  }
-
   template <class Change>
   void change(Datasets::iterator at, Change&& change) {
     Dataset& dataset = at->second;
-    for (auto& part : dataset.lanes) part.place = part.lane->order_.extract(rank(at->first, dataset, part.queued));
     change();
-    for (auto& part : dataset.lanes) {
-      Lane& lane = *part.lane;
-      if (part.queued.empty()) {
-        part.place = {};
-      } else if (part.place.empty()) {
-        lane.order_.insert(rank(at->first, dataset, part.queued));
-      } else {
-        part.place.value() = rank(at->first, dataset, part.queued);
-        lane.order_.insert(std::move(part.place));
-      }
-      stand(lane);
+    for (Part& part : dataset.lanes) {
+      std::optional<Rank> rank;
+      if (!part.queued.empty()) rank.emplace(dataset.missing, part.queued.begin()->first, at->first);
+      if (rank == part.rank) continue;  // as mostly, where one more has come
+      move(part.lane->order_, part.rank, rank);
+      part.rank = rank;
+      stand(*part.lane);
     }
     std::erase_if(dataset.lanes, [](const Part& part) { return part.queued.empty(); });
     if (dataset.lanes.empty() && dataset.missing == 0) datasets_.erase(at);
+  }
+
+  /// In the place of `from`, which is there if it is anything, comes `to`, if that is.
+  template <class Set, class Value>
+  static void move(Set& set, const std::optional<Value>& from, const std::optional<Value>& to) {
+    if (!from) {
+      if (to) set.insert(*to);
+      return;
+    }
+    auto node = set.extract(*from);
+    if (!to) return;
+    node.value() = *to;
+    set.insert(std::move(node));
   }
 
   void stand(Lane& lane) {
     std::optional<Rank> first;
     if (!lane.order_.empty()) first = *lane.order_.begin();
     if (first == lane.standing_) return;
-    if (lane.standing_) lanes_.erase({*lane.standing_, &lane});
-    if (first) lanes_.emplace(*first, &lane);
+    const auto place = [&lane](const std::optional<Rank>& rank) {
+      return rank ? std::optional(std::pair(*rank, &lane)) : std::nullopt;
+    };
+    move(lanes_, place(lane.standing_), place(first));
     lane.standing_ = first;
   }
 
@@ -4608,7 +4620,7 @@ class FetchRules : protected ActionList {
 
   void drop_fetch(ChunkEntry& entry) {
     if (entry.fetch->phase != ChunkFetch::Phase::waiting) leave_place(*entry.fetch);
-    entry.fetch.reset();
+    spend(std::move(entry.fetch));
   }
 
   void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
@@ -4649,6 +4661,13 @@ class FetchRules : protected ActionList {
     litter_ = true;
   }
 
+  /// It is needed no more, and takes long to be freed: not under the lock of whoever performs the actions. Of many at a time
+  /// only some.
+  void spend(std::shared_ptr<const void> what) {
+    constexpr std::size_t most = 64;
+    if (what && spent_.size() < most) spent_.push_back(std::move(what));
+  }
+
   static void forget_failures(ChunkEntry& entry) {
     entry.failures.reset();
     entry.retry_at.reset();
@@ -4674,6 +4693,7 @@ class FetchRules : protected ActionList {
   bool closed_ = false;
   std::uint64_t last_generation_ = 0;
   TransferId last_transfer_ = 0;
+  std::vector<std::shared_ptr<const void>> spent_;
   std::size_t active_fetches_ = 0;
   std::uint64_t attempts_failed_ = 0;
 };
@@ -4726,7 +4746,7 @@ class ChunkRules : protected FetchRules {
       leave_queue(entry);
       forget_failures(entry);
       entry.wanted = true;
-      entry.want = wish.chunk;
+      spend(std::exchange(entry.want, wish.chunk));
       entry.content = wish.content;
       entry.asked = ++asked_;
     });
@@ -4739,7 +4759,7 @@ class ChunkRules : protected FetchRules {
       forget_failures(entry);
       forget_missed(entry);
       entry.wanted = false;
-      entry.want.reset();
+      spend(std::move(entry.want));
       entry.content.reset();
     });
   }
@@ -4856,7 +4876,7 @@ class ChunkRules : protected FetchRules {
     leave_queue(entry);
     forget_failures(entry);
     forget_missed(entry);
-    entry.want.reset();
+    spend(std::move(entry.want));
     stop_fetch(entry);
   }
 
@@ -5731,6 +5751,9 @@ class ChunkTable : public ChunkQuestions {
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
+
+  /// Nobody needs it any more, and freeing it takes long: to be taken from here, and freed where it holds up nobody.
+  std::vector<std::shared_ptr<const void>>& spent() noexcept { return spent_; }
 
   // ---- calls
 
@@ -7381,11 +7404,13 @@ class Engine final : public DrainListener {
   template <class Call>
   void input(Call&& call) {
     const Instant now = executor_.now();
+    std::vector<std::shared_ptr<const void>> spent;
     std::vector<core::Epochs::Garbage> garbage;
     std::optional<Handle> due;
     {
       const std::scoped_lock lock(mutex_);
       call(now);
+      spent.swap(table_.spent());
       take_actions();
       listing_.publish(garbage);
       if (!garbage.empty()) ++releasing_;
@@ -7491,7 +7516,7 @@ class Engine final : public DrainListener {
         actions_.push_back(std::move(action));
       }
     }
-    clear(table_.actions());
+    core::clear(table_.actions());
   }
 
   void refresh_usage() { performer_.refresh_usage(); }
@@ -7522,12 +7547,6 @@ class Engine final : public DrainListener {
   }
 
   // ---- under the lock
-
-  /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
-  static void clear(std::vector<core::Action>& actions) {
-    if (actions.capacity() <= 128) return actions.clear();
-    std::vector<core::Action>().swap(actions);
-  }
 
   void tell(EventKind kind) {
     Event event;
@@ -7628,7 +7647,7 @@ class Engine final : public DrainListener {
       std::optional<Instant> wake;
       bool rearm = false;
       bool deliver = false;
-      clear(actions);
+      core::clear(actions);
       {
         const std::scoped_lock lock(mutex_);
         actions.swap(actions_);

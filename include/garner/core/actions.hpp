@@ -152,6 +152,12 @@ using Action = std::variant<action::Stage, action::StartFile, action::Refresh, a
                             action::Verify, action::ListHeld, action::CleanUp, action::Examine, action::Limit,
                             action::StopFile, action::FreeIds, action::List, action::Unlist, action::Condemn, Event>;
 
+/// Keeps the room for a few: a great assignment is not to hold its memory for ever.
+inline void clear(std::vector<Action>& actions) {
+  if (actions.capacity() <= 128) return actions.clear();
+  std::vector<Action>().swap(actions);
+}
+
 /// What is to be done, in order, and how much of it is still to be reported on.
 class ActionList {
  protected:

@@ -71,7 +71,7 @@ class ChunkRules : protected FetchRules {
       leave_queue(entry);
       forget_failures(entry);
       entry.wanted = true;
-      entry.want = wish.chunk;
+      spend(std::exchange(entry.want, wish.chunk));
       entry.content = wish.content;
       entry.asked = ++asked_;
     });
@@ -84,7 +84,7 @@ class ChunkRules : protected FetchRules {
       forget_failures(entry);
       forget_missed(entry);
       entry.wanted = false;
-      entry.want.reset();
+      spend(std::move(entry.want));
       entry.content.reset();
     });
   }
@@ -201,7 +201,7 @@ class ChunkRules : protected FetchRules {
     leave_queue(entry);
     forget_failures(entry);
     forget_missed(entry);
-    entry.want.reset();
+    spend(std::move(entry.want));
     stop_fetch(entry);
   }
 

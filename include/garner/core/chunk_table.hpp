@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -30,6 +31,9 @@ class ChunkTable : public ChunkQuestions {
 
   /// What is to be done, in order. Performed in that order, `List`, `Unlist` and `Condemn` at once.
   std::vector<Action>& actions() noexcept { return actions_; }
+
+  /// Nobody needs it any more, and freeing it takes long: to be taken from here, and freed where it holds up nobody.
+  std::vector<std::shared_ptr<const void>>& spent() noexcept { return spent_; }
 
   // ---- calls
 

@@ -72,7 +72,7 @@ class FetchQueue {
     change(at, [&] {
       auto& lanes = at->second.lanes;
       auto part = std::find_if(lanes.begin(), lanes.end(), [&](const Part& other) { return other.lane == lane; });
-      if (part == lanes.end()) part = lanes.insert(part, Part{lane, {}});
+      if (part == lanes.end()) part = lanes.insert(part, Part{lane, {}, {}});
       part->queued.emplace(asked, chunk.id);
     });
   }
@@ -106,7 +106,7 @@ class FetchQueue {
   struct Part {
     LanePtr lane;
     Queued queued;
-    std::set<Rank>::node_type place = {};  // in the lane, while its rank changes
+    std::optional<Rank> rank = {};  // by which it stands in the lane
   };
   struct Dataset {
     std::size_t missing = 0;
@@ -117,37 +117,43 @@ class FetchQueue {
   /// The lanes of a dataset are looked through one by one: what comes from yet another place stands with the others.
   static constexpr std::size_t most_lanes = 16;
 
-  static Rank rank(const DatasetId& id, const Dataset& dataset, const Queued& queued) {
-    return {dataset.missing, queued.begin()->first, id};
-  }
-
   template <class Change>
   void change(Datasets::iterator at, Change&& change) {
     Dataset& dataset = at->second;
-    for (auto& part : dataset.lanes) part.place = part.lane->order_.extract(rank(at->first, dataset, part.queued));
     change();
-    for (auto& part : dataset.lanes) {
-      Lane& lane = *part.lane;
-      if (part.queued.empty()) {
-        part.place = {};
-      } else if (part.place.empty()) {
-        lane.order_.insert(rank(at->first, dataset, part.queued));
-      } else {
-        part.place.value() = rank(at->first, dataset, part.queued);
-        lane.order_.insert(std::move(part.place));
-      }
-      stand(lane);
+    for (Part& part : dataset.lanes) {
+      std::optional<Rank> rank;
+      if (!part.queued.empty()) rank.emplace(dataset.missing, part.queued.begin()->first, at->first);
+      if (rank == part.rank) continue;  // as mostly, where one more has come
+      move(part.lane->order_, part.rank, rank);
+      part.rank = rank;
+      stand(*part.lane);
     }
     std::erase_if(dataset.lanes, [](const Part& part) { return part.queued.empty(); });
     if (dataset.lanes.empty() && dataset.missing == 0) datasets_.erase(at);
+  }
+
+  /// In the place of `from`, which is there if it is anything, comes `to`, if that is.
+  template <class Set, class Value>
+  static void move(Set& set, const std::optional<Value>& from, const std::optional<Value>& to) {
+    if (!from) {
+      if (to) set.insert(*to);
+      return;
+    }
+    auto node = set.extract(*from);
+    if (!to) return;
+    node.value() = *to;
+    set.insert(std::move(node));
   }
 
   void stand(Lane& lane) {
     std::optional<Rank> first;
     if (!lane.order_.empty()) first = *lane.order_.begin();
     if (first == lane.standing_) return;
-    if (lane.standing_) lanes_.erase({*lane.standing_, &lane});
-    if (first) lanes_.emplace(*first, &lane);
+    const auto place = [&lane](const std::optional<Rank>& rank) {
+      return rank ? std::optional(std::pair(*rank, &lane)) : std::nullopt;
+    };
+    move(lanes_, place(lane.standing_), place(first));
     lane.standing_ = first;
   }
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/actions.hpp"
@@ -104,7 +105,7 @@ class FetchRules : protected ActionList {
 
   void drop_fetch(ChunkEntry& entry) {
     if (entry.fetch->phase != ChunkFetch::Phase::waiting) leave_place(*entry.fetch);
-    entry.fetch.reset();
+    spend(std::move(entry.fetch));
   }
 
   void attempt_failed(ChunkEntry& entry, const ChunkId& id, const Outcome& outcome, Instant now) {
@@ -145,6 +146,13 @@ class FetchRules : protected ActionList {
     litter_ = true;
   }
 
+  /// It is needed no more, and takes long to be freed: not under the lock of whoever performs the actions. Of many at a time
+  /// only some.
+  void spend(std::shared_ptr<const void> what) {
+    constexpr std::size_t most = 64;
+    if (what && spent_.size() < most) spent_.push_back(std::move(what));
+  }
+
   static void forget_failures(ChunkEntry& entry) {
     entry.failures.reset();
     entry.retry_at.reset();
@@ -170,6 +178,7 @@ class FetchRules : protected ActionList {
   bool closed_ = false;
   std::uint64_t last_generation_ = 0;
   TransferId last_transfer_ = 0;
+  std::vector<std::shared_ptr<const void>> spent_;
   std::size_t active_fetches_ = 0;
   std::uint64_t attempts_failed_ = 0;
 };

@@ -65,11 +65,13 @@ class Engine final : public DrainListener {
   template <class Call>
   void input(Call&& call) {
     const Instant now = executor_.now();
+    std::vector<std::shared_ptr<const void>> spent;
     std::vector<core::Epochs::Garbage> garbage;
     std::optional<Handle> due;
     {
       const std::scoped_lock lock(mutex_);
       call(now);
+      spent.swap(table_.spent());
       take_actions();
       listing_.publish(garbage);
       if (!garbage.empty()) ++releasing_;
@@ -175,7 +177,7 @@ class Engine final : public DrainListener {
         actions_.push_back(std::move(action));
       }
     }
-    clear(table_.actions());
+    core::clear(table_.actions());
   }
 
   void refresh_usage() { performer_.refresh_usage(); }
@@ -206,12 +208,6 @@ class Engine final : public DrainListener {
   }
 
   // ---- under the lock
-
-  /// Keeps the room for a few: a great assignment is not to hold its memory for ever.
-  static void clear(std::vector<core::Action>& actions) {
-    if (actions.capacity() <= 128) return actions.clear();
-    std::vector<core::Action>().swap(actions);
-  }
 
   void tell(EventKind kind) {
     Event event;
@@ -312,7 +308,7 @@ class Engine final : public DrainListener {
       std::optional<Instant> wake;
       bool rearm = false;
       bool deliver = false;
-      clear(actions);
+      core::clear(actions);
       {
         const std::scoped_lock lock(mutex_);
         actions.swap(actions_);
