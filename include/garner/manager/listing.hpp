@@ -35,7 +35,9 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     const auto known = unlisted_.find(generation);
     if (known != unlisted_.end() && known->second->try_share()) pinned = known->second;
     const bool is_shared = pinned != nullptr;
-    if (!is_shared) pinned = new Pinned<S>(generation, home_of(generation.dataset_id));
+    Home& home = homes_[generation.dataset_id];
+    if (++home.listed == 1) home.shared.reset(new PinHome<S>(generation.dataset_id, host_));
+    if (!is_shared) pinned = new Pinned<S>(generation, *home.shared);
     pinned->listed();
     if (is_shared) pinned->release();
     if (known != unlisted_.end()) unlisted_.erase(known);
@@ -49,6 +51,8 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     const auto key = index_.key_of(generation.dataset_id, generation.block_range, asked);
     unlisted_.insert_or_assign(generation, &index_.erase(key));
     changed_ = true;
+    const auto home = homes_.find(generation.dataset_id);
+    if (--home->second.listed == 0) homes_.erase(home);  // pins have it yet
   }
 
   /// It is corrupt, and was unlisted: whoever has a pin on it can see that from now on.
@@ -114,16 +118,14 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   struct Release {
     void operator()(const PinHome<S>* home) const noexcept { home->release(); }
   };
-
-  const PinHome<S>& home_of(const DatasetId& dataset) {
-    std::unique_ptr<const PinHome<S>, Release>& home = homes_[dataset];
-    if (!home) home.reset(new PinHome<S>(dataset, host_));
-    return *home;
-  }
+  struct Home {
+    std::unique_ptr<const PinHome<S>, Release> shared;
+    std::size_t listed = 0;
+  };
 
   std::shared_ptr<PinHost<S>> host_;
   PinSlots& slots_ = host_->slots();
-  std::unordered_map<DatasetId, std::unique_ptr<const PinHome<S>, Release>> homes_;
+  std::unordered_map<DatasetId, Home> homes_;  // of all that is listed
   Index index_;
   std::unordered_map<Generation, Listed*, Hash> unlisted_;  // until it is reported that no pin keeps them
   bool changed_ = false;
