@@ -60,9 +60,8 @@ struct World {
   /// As the index has it.
   const Pinned* list(std::uint64_t number = 1) const {
     const Generation generation{ChunkId::from_name("chunk"), DatasetId::from_name("dataset"), {0, 10}, 1, number, 0};
-    const auto* const home = new Home(generation.dataset_id, host);  // both are deleted by their owners
-    const auto* const pinned = new Pinned(generation, *home);
-    home->release();
+    const std::unique_ptr<const Home, garner::detail::Release> home(new Home(generation.dataset_id, host));
+    const auto* const pinned = new Pinned(generation, *home);  // its owners delete it
     pinned->listed();
     return pinned;
   }

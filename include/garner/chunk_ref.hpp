@@ -71,6 +71,14 @@ class PinHost {
   std::atomic<std::uint64_t> calls_{0};
 };
 
+/// Ends what a pointer owned of something that counts its owners.
+struct Release {
+  template <class Counted>
+  void operator()(const Counted* counted) const noexcept {
+    counted->release();
+  }
+};
+
 /// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
 /// it counts them itself.
 template <Storage S>
@@ -161,9 +169,9 @@ class Pinned : public Served {
 
  private:
   ~Pinned() {
+    const std::unique_ptr<const PinHome<S>, Release> mine(&pin_home());
     delete description_.load(std::memory_order_acquire);
     host().drained(generation(), this);
-    pin_home().release();
   }
 
   [[nodiscard]] const PinHome<S>& pin_home() const noexcept { return static_cast<const PinHome<S>&>(*home); }
@@ -171,13 +179,10 @@ class Pinned : public Served {
 
   template <class Change>
   void disown(const Change& change) const noexcept {
-    bool is_last = false;
-    {
-      const std::scoped_lock lock(host().ownership);
-      change();
-      is_last = listings_ == 0 && slots_ == 0;
-    }
-    if (is_last) release();  // without the lock: it may report that it is drained
+    std::unique_ptr<const Pinned, Release> last;  // goes without the lock: it may report that it is drained
+    const std::scoped_lock lock(host().ownership);
+    change();
+    if (listings_ == 0 && slots_ == 0) last.reset(this);
   }
 
   mutable std::atomic<bool> corrupt_{false};
@@ -224,12 +229,10 @@ class DataChunkRef {
     return *this;
   }
   ~DataChunkRef() {
-    if (slot_ != nullptr) {
-      // What is watched lives until it was told.
-      if (detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
-    } else if (pin_ != nullptr) {
-      pin_->release();
-    }
+    const std::unique_ptr<const detail::Pinned<S>, detail::Release> counted(slot_ == nullptr ? pin_ : nullptr);
+    if (slot_ == nullptr) return;
+    // What is watched lives until it was told.
+    if (detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
   }
 
   [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id; }
@@ -238,7 +241,9 @@ class DataChunkRef {
   /// Of all files together.
   [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes; }
   /// The number of this copy of the chunk; another copy of it has another.
-  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number; }
+  [[nodiscard]] std::uint64_t generation() const noexcept {
+    return pin_->number;  // NOLINT(clang-analyzer-cplusplus.NewDelete): it does not see that owners are counted
+  }
 
   /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy

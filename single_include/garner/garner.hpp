@@ -2234,6 +2234,14 @@ class PinHost {
   std::atomic<std::uint64_t> calls_{0};
 };
 
+/// Ends what a pointer owned of something that counts its owners.
+struct Release {
+  template <class Counted>
+  void operator()(const Counted* counted) const noexcept {
+    counted->release();
+  }
+};
+
 /// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
 /// it counts them itself.
 template <Storage S>
@@ -2324,9 +2332,9 @@ class Pinned : public Served {
 
  private:
   ~Pinned() {
+    const std::unique_ptr<const PinHome<S>, Release> mine(&pin_home());
     delete description_.load(std::memory_order_acquire);
     host().drained(generation(), this);
-    pin_home().release();
   }
 
   [[nodiscard]] const PinHome<S>& pin_home() const noexcept { return static_cast<const PinHome<S>&>(*home); }
@@ -2334,13 +2342,10 @@ class Pinned : public Served {
 
   template <class Change>
   void disown(const Change& change) const noexcept {
-    bool is_last = false;
-    {
-      const std::scoped_lock lock(host().ownership);
-      change();
-      is_last = listings_ == 0 && slots_ == 0;
-    }
-    if (is_last) release();  // without the lock: it may report that it is drained
+    std::unique_ptr<const Pinned, Release> last;  // goes without the lock: it may report that it is drained
+    const std::scoped_lock lock(host().ownership);
+    change();
+    if (listings_ == 0 && slots_ == 0) last.reset(this);
   }
 
   mutable std::atomic<bool> corrupt_{false};
@@ -2387,12 +2392,10 @@ class DataChunkRef {
     return *this;
   }
   ~DataChunkRef() {
-    if (slot_ != nullptr) {
-      // What is watched lives until it was told.
-      if (detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
-    } else if (pin_ != nullptr) {
-      pin_->release();
-    }
+    const std::unique_ptr<const detail::Pinned<S>, detail::Release> counted(slot_ == nullptr ? pin_ : nullptr);
+    if (slot_ == nullptr) return;
+    // What is watched lives until it was told.
+    if (detail::PinSlots::drop(*slot_)) pin_->slot_dropped();
   }
 
   [[nodiscard]] const ChunkId& id() const noexcept { return pin_->id; }
@@ -2401,7 +2404,9 @@ class DataChunkRef {
   /// Of all files together.
   [[nodiscard]] std::uint64_t bytes() const noexcept { return pin_->bytes; }
   /// The number of this copy of the chunk; another copy of it has another.
-  [[nodiscard]] std::uint64_t generation() const noexcept { return pin_->number; }
+  [[nodiscard]] std::uint64_t generation() const noexcept {
+    return pin_->number;  // NOLINT(clang-analyzer-cplusplus.NewDelete): it does not see that owners are counted
+  }
 
   /// The files, with their sizes and digests as found, and their URLs without secrets. The first call for a
   /// generation reads the store, later ones do not. Throws `Error` where that fails. Valid as long as a copy
@@ -6128,12 +6133,11 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     // report is then not current.
     const auto known = unlisted_.find(generation);
     if (known != unlisted_.end() && known->second->try_share()) pinned = known->second;
-    const bool is_shared = pinned != nullptr;
+    const std::unique_ptr<const Pinned<S>, Release> shared(pinned);
     Home& home = homes_[generation.dataset_id];
     if (++home.listed == 1) home.shared.reset(new PinHome<S>(generation.dataset_id, host_));
-    if (!is_shared) pinned = new Pinned<S>(generation, *home.shared);
+    if (pinned == nullptr) pinned = new Pinned<S>(generation, *home.shared);
     pinned->listed();
-    if (is_shared) pinned->release();
     if (known != unlisted_.end()) unlisted_.erase(known);
     index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pinned));
     changed_ = true;
@@ -6209,9 +6213,6 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     }
   };
 
-  struct Release {
-    void operator()(const PinHome<S>* home) const noexcept { home->release(); }
-  };
   struct Home {
     std::unique_ptr<const PinHome<S>, Release> shared;
     std::size_t listed = 0;

@@ -34,12 +34,11 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     // report is then not current.
     const auto known = unlisted_.find(generation);
     if (known != unlisted_.end() && known->second->try_share()) pinned = known->second;
-    const bool is_shared = pinned != nullptr;
+    const std::unique_ptr<const Pinned<S>, Release> shared(pinned);
     Home& home = homes_[generation.dataset_id];
     if (++home.listed == 1) home.shared.reset(new PinHome<S>(generation.dataset_id, host_));
-    if (!is_shared) pinned = new Pinned<S>(generation, *home.shared);
+    if (pinned == nullptr) pinned = new Pinned<S>(generation, *home.shared);
     pinned->listed();
-    if (is_shared) pinned->release();
     if (known != unlisted_.end()) unlisted_.erase(known);
     index_.insert(generation.dataset_id, generation.block_range, asked, ListedPtr(pinned));
     changed_ = true;
@@ -115,9 +114,6 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
     }
   };
 
-  struct Release {
-    void operator()(const PinHome<S>* home) const noexcept { home->release(); }
-  };
   struct Home {
     std::unique_ptr<const PinHome<S>, Release> shared;
     std::size_t listed = 0;
