@@ -170,6 +170,17 @@ TEST_CASE("of several copies the newest is listed, in whatever order they are fo
   CHECK(bench.ends() == "remove 4, clean up");
 }
 
+TEST_CASE("an older copy that holds what is wanted does not take the place of the newest") {
+  Recovering bench;
+  bench.recovered(describe("a"), 4);
+  bench.recovered(describe("a"), 5);
+  bench.recovered(describe("a"), 3);
+  bench.drained(4);
+  bench.want(describe("a"));
+  CHECK(bench.ends() == "describe 5, remove 4, remove 3, clean up");
+  CHECK(bench.described(5, describe("a")) == "");
+}
+
 TEST_CASE("what was found is older than any wish, for ranges of one begin") {
   Recovering bench;
   const auto listed_as = [&](std::uint64_t number) {

@@ -58,14 +58,20 @@ class ChunkRecovery : public FetchReports {
         entry.wanted = copy.unchecked = true;
         return;
       }
-      if (!is_newest) return;
+      if (!is_newest) {
+        if (entry.listed() != nullptr) supersede(copy);
+        return;
+      }
       forget_missed(entry);
       entry.wanted = true;
       if (copy.away) {
         copy.missed = true;
         return;
       }
-      if (Copy* older = entry.listed()) unlist(*older);
+      if (Copy* older = entry.listed()) {
+        unlist(*older);
+        supersede(*older);
+      }
       list(copy, entry.asked);
     });
   }
@@ -116,6 +122,9 @@ class ChunkRecovery : public FetchReports {
   [[nodiscard]] bool was_deleted(const ChunkEntry& entry, const ChunkId& id) const {
     return recovering_ && (deleted_unseen_.contains(id) || (epoch_ > 0 && !entry.wanted));
   }
+
+  /// A newer one is served, and this one would be on its way out by now: it does not come back for a wish that it holds.
+  void supersede(Copy& older) const { older.unfit = older.unfit || recovering_; }
 
   /// False where nothing follows from it.
   bool end_recovery(const Recovery& recovery) {
