@@ -85,7 +85,7 @@ struct Release {
 template <Storage S>
 class PinHome : public DatasetHome {
  public:
-  PinHome(const DatasetId& dataset, std::shared_ptr<PinHost<S>> where) : DatasetHome{dataset}, host(std::move(where)) {}
+  PinHome(const DatasetId& id, std::shared_ptr<PinHost<S>> where) : DatasetHome{id}, host(std::move(where)) {}
   PinHome(const PinHome&) = delete;
   PinHome& operator=(const PinHome&) = delete;
 
