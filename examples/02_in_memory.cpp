@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Everything in memory, on one thread, with the standard library alone: what a test of a program that uses garner wants.
-// The clock is moved by hand, so a backoff of minutes takes no time, and each run is like the last one.
+// Everything in memory, on one thread, with the standard library alone: what a test of a program that uses garner
+// wants. The clock is moved by hand, so a backoff of minutes takes no time, and each run is like the last one.
 #include <garner/data_manager.hpp>
 #include <garner/download/memory_downloader.hpp>
 #include <garner/execution/inline_executor.hpp>

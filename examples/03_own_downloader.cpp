@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A downloader of one's own: it takes https URLs from a mirror on a disk, `DIR/host/path`. The other two policies are the
-// defaults. What each member must promise is in garner/policies/downloader.hpp.
+// A downloader of one's own: it takes https URLs from a mirror on a disk, `DIR/host/path`. The other two policies are
+// the defaults. What each member must promise is in garner/policies/downloader.hpp.
 #include <garner/garner.hpp>
 
 #include <chrono>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A test of your own worker on a simulated machine: whatever fails and whenever the power is cut, what it answers is right.
+// A test of your own worker on a simulated machine: whatever fails and whenever the power is cut, what it answers is
+// right.
 #include <chrono>
 #include <iostream>
 #include <optional>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Two parts that work without a data manager: files into a directory, and tasks with results. What stands between the two
-// marks is in the README as it is here.
+// Two parts that work without a data manager: files into a directory, and tasks with results. What stands between the
+// two marks is in the README as it is here.
 #include <garner/garner.hpp>
 
 #include <filesystem>

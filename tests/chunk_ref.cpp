@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Pins: who owns what is pinned while it is listed, in slots and counted; when it is told that the last one is gone; and
-// that on many threads at once.
+// Pins: who owns what is pinned while it is listed, in slots and counted; when it is told that the last one is gone;
+// and that on many threads at once.
 #include "garner/chunk_ref.hpp"
 
 #include <doctest/doctest.h>

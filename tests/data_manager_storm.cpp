@@ -29,7 +29,8 @@ FilesystemStorage open_in(const std::filesystem::path& directory, Durability dur
   return FilesystemStorage(directory, options);
 }
 
-/// Files, and directories other than those of datasets. What is in `doomed/` says what is not there, and stays for a while.
+/// Files, and directories other than those of datasets. What is in `doomed/` says what is not there, and stays for a
+/// while.
 std::size_t entries_below(const std::filesystem::path& directory) {
   std::size_t count = 0;
   for (const char* const part : {"chunks", "staging", "trash"}) {

@@ -138,8 +138,8 @@ inline std::string fold_case(std::string_view name) {
   return out;
 }
 
-/// Whether a parameter says who asks, or until when, and not for what. `name` in lower case; the exact ones are those of
-/// Azure's shared access signatures.
+/// Whether a parameter says who asks, or until when, and not for what. `name` in lower case; the exact ones are those
+/// of Azure's shared access signatures.
 inline bool is_signing_parameter(std::string_view name) {
   for (const std::string_view part : {"x-amz-", "x-goog-", "sig", "token", "secret", "password", "credential",
                                       "accesskeyid", "key-pair-id", "expires", "policy"}) {
@@ -179,10 +179,10 @@ inline bool may_have_secrets(std::string_view url) noexcept {
 
 }  // namespace detail
 
-/// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token or
-/// a key. In the place of such a query stands "?redacted", with a digest of 48 bits of those of its parameters that may
-/// name the file (`key=` among them), so that the URLs of two files stay two. Works on text that is no valid URL too, and
-/// then removes rather too much.
+/// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token
+/// or a key. In the place of such a query stands "?redacted", with a digest of 48 bits of those of its parameters that
+/// may name the file (`key=` among them), so that the URLs of two files stay two. Works on text that is no valid URL
+/// too, and then removes rather too much.
 inline std::string redact_url(std::string_view url) {
   std::string out(url);
   std::size_t start = out.find("://");
@@ -209,8 +209,8 @@ inline std::string redact_url(std::string_view url) {
 
 /// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
 /// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
-/// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who asks.
-/// Of this process alone: its key is random, so that no two descriptions can be made to be taken for one.
+/// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who
+/// asks. Of this process alone: its key is random, so that no two descriptions can be made to be taken for one.
 using ContentFingerprint = detail::KeyedHash::Result;
 
 inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
@@ -297,8 +297,8 @@ inline std::string printable(std::string_view text) {
 
 }  // namespace detail
 
-/// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject` names
-/// the file and the URL.
+/// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject`
+/// names the file and the URL.
 inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
   const auto invalid = [&name](errc code, const std::string& detail) {
     return Invalid{code, "file '" + detail::printable(name) + "'" + detail};

@@ -29,8 +29,8 @@ namespace detail {
 /// Is told that the last pin on a generation is gone.
 class DrainListener {
  public:
-  /// `pinned` tells apart the times that one generation was listed: it is an address, and nothing else has it before this
-  /// returns. Does not block on I/O.
+  /// `pinned` tells apart the times that one generation was listed: it is an address, and nothing else has it before
+  /// this returns. Does not block on I/O.
   virtual void drained(const Generation& generation, const void* pinned) noexcept = 0;
 
   DrainListener() = default;
@@ -80,8 +80,8 @@ struct Release {
   }
 };
 
-/// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
-/// it counts them itself.
+/// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there
+/// are, so it counts them itself.
 template <Storage S>
 class PinHome : public DatasetHome {
  public:
@@ -102,8 +102,8 @@ class PinHome : public DatasetHome {
   mutable std::atomic<std::uint64_t> owners_{1};  // who made it is the first
 };
 
-/// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin that is
-/// counted: the last of them deletes it, which tells that it is drained.
+/// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin
+/// that is counted: the last of them deletes it, which tells that it is drained.
 template <Storage S>
 class Pinned : public Served {
  public:
@@ -112,7 +112,8 @@ class Pinned : public Served {
 
   // ---- owners
 
-  /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before that.
+  /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before
+  /// that.
   void listed() const {
     const std::scoped_lock lock(host().ownership);
     if (listings_ == 0 && slots_ == 0) share();
@@ -205,10 +206,9 @@ struct Unlist {
 /// the same place and unchanged, whatever is called meanwhile; after `close()` and after the manager's
 /// destruction too. The store's lock is held as long.
 ///
-/// Cheap to take and to drop: a few nanoseconds for the first sixteen that a thread has at a time, and an atomic increment
-/// for more of them and for copies. Dropping it never blocks on I/O.
-/// Thread-safety: distinct objects may be used by distinct threads, whatever they pin; one object as an
-/// `int`.
+/// Cheap to take and to drop: a few nanoseconds for the first sixteen that a thread has at a time, and an atomic
+/// increment for more of them and for copies. Dropping it never blocks on I/O. Thread-safety: distinct objects may be
+/// used by distinct threads, whatever they pin; one object as an `int`.
 template <Storage S>
 class DataChunkRef {
  public:
@@ -249,8 +249,8 @@ class DataChunkRef {
   /// of this pin.
   [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
 
-  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt. True
-  /// from then on, of all pins on this generation.
+  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt.
+  /// True from then on, of all pins on this generation.
   [[nodiscard]] bool is_corrupt() const noexcept { return pin_->is_corrupt(); }
 
   /// Where the store has the chunk.

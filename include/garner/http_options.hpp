@@ -23,9 +23,9 @@ struct S3Keys {
   std::string service = "s3";
 };
 
-/// What is sent to one host, or to several, with every request. To them alone: after a redirect to another origin nothing
-/// of it is sent, not even where there are credentials for that. What a source brings along itself comes first: its
-/// headers replace those of the same name, and one that brings a user in its URL, an `Authorization` header, or a
+/// What is sent to one host, or to several, with every request. To them alone: after a redirect to another origin
+/// nothing of it is sent, not even where there are credentials for that. What a source brings along itself comes first:
+/// its headers replace those of the same name, and one that brings a user in its URL, an `Authorization` header, or a
 /// signature in its query gets neither token, password nor signature from here.
 struct HostCredentials {
   /// A host's name (`lake.example`) or all names below one (`.lake.example`), which stand for https at any port; or an
@@ -39,8 +39,8 @@ struct HostCredentials {
   std::optional<S3Keys> s3 = std::nullopt;
 };
 
-/// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing of
-/// it ever comes from the environment.
+/// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing
+/// of it ever comes from the environment.
 struct HttpOptions {
   std::string user_agent = "garner";
   /// `http://host:port` or `https://host:port`, with `user:password@` where it wants them; empty: none. Names are then

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// SipHash-2-4 of 128 bits: a hash that nobody can make two texts collide in who does not know its key. For what stays in
-// this process; names and files are digested by SHA-256.
+// SipHash-2-4 of 128 bits: a hash that nobody can make two texts collide in who does not know its key. For what stays
+// in this process; names and files are digested by SHA-256.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +14,8 @@
 
 namespace garner::detail {
 
-/// Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), with the output of 128 bits of their reference code. Of
-/// bytes given in one or more pieces; results are the same on every machine.
+/// Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), with the output of 128 bits of their reference code.
+/// Of bytes given in one or more pieces; results are the same on every machine.
 class KeyedHash {
  public:
   using Key = std::array<std::uint64_t, 2>;

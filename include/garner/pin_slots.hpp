@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Where threads write down what they are using, so that taking a pin costs a store and no counter that all threads share.
-// Not here: what is pinned, and who waits for it (`chunk_ref.hpp`).
+// Where threads write down what they are using, so that taking a pin costs a store and no counter that all threads
+// share. Not here: what is pinned, and who waits for it (`chunk_ref.hpp`).
 #pragma once
 
 #include <array>
@@ -13,16 +13,18 @@
 
 namespace garner::detail {
 
-/// Hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 2004) that are kept
-/// for as long as their holder likes, and by whatever thread: a few slots for each thread, in which it alone takes places,
-/// and which any thread may free. Where all of its slots are taken, its pins are counted instead.
+/// Hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 2004) that are
+/// kept for as long as their holder likes, and by whatever thread: a few slots for each thread, in which it alone takes
+/// places, and which any thread may free. Where all of its slots are taken, its pins are counted instead.
 ///
-/// Why nothing is missed. A slot is taken inside of a grace period's guard (`core/epoch.hpp`), of something that was listed
-/// then; so when that was unlisted and the grace period is over, every slot that holds it is seen, and none will hold it
-/// again. `watch` then marks each of them with a compare-and-swap, and a slot is freed with an exchange: of the two the
-/// second one sees the first. So either `watch` finds the slot free, or whoever frees it finds the mark and has to tell.
+/// Why nothing is missed. A slot is taken inside of a grace period's guard (`core/epoch.hpp`), of something that was
+/// listed then; so when that was unlisted and the grace period is over, every slot that holds it is seen, and none will
+/// hold it again. `watch` then marks each of them with a compare-and-swap, and a slot is freed with an exchange: of the
+/// two the second one sees the first. So either `watch` finds the slot free, or whoever frees it finds the mark and has
+/// to tell.
 ///
-/// Thread-safety: every member from any thread. Object lifetimes: there is one for the program, which is never destroyed.
+/// Thread-safety: every member from any thread. Object lifetimes: there is one for the program, which is never
+/// destroyed.
 class PinSlots {
  public:
   using Slot = std::atomic<std::uintptr_t>;

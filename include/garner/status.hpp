@@ -90,13 +90,15 @@ struct Options {
   std::vector<std::string> allowed_hosts = {};
   HttpOptions http = {};
 
-  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
+  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more
+  // again.
   std::size_t max_concurrent_chunks = 32;  ///< chunks being fetched, or published
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
   std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes
-  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a worker
-  /// that is being filled may take all that the network gives, and one that answers queries may not. `Status::filled` tells.
+  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a
+  /// worker that is being filled may take all that the network gives, and one that answers queries may not.
+  /// `Status::filled` tells.
   std::optional<FetchLimits> when_filled = std::nullopt;
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
@@ -120,8 +122,9 @@ struct Options {
   /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
   /// presigned URL that has expired, as a rule). Called on the executor, where it may block, but must not call
   /// `close`; from several threads at once.
-  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
-  /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
+  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The
+  /// transfer goes on where it was. Where it throws, or returns nothing that can be used, the file is tried again after
+  /// a while.
   std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
@@ -129,9 +132,9 @@ struct Options {
   bool revive = true;
 
   Durability durability = Durability::full;  ///< fixed at construction
-  /// Threads of `FilesystemStorage`, for each of its locations, that wait for the disk: syncs that run at the same time share what
-  /// they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after another. Fixed at
-  /// construction.
+  /// Threads of `FilesystemStorage`, for each of its locations, that wait for the disk: syncs that run at the same time
+  /// share what they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after
+  /// another. Fixed at construction.
   std::size_t max_sync_threads = 15;
 
   Startup startup = Startup::complete;  ///< fixed at construction
@@ -140,14 +143,14 @@ struct Options {
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
   std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
 
-  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
-  /// none but those that `verify` asks for.
+  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once.
+  /// Zero: none but those that `verify` asks for.
   std::chrono::nanoseconds scrub_interval{};
   /// Of such a pass: after n bytes the next chunk waits until they are paid for. 0: as fast as it goes.
   std::uint64_t scrub_bytes_per_second = 0;
 
-  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
-  /// short. Fixed at construction.
+  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space
+  /// is short. Fixed at construction.
   std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
   /// Where chunks are kept: each of them on the location with the most free bytes. None: in the data_dir alone, which
   /// otherwise is no location unless it is among them. Fixed at construction.

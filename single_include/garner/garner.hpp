@@ -502,13 +502,13 @@ struct std::hash<garner::BasicId<Tag>> {
 };
 
 // garner/keyed_hash.hpp -------------------------------------------------------------------------------------
-// SipHash-2-4 of 128 bits: a hash that nobody can make two texts collide in who does not know its key. For what stays in
-// this process; names and files are digested by SHA-256.
+// SipHash-2-4 of 128 bits: a hash that nobody can make two texts collide in who does not know its key. For what stays
+// in this process; names and files are digested by SHA-256.
 
 namespace garner::detail {
 
-/// Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), with the output of 128 bits of their reference code. Of
-/// bytes given in one or more pieces; results are the same on every machine.
+/// Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), with the output of 128 bits of their reference code.
+/// Of bytes given in one or more pieces; results are the same on every machine.
 class KeyedHash {
  public:
   using Key = std::array<std::uint64_t, 2>;
@@ -797,8 +797,8 @@ inline std::string fold_case(std::string_view name) {
   return out;
 }
 
-/// Whether a parameter says who asks, or until when, and not for what. `name` in lower case; the exact ones are those of
-/// Azure's shared access signatures.
+/// Whether a parameter says who asks, or until when, and not for what. `name` in lower case; the exact ones are those
+/// of Azure's shared access signatures.
 inline bool is_signing_parameter(std::string_view name) {
   for (const std::string_view part : {"x-amz-", "x-goog-", "sig", "token", "secret", "password", "credential",
                                       "accesskeyid", "key-pair-id", "expires", "policy"}) {
@@ -838,10 +838,10 @@ inline bool may_have_secrets(std::string_view url) noexcept {
 
 }  // namespace detail
 
-/// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token or
-/// a key. In the place of such a query stands "?redacted", with a digest of 48 bits of those of its parameters that may
-/// name the file (`key=` among them), so that the URLs of two files stay two. Works on text that is no valid URL too, and
-/// then removes rather too much.
+/// `url` without what must not be shown or stored: its user and password, and a query that carries a signature, a token
+/// or a key. In the place of such a query stands "?redacted", with a digest of 48 bits of those of its parameters that
+/// may name the file (`key=` among them), so that the URLs of two files stay two. Works on text that is no valid URL
+/// too, and then removes rather too much.
 inline std::string redact_url(std::string_view url) {
   std::string out(url);
   std::size_t start = out.find("://");
@@ -868,8 +868,8 @@ inline std::string redact_url(std::string_view url) {
 
 /// What a chunk holds, as a number: equal for descriptions that name the same content. Of a file with a digest the
 /// digest counts, and not its mirrors; of one without, its (redacted) URLs do. Sizes do not count: a description that
-/// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who asks.
-/// Of this process alone: its key is random, so that no two descriptions can be made to be taken for one.
+/// tells them and one that does not may be of the same content (see `declared_bytes`). Headers do not: they say who
+/// asks. Of this process alone: its key is random, so that no two descriptions can be made to be taken for one.
 using ContentFingerprint = detail::KeyedHash::Result;
 
 inline ContentFingerprint content_fingerprint(const DataChunk& chunk) {
@@ -956,8 +956,8 @@ inline std::string printable(std::string_view text) {
 
 }  // namespace detail
 
-/// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject` names
-/// the file and the URL.
+/// The first thing that is wrong with one file, or nothing. Looks at everything but whether the URLs parse; `subject`
+/// names the file and the URL.
 inline std::optional<Invalid> validate_file(const std::string& name, const FileSource& source) {
   const auto invalid = [&name](errc code, const std::string& detail) {
     return Invalid{code, "file '" + detail::printable(name) + "'" + detail};
@@ -1029,9 +1029,9 @@ struct S3Keys {
   std::string service = "s3";
 };
 
-/// What is sent to one host, or to several, with every request. To them alone: after a redirect to another origin nothing
-/// of it is sent, not even where there are credentials for that. What a source brings along itself comes first: its
-/// headers replace those of the same name, and one that brings a user in its URL, an `Authorization` header, or a
+/// What is sent to one host, or to several, with every request. To them alone: after a redirect to another origin
+/// nothing of it is sent, not even where there are credentials for that. What a source brings along itself comes first:
+/// its headers replace those of the same name, and one that brings a user in its URL, an `Authorization` header, or a
 /// signature in its query gets neither token, password nor signature from here.
 struct HostCredentials {
   /// A host's name (`lake.example`) or all names below one (`.lake.example`), which stand for https at any port; or an
@@ -1045,8 +1045,8 @@ struct HostCredentials {
   std::optional<S3Keys> s3 = std::nullopt;
 };
 
-/// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing of
-/// it ever comes from the environment.
+/// Fixed at construction, all of it. What does not parse, and a file that cannot be read, is an `Error` there. Nothing
+/// of it ever comes from the environment.
 struct HttpOptions {
   std::string user_agent = "garner";
   /// `http://host:port` or `https://host:port`, with `user:password@` where it wants them; empty: none. Names are then
@@ -1156,12 +1156,10 @@ class FetchSink {
 ///
 /// Thread-safety: every member from any thread. The sink of one transfer is called by one thread at a time.
 /// Throws: `start` may throw; then the sink is not touched. The others throw nothing.
-/// Body: only a success (200, 206) is data. More bytes than `request.size` or than the server declared, or fewer, are an
-/// error. A downloader does not retry, and does not know about chunks or mirrors.
-/// Ends: its destructor stops all transfers, and returns after their `done`. The sink may be called before `start`
-/// returns.
-/// In return: sinks do not throw, and block at most for a write to a disk. The manager keeps the sink alive until its
-/// `done`.
+/// Body: only a success (200, 206) is data. More bytes than `request.size` or than the server declared, or fewer, are
+/// an error. A downloader does not retry, and does not know about chunks or mirrors. Ends: its destructor stops all
+/// transfers, and returns after their `done`. The sink may be called before `start` returns. In return: sinks do not
+/// throw, and block at most for a write to a disk. The manager keeps the sink alive until its `done`.
 // clang-format off
 namespace fragments {
 template <class D>
@@ -1776,13 +1774,15 @@ struct Options {
   std::vector<std::string> allowed_hosts = {};
   HttpOptions http = {};
 
-  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more again.
+  // How much happens at once. A server that answers that it is too much (429, 503) gets less, until it bears more
+  // again.
   std::size_t max_concurrent_chunks = 32;  ///< chunks being fetched, or published
   std::size_t max_concurrent_files = 8;    ///< transfers, over all chunks
   std::size_t max_files_per_host = 8;      ///< of them, from one server
   std::uint64_t bytes_per_second = 0;      ///< over all transfers, where the downloader can; 0: as fast as it goes
-  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a worker
-  /// that is being filled may take all that the network gives, and one that answers queries may not. `Status::filled` tells.
+  /// In place of these four, from the moment on at which chunks are served and nothing that is wanted is missing: a
+  /// worker that is being filled may take all that the network gives, and one that answers queries may not.
+  /// `Status::filled` tells.
   std::optional<FetchLimits> when_filled = std::nullopt;
 
   // How much is kept. What does not fit waits, in its turn, until something was removed; nothing that is wanted is
@@ -1806,8 +1806,9 @@ struct Options {
   /// Asked for where else to get one file of a chunk from, once its sources have rejected the credentials (401, 403: a
   /// presigned URL that has expired, as a rule). Called on the executor, where it may block, but must not call
   /// `close`; from several threads at once.
-  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The transfer goes on
-  /// where it was. Where it throws, or returns nothing that can be used, the file is tried again after a while.
+  /// Of what it returns the URLs and headers count; the bytes are still those that the description tells of. The
+  /// transfer goes on where it was. Where it throws, or returns nothing that can be used, the file is tried again after
+  /// a while.
   std::function<FileSource(const DataChunk& chunk, const std::string& file)> refresh = {};
 
   /// Whether a deleted chunk that is still pinned is taken back at once when it is wanted again (no byte
@@ -1815,9 +1816,9 @@ struct Options {
   bool revive = true;
 
   Durability durability = Durability::full;  ///< fixed at construction
-  /// Threads of `FilesystemStorage`, for each of its locations, that wait for the disk: syncs that run at the same time share what
-  /// they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after another. Fixed at
-  /// construction.
+  /// Threads of `FilesystemStorage`, for each of its locations, that wait for the disk: syncs that run at the same time
+  /// share what they cost. Made when there is something for them to do. 0: the executor's threads sync one thing after
+  /// another. Fixed at construction.
   std::size_t max_sync_threads = 15;
 
   Startup startup = Startup::complete;  ///< fixed at construction
@@ -1826,14 +1827,14 @@ struct Options {
   StartupCheck startup_check = StartupCheck::names;  ///< in the background; fixed at construction
   std::size_t max_concurrent_checks = 4;             ///< chunks that are checked after a start
 
-  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once. Zero:
-  /// none but those that `verify` asks for.
+  /// From the begin of one pass that re-reads all that is held to the begin of the next; the first begins at once.
+  /// Zero: none but those that `verify` asks for.
   std::chrono::nanoseconds scrub_interval{};
   /// Of such a pass: after n bytes the next chunk waits until they are paid for. 0: as fast as it goes.
   std::uint64_t scrub_bytes_per_second = 0;
 
-  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space is
-  /// short. Fixed at construction.
+  /// Bytes of corrupt chunks that are set aside for whoever wants to know why. The oldest go first, and all where space
+  /// is short. Fixed at construction.
   std::uint64_t quarantine_max_bytes = std::uint64_t{1} << 30;
   /// Where chunks are kept: each of them on the location with the most free bytes. None: in the data_dir alone, which
   /// otherwise is no location unless it is among them. Fixed at construction.
@@ -2073,21 +2074,23 @@ struct Served {
 // the manager that gave them, which they may outlive.
 
 // garner/pin_slots.hpp --------------------------------------------------------------------------------------
-// Where threads write down what they are using, so that taking a pin costs a store and no counter that all threads share.
-// Not here: what is pinned, and who waits for it (`chunk_ref.hpp`).
+// Where threads write down what they are using, so that taking a pin costs a store and no counter that all threads
+// share. Not here: what is pinned, and who waits for it (`chunk_ref.hpp`).
 
 namespace garner::detail {
 
-/// Hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 2004) that are kept
-/// for as long as their holder likes, and by whatever thread: a few slots for each thread, in which it alone takes places,
-/// and which any thread may free. Where all of its slots are taken, its pins are counted instead.
+/// Hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 2004) that are
+/// kept for as long as their holder likes, and by whatever thread: a few slots for each thread, in which it alone takes
+/// places, and which any thread may free. Where all of its slots are taken, its pins are counted instead.
 ///
-/// Why nothing is missed. A slot is taken inside of a grace period's guard (`core/epoch.hpp`), of something that was listed
-/// then; so when that was unlisted and the grace period is over, every slot that holds it is seen, and none will hold it
-/// again. `watch` then marks each of them with a compare-and-swap, and a slot is freed with an exchange: of the two the
-/// second one sees the first. So either `watch` finds the slot free, or whoever frees it finds the mark and has to tell.
+/// Why nothing is missed. A slot is taken inside of a grace period's guard (`core/epoch.hpp`), of something that was
+/// listed then; so when that was unlisted and the grace period is over, every slot that holds it is seen, and none will
+/// hold it again. `watch` then marks each of them with a compare-and-swap, and a slot is freed with an exchange: of the
+/// two the second one sees the first. So either `watch` finds the slot free, or whoever frees it finds the mark and has
+/// to tell.
 ///
-/// Thread-safety: every member from any thread. Object lifetimes: there is one for the program, which is never destroyed.
+/// Thread-safety: every member from any thread. Object lifetimes: there is one for the program, which is never
+/// destroyed.
 class PinSlots {
  public:
   using Slot = std::atomic<std::uintptr_t>;
@@ -2192,8 +2195,8 @@ namespace detail {
 /// Is told that the last pin on a generation is gone.
 class DrainListener {
  public:
-  /// `pinned` tells apart the times that one generation was listed: it is an address, and nothing else has it before this
-  /// returns. Does not block on I/O.
+  /// `pinned` tells apart the times that one generation was listed: it is an address, and nothing else has it before
+  /// this returns. Does not block on I/O.
   virtual void drained(const Generation& generation, const void* pinned) noexcept = 0;
 
   DrainListener() = default;
@@ -2243,8 +2246,8 @@ struct Release {
   }
 };
 
-/// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there are, so
-/// it counts them itself.
+/// What all pins of one dataset share: its id, which is there once, and the store. As many chunks refer to it as there
+/// are, so it counts them itself.
 template <Storage S>
 class PinHome : public DatasetHome {
  public:
@@ -2265,8 +2268,8 @@ class PinHome : public DatasetHome {
   mutable std::atomic<std::uint64_t> owners_{1};  // who made it is the first
 };
 
-/// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin that is
-/// counted: the last of them deletes it, which tells that it is drained.
+/// One generation that is or was listed. It is owned as long as the index has it or a slot holds it, and by each pin
+/// that is counted: the last of them deletes it, which tells that it is drained.
 template <Storage S>
 class Pinned : public Served {
  public:
@@ -2275,7 +2278,8 @@ class Pinned : public Served {
 
   // ---- owners
 
-  /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before that.
+  /// The index has it from now on; and later no reader can come upon it there any more. It may be listed again before
+  /// that.
   void listed() const {
     const std::scoped_lock lock(host().ownership);
     if (listings_ == 0 && slots_ == 0) share();
@@ -2368,10 +2372,9 @@ struct Unlist {
 /// the same place and unchanged, whatever is called meanwhile; after `close()` and after the manager's
 /// destruction too. The store's lock is held as long.
 ///
-/// Cheap to take and to drop: a few nanoseconds for the first sixteen that a thread has at a time, and an atomic increment
-/// for more of them and for copies. Dropping it never blocks on I/O.
-/// Thread-safety: distinct objects may be used by distinct threads, whatever they pin; one object as an
-/// `int`.
+/// Cheap to take and to drop: a few nanoseconds for the first sixteen that a thread has at a time, and an atomic
+/// increment for more of them and for copies. Dropping it never blocks on I/O. Thread-safety: distinct objects may be
+/// used by distinct threads, whatever they pin; one object as an `int`.
 template <Storage S>
 class DataChunkRef {
  public:
@@ -2412,8 +2415,8 @@ class DataChunkRef {
   /// of this pin.
   [[nodiscard]] const std::map<std::string, FileSource>& files() const { return pin_->description().files; }
 
-  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt. True
-  /// from then on, of all pins on this generation.
+  /// Whether a scrub has found that it is not as it was published any more: then whatever was read of it is in doubt.
+  /// True from then on, of all pins on this generation.
   [[nodiscard]] bool is_corrupt() const noexcept { return pin_->is_corrupt(); }
 
   /// Where the store has the chunk.
@@ -2545,7 +2548,8 @@ class Epochs {
 namespace garner::core {
 
 /// Numbers are given once and never taken back.
-/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at a time.
+/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at
+/// a time.
 class DatasetNumbers {
  public:
   DatasetNumbers() = default;
@@ -2606,17 +2610,18 @@ class DatasetNumbers {
 
 namespace garner::core {
 
-/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. It owns its values, each an object
-/// that `Release` takes once no reader can come upon it any more.
+/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. It owns its values, each an
+/// object that `Release` takes once no reader can come upon it any more.
 ///
 /// All datasets share one tree, so that one store publishes changes to any of them: a dataset is a small number, and
-/// positions are (dataset, block). Each node keeps the greatest end below each of its slots (an interval tree: Cormen et al.,
-/// Introduction to Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
-/// O(log n) question whatever overlaps. Mostly nothing does, and then that range is the last one that begins at or before the
-/// block: this is looked for first, in the begins alone.
+/// positions are (dataset, block). Each node keeps the greatest end below each of its slots (an interval tree: Cormen
+/// et al., Introduction to Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends
+/// after it an O(log n) question whatever overlaps. Mostly nothing does, and then that range is the last one that
+/// begins at or before the block: this is looked for first, in the begins alone.
 ///
-/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish` and `collect`
-/// from one thread at a time. A change is seen by readers at the next `publish`, and all changes before it at once.
+/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish` and
+/// `collect` from one thread at a time. A change is seen by readers at the next `publish`, and all changes before it at
+/// once.
 template <class T, class Release = std::default_delete<T>>
 class ChunkIndex {
  public:
@@ -2660,7 +2665,8 @@ class ChunkIndex {
     return {datasets_.find(dataset).value(), range.begin, asked};
   }
 
-  /// `key` is one that `insert` gave and that was not erased. What it stood for: not released before the next `collect`.
+  /// `key` is one that `insert` gave and that was not erased. What it stood for: not released before the next
+  /// `collect`.
   T& erase(const Key& key) {
     T* erased = nullptr;
     working_ = erase_below(working_, key, erased);
@@ -2744,8 +2750,8 @@ class ChunkIndex {
     BlockNumber end = 0;  // the greatest below it
   };
 
-  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes through
-  /// the first cache lines of a node, and one of `slots`; the rest is the writer's.
+  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes
+  /// through the first cache lines of a node, and one of `slots`; the rest is the writer's.
   struct alignas(64) Node {
     Node(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
       begins.fill(latest);
@@ -2815,7 +2821,8 @@ class ChunkIndex {
 #endif
   }
 
-  /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says nothing.
+  /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says
+  /// nothing.
   static T* find_disjoint(const Node& root, const Position& position) noexcept {
     const Node* node = &root;
     while (true) {
@@ -3074,14 +3081,14 @@ class Alarms {
 }  // namespace garner::core
 
 // garner/core/scrub.hpp -------------------------------------------------------------------------------------
-// Passes over all that is held: who is to be re-read next, and when. Knows ids, bytes and the time; what a chunk is, and
-// whether it can be re-read just now, is known to whoever asks.
+// Passes over all that is held: who is to be re-read next, and when. Knows ids, bytes and the time; what a chunk is,
+// and whether it can be re-read just now, is known to whoever asks.
 
 namespace garner::core {
 
-/// A pass goes round: it begins behind the chunk that was re-read last, the first one at a place that `seed` chooses. So
-/// what was not re-read for the longest time comes first, and a worker that is started again and again does not always
-/// re-read the same chunks, nor does one that is asked for a pass again and again.
+/// A pass goes round: it begins behind the chunk that was re-read last, the first one at a place that `seed` chooses.
+/// So what was not re-read for the longest time comes first, and a worker that is started again and again does not
+/// always re-read the same chunks, nor does one that is asked for a pass again and again.
 ///
 /// Each member is O(log n) or less; of a pass that is replaced, the ids are freed.
 class Scrub {
@@ -3102,9 +3109,9 @@ class Scrub {
   /// The list was asked for.
   void list() { listing_ = true; }
 
-  /// Begins a pass over `ids`, which are in their order, in the place of the one that is running; what that one had is in
-  /// `ids` then, to be freed where it holds nobody up. A `paced` one keeps to `Options::scrub_bytes_per_second`, and does
-  /// not take the place of one that need not.
+  /// Begins a pass over `ids`, which are in their order, in the place of the one that is running; what that one had is
+  /// in `ids` then, to be freed where it holds nobody up. A `paced` one keeps to `Options::scrub_bytes_per_second`, and
+  /// does not take the place of one that need not.
   void begin(std::vector<ChunkId>& ids, bool paced, Instant now) {
     if (paced) listing_ = false;
     if (is_stopped_ || (paced && status_.running && !paced_)) return;
@@ -3221,8 +3228,8 @@ class Scrub {
 
 // garner/core/chunk_table.hpp -------------------------------------------------------------------------------
 // The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock, clock, disk or
-// socket: it decides, `data_manager.hpp` does. Here are the inputs; the questions are in `core/chunk_questions.hpp`, the
-// rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
+// socket: it decides, `data_manager.hpp` does. Here are the inputs; the questions are in `core/chunk_questions.hpp`,
+// the rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
 
 // garner/core/actions.hpp -----------------------------------------------------------------------------------
 // What the state machine wants done, and the outcomes that come back. Values only: who performs an action, on
@@ -3412,16 +3419,18 @@ class ActionList {
 // nothing of other chunks, of limits or of time.
 
 // garner/core/fetch_queue.hpp -------------------------------------------------------------------------------
-// The queue that chooses which chunk is fetched next. Decides only; how many are, and when, is in `core/chunk_turns.hpp`.
+// The queue that chooses which chunk is fetched next. Decides only; how many are, and when, is in
+// `core/chunk_turns.hpp`.
 
 // garner/core/hosts.hpp -------------------------------------------------------------------------------------
 // The servers that chunks come from: how many transfers each of them bears at the moment, when one that failed is to be
-// left alone, and which of a file's mirrors is the best. Decides from what it is told of transfers; knows nothing of chunks.
+// left alone, and which of a file's mirrors is the best. Decides from what it is told of transfers; knows nothing of
+// chunks.
 
 namespace garner::core {
 
-/// The part of `url` up to its path, in lower case and without credentials: what has a server of its own. Of text that is
-/// no URL, some part of it.
+/// The part of `url` up to its path, in lower case and without credentials: what has a server of its own. Of text that
+/// is no URL, some part of it.
 inline std::string origin_of(std::string_view url) {
   const std::size_t scheme = url.find("://");
   const std::size_t start = scheme == std::string_view::npos ? 0 : scheme + 3;
@@ -3490,7 +3499,8 @@ class Hosts {
   }
 
   /// The mirror that it is to begin from: the first that does not rest, unless another is known to be at least twice as
-  /// fast; and now and then, where it may be any, the one that least is known of. None where the best one bears no more.
+  /// fast; and now and then, where it may be any, the one that least is known of. None where the best one bears no
+  /// more.
   [[nodiscard]] static std::optional<std::size_t> choose(std::span<const Mirror> mirrors, std::size_t most,
                                                          bool may_explore, Random& random) {
     const auto [best, other] = rank(mirrors);
@@ -3596,8 +3606,8 @@ class Hosts {
     ++host.measured;
   }
 
-  /// Additive increase, multiplicative decrease (Chiu, Jain: Analysis of the increase and decrease algorithms for congestion
-  /// avoidance, 1989), once for all the transfers that were under way.
+  /// Additive increase, multiplicative decrease (Chiu, Jain: Analysis of the increase and decrease algorithms for
+  /// congestion avoidance, 1989), once for all the transfers that were under way.
   void set_back(const HostPtr& host, const Outcome& outcome, const Options& options, Instant now, Random& random) {
     ++host->setbacks_ever;
     ++host->setbacks;
@@ -3629,9 +3639,9 @@ class Hosts {
 
 namespace garner::core {
 
-/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole datasets become
-/// answerable early; then the order of asking. The chunks of each server (that of the first file's mirrors) stand in a lane
-/// of their own, so that one that rests holds up no other. O(log n) each, n being chunks and datasets.
+/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole datasets
+/// become answerable early; then the order of asking. The chunks of each server (that of the first file's mirrors)
+/// stand in a lane of their own, so that one that rests holds up no other. O(log n) each, n being chunks and datasets.
 class FetchQueue {
  private:
   using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which
@@ -3890,8 +3900,8 @@ class ChunkFetch {
     });
   }
 
-  /// Starts the first pending file of whose mirrors `choose(mirrors, any)` tells one; there is such a file. `any`: what is
-  /// there of it can be gone on with from any of them, as a digest tells whether that was right.
+  /// Starts the first pending file of whose mirrors `choose(mirrors, any)` tells one; there is such a file. `any`: what
+  /// is there of it can be gone on with from any of them, as a digest tells whether that was right.
   template <class Choose>
   action::StartFile start_next(TransferId transfer, Choose&& choose) {
     std::optional<std::size_t> mirror;
@@ -4245,15 +4255,16 @@ struct ChunkEntry {
 // known nothing is asked of the store, and nothing is fetched: what is not settled waits.
 
 // garner/core/fetch_reports.hpp -----------------------------------------------------------------------------
-// The inputs about what is being fetched: the reports of staging, transfers and publishing, and what the store has room for.
+// The inputs about what is being fetched: the reports of staging, transfers and publishing, and what the store has room
+// for.
 
 // garner/core/chunk_turns.hpp -------------------------------------------------------------------------------
-// Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk needs
-// is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
+// Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk
+// needs is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
 
 // garner/core/chunk_volumes.hpp -----------------------------------------------------------------------------
-// The volumes that copies are on: which of them is away, what becomes of its copies then and when it is back, and when to
-// look again. Copies are gone through a few at a time. Where there is one volume, nothing of this happens.
+// The volumes that copies are on: which of them is away, what becomes of its copies then and when it is back, and when
+// to look again. Copies are gone through a few at a time. Where there is one volume, nothing of this happens.
 
 // garner/core/chunk_rules.hpp -------------------------------------------------------------------------------
 // The rules of one chunk: `step` compares what is wanted of it with what there is of it, and asks for what is missing.
@@ -4267,9 +4278,9 @@ struct ChunkEntry {
 
 namespace garner::core {
 
-/// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket for each
-/// node, and with each node that comes one bucket is split, with each that goes some may be joined. A `Node` has an `id` and a
-/// `next`, which is the table's as long as it is in there. It is not touched by the destructor.
+/// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket
+/// for each node, and with each node that comes one bucket is split, with each that goes some may be joined. A `Node`
+/// has an `id` and a `next`, which is the table's as long as it is in there. It is not touched by the destructor.
 ///
 /// Thread-safety: none. Exception safety: an `insert` that throws has changed nothing.
 template <class Node>
@@ -4364,8 +4375,8 @@ class IdTable {
 
 namespace garner::core {
 
-/// A chunk is at rest where the copy that is served is all there is to be known. What is known of it stands in the object
-/// that serves it, and it has no entry until it is woken.
+/// A chunk is at rest where the copy that is served is all there is to be known. What is known of it stands in the
+/// object that serves it, and it has no entry until it is woken.
 class ChunkEntries {
  public:
   ChunkEntries() = default;
@@ -4405,7 +4416,8 @@ class ChunkEntries {
     erase(entry);
   }
 
-  /// Calls `see(entry)` for each of those that are not at rest, and `see(served)` for each of the others. It changes none.
+  /// Calls `see(entry)` for each of those that are not at rest, and `see(served)` for each of the others. It changes
+  /// none.
   template <class See>
   void visit(See&& see) const {
     awake_.visit(see);
@@ -4425,15 +4437,15 @@ class ChunkEntries {
 }  // namespace garner::core
 
 // garner/core/fetch_rules.hpp -------------------------------------------------------------------------------
-// The rules of a fetch: how it begins, what it waits for, and what becomes of it when it fails. When one is needed is in
-// `core/chunk_rules.hpp`.
+// The rules of a fetch: how it begins, what it waits for, and what becomes of it when it fails. When one is needed is
+// in `core/chunk_rules.hpp`.
 
 // garner/core/tally.hpp -------------------------------------------------------------------------------------
 // Running counts over all chunks, so that telling the status costs the same at a million chunks as at one.
 
 // garner/core/budget.hpp ------------------------------------------------------------------------------------
-// The room that the options allow: what the store holds, what is reserved for what is being fetched, and whether more may
-// be begun. Knows nothing of chunks.
+// The room that the options allow: what the store holds, what is reserved for what is being fetched, and whether more
+// may be begun. Knows nothing of chunks.
 
 namespace garner::core {
 
@@ -4605,8 +4617,8 @@ class FetchRules : protected ActionList {
     leave_place(fetch);
   }
 
-  /// What is fetched are the bytes that are wanted; where those are others than before it ends, and where they are to come
-  /// from elsewhere it goes on with that.
+  /// What is fetched are the bytes that are wanted; where those are others than before it ends, and where they are to
+  /// come from elsewhere it goes on with that.
   void follow_wish(ChunkEntry& entry) {
     if (!entry.fetch || *entry.fetch->chunk() == *entry.want) return;
     if (!entry.fetch->is_of(*entry.want, entry.content)) return stop_fetch(entry);
@@ -4666,8 +4678,8 @@ class FetchRules : protected ActionList {
     litter_ = true;
   }
 
-  /// It is needed no more, and takes long to be freed: not under the lock of whoever performs the actions. Of many at a time
-  /// only some.
+  /// It is needed no more, and takes long to be freed: not under the lock of whoever performs the actions. Of many at a
+  /// time only some.
   void spend(std::shared_ptr<const void> what) {
     constexpr std::size_t most = 64;
     if (what && spent_.size() < most) spent_.push_back(std::move(what));
@@ -4802,8 +4814,8 @@ class ChunkRules : protected FetchRules {
     if (entry.fetch) settle_fetch(id, entry, now);
     settle_unchecked(entry);
     if (recovering_) return hold(id, entry);
-    // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
-    // cut would leave neither. And while it is not known what is wanted, any copy may be that.
+    // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a
+    // power cut would leave neither. And while it is not known what is wanted, any copy may be that.
     const Copy* listed = entry.listed();
     const bool is_safe = !entry.lost() && (listed == nullptr || listed->mark == Copy::Mark::none);
     for (Copy& copy : entry.copies) {
@@ -4813,8 +4825,8 @@ class ChunkRules : protected FetchRules {
     forget_told(entry);
   }
 
-  /// Until it is known what the store holds nothing is asked of it; what is to be done is done then. What is to be checked
-  /// has its turn anyway.
+  /// Until it is known what the store holds nothing is asked of it; what is to be done is done then. What is to be
+  /// checked has its turn anyway.
   void hold(const ChunkId& id, const ChunkEntry& entry) {
     if (!entry.settled() && !entry.can_check()) held_.insert(id);
   }
@@ -5009,7 +5021,8 @@ class ChunkVolumes : protected ChunkRules {
 
   // ---- copies
 
-  /// The copy that is found on a volume, if it is known. Who described it knew that some volume holds it, but not which.
+  /// The copy that is found on a volume, if it is known. Who described it knew that some volume holds it, but not
+  /// which.
   Copy* known_copy(ChunkEntry& entry, const Generation& generation) {
     if (Copy* copy = entry.copy(generation)) return copy;
     const auto told_of = std::find_if(entry.copies.begin(), entry.copies.end(), [&](const Copy& copy) {
@@ -5028,8 +5041,8 @@ class ChunkVolumes : protected ChunkRules {
     return &copy;
   }
 
-  /// Its volume is back. What was served and is still wanted is served again: where that is what it holds no byte moves, and
-  /// where another version was asked for since, it is served until that one is there.
+  /// Its volume is back. What was served and is still wanted is served again: where that is what it holds no byte
+  /// moves, and where another version was asked for since, it is served until that one is there.
   void come_back(ChunkEntry& entry, Copy& copy) {
     if (!std::exchange(copy.away, false)) return;
     copy.told = false;
@@ -5073,8 +5086,8 @@ class ChunkVolumes : protected ChunkRules {
     return std::any_of(volumes_.begin(), volumes_.end(), [](const auto& volume) { return volume.openings == 0; });
   }
 
-  /// Goes on with what is to be done; examines where that is due. Not before all is done that the last time showed: what
-  /// comes back then comes to copies that are away.
+  /// Goes on with what is to be done; examines where that is due. Not before all is done that the last time showed:
+  /// what comes back then comes to copies that are away.
   void attend_volumes(Instant now) {
     sweep(now);
     const bool is_due = in_doubt_ || (any_unhealthy() && !examine_at_);
@@ -5184,8 +5197,8 @@ class ChunkVolumes : protected ChunkRules {
     if (change == Change::came_back) return come_back(entry, copy);
     if (change == Change::went_away) return set_aside(entry, copy);
     if (!copy.away) return;
-    // It is not on its volume any more: taken for one that is to be removed, which then finds nothing; one that nobody has
-    // seen is forgotten.
+    // It is not on its volume any more: taken for one that is to be removed, which then finds nothing; one that nobody
+    // has seen is forgotten.
     copy.away = false;
     copy.unfit = true;
     copy.retry_at.reset();
@@ -5300,8 +5313,8 @@ class ChunkTurns : protected ChunkVolumes {
     return false;
   }
 
-  /// Starts the files that can begin, of the oldest fetch first. Where a fetch has given up its place because all of its
-  /// servers rest: true.
+  /// Starts the files that can begin, of the oldest fetch first. Where a fetch has given up its place because all of
+  /// its servers rest: true.
   bool start_files(Instant now) {
     bool left_place = false;
     const std::size_t most = limits_.max_files_per_host;
@@ -5474,8 +5487,8 @@ class FetchReports : protected ChunkTurns {
     });
   }
 
-  /// `source` is where the file is to come from now; the transfer's server had rejected the credentials. With an error, why
-  /// there is none.
+  /// `source` is where the file is to come from now; the transfer's server had rejected the credentials. With an error,
+  /// why there is none.
   void refreshed(const ChunkId& id, TransferId transfer, const std::optional<FileSource>& source,
                  const Outcome& outcome, Instant now) {
     report(id, now, [&](ChunkEntry& entry) {
@@ -5660,7 +5673,8 @@ class ChunkRecovery : public FetchReports {
     return recovering_ && (deleted_unseen_.contains(id) || (epoch_ > 0 && !entry.wanted));
   }
 
-  /// A newer one is served, and this one would be on its way out by now: it does not come back for a wish that it holds.
+  /// A newer one is served, and this one would be on its way out by now: it does not come back for a wish that it
+  /// holds.
   void supersede(Copy& older) const { older.unfit = older.unfit || recovering_; }
 
   /// False where nothing follows from it.
@@ -5908,16 +5922,16 @@ class ChunkTable : public ChunkQuestions {
     if (outcome.ok()) end_parking(now);
   }
 
-  /// `chunk` is what the generation holds. Where that cannot be told it is not what is wanted, but a store that is short of
-  /// something for a moment is asked a few times before a whole chunk is fetched for that.
+  /// `chunk` is what the generation holds. Where that cannot be told it is not what is wanted, but a store that is
+  /// short of something for a moment is asked a few times before a whole chunk is fetched for that.
   void described(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                  Instant now) {
     constexpr std::uint64_t max_failures = 3;
     const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
     ChunkEntry& of = entries_.at(generation.id);
     const Copy& asked = *of.copy(generation);
-    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under these
-    // options can be under others.
+    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under
+    // these options can be under others.
     const bool may_yet = of.lost() && (asked.away || any_unseen());
     const bool is_of_use = outcome.ok() && (!may_yet || is_fit(generation.id, chunk));
     const bool is_moot = asked.told && !asked.away && !asked.missed;
@@ -5934,8 +5948,8 @@ class ChunkTable : public ChunkQuestions {
     });
   }
 
-  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read. What is not there at
-  /// all (`errc::no_such_generation`) is no better.
+  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read. What is not there
+  /// at all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
     const Copy& verified = *entries_.at(generation.id).copy(generation);
@@ -5968,8 +5982,8 @@ class ChunkTable : public ChunkQuestions {
     pump(now);
   }
 
-  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by a
-  /// start; but once an assignment has been made, nothing is wanted that it does not name.
+  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by
+  /// a start; but once an assignment has been made, nothing is wanted that it does not name.
   void found(const Generation& generation, Instant now) {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, now, [&](ChunkEntry& entry) {
@@ -6004,8 +6018,8 @@ class ChunkTable : public ChunkQuestions {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
-  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
-  /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few
+  /// times, where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;
@@ -6177,8 +6191,8 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   /// Whether readers are still inside what was replaced.
   [[nodiscard]] bool pending() const noexcept { return index_.pending(); }
 
-  /// What is pinned no more: true where that is the last listing of this generation, and over. Called before `pinned` is
-  /// freed.
+  /// What is pinned no more: true where that is the last listing of this generation, and over. Called before `pinned`
+  /// is freed.
   bool forget(const Generation& generation, const void* pinned) {
     const auto it = unlisted_.find(generation);
     if (it == unlisted_.end() || it->second != pinned) return false;
@@ -6421,8 +6435,8 @@ class StoreCalls {
 // that fill them. Does what it is told and reports; decides only whether a file can go on where it stopped.
 
 // garner/manager/fetched_part.hpp ---------------------------------------------------------------------------
-// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is to
-// be asked of a server.
+// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is
+// to be asked of a server.
 
 namespace garner::detail {
 
@@ -6437,8 +6451,8 @@ inline bool is_whole(const FileSource& source, const FetchedPart& part) {
   return part.size != 0 && part.size == source.size.value_or(part.identity.length.value_or(0));
 }
 
-/// Whether what is there and what comes from `url`, redacted, are certain to be parts of the same bytes, or a digest will
-/// tell.
+/// Whether what is there and what comes from `url`, redacted, are certain to be parts of the same bytes, or a digest
+/// will tell.
 inline bool can_resume(const FileSource& source, const FetchedPart& part, const std::string& url) {
   if (source.digest) return true;
   return part.url == url && !(part.identity.etag.empty() && part.identity.last_modified.empty());
@@ -6462,8 +6476,8 @@ inline FetchRequest request_rest(const FileSource& source, const FetchedPart& pa
 }  // namespace garner::detail
 
 // garner/manager/file_origin.hpp ----------------------------------------------------------------------------
-// Where the bytes of a staged file came from, as one text that a store keeps beside them: the URL without its secrets, and
-// the server's identity for them. What was read from a store is as little trusted as the store.
+// Where the bytes of a staged file came from, as one text that a store keeps beside them: the URL without its secrets,
+// and the server's identity for them. What was read from a store is as little trusted as the store.
 
 namespace garner::detail {
 
@@ -6563,7 +6577,8 @@ template <Storage S, Downloader D>
 class Transfers {
  public:
   /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
-  /// `answered` that a server answers that was to be found out about, `sized` the bytes of a file whose size was not declared, and tells whether there is room.
+  /// `answered` that a server answers that was to be found out about, `sized` the bytes of a file whose size was not
+  /// declared, and tells whether there is room.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;
@@ -6934,8 +6949,8 @@ std::optional<Invalid> replace_source(const DataChunk& chunk, const std::string&
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
-/// any thread.
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()`. Thread-safety:
+/// `perform` one at a time, in the order of the actions; the rest from any thread.
 template <class Engine, Storage S, Downloader D>
 class Performer {
  public:
@@ -7065,8 +7080,8 @@ class Performer {
     engine_.spawn([this] { publish_some(); });
   }
 
-  /// What came while others were being published is published together: alone it is at once, and with a thousand others for a
-  /// fraction of a thousand times what it takes.
+  /// What came while others were being published is published together: alone it is at once, and with a thousand others
+  /// for a fraction of a thousand times what it takes.
   void publish_some() {
     std::vector<core::action::Publish> some;
     {
@@ -7842,8 +7857,8 @@ class DataManager<S, D, E> {
   }
 
   /// Waits until nothing wanted is missing, and nothing unwanted is left unpinned; false where that takes
-  /// longer than `timeout`, or the manager was closed before, or the store could not be read (`Status::recovery_error`). With an executor that has no threads of its
-  /// own, runs its tasks.
+  /// longer than `timeout`, or the manager was closed before, or the store could not be read
+  /// (`Status::recovery_error`). With an executor that has no threads of its own, runs its tasks.
   bool wait_converged(std::chrono::nanoseconds timeout) { return engine_.wait_converged(timeout); }
 
   /// Counts, bytes and rates; the cost does not depend on how many chunks there are.
@@ -7906,8 +7921,8 @@ DataManager(S, D, E, Options) -> DataManager<S, D, E>;
 // The policies.
 
 // garner/storage/filesystem_storage.hpp ---------------------------------------------------------------------
-// FilesystemStorage, the default Storage: a directory of a real file system, or several of them. What it does there is in
-// store_protocol.hpp, how it chooses in store_volumes.hpp; here is how it comes to the directories.
+// FilesystemStorage, the default Storage: a directory of a real file system, or several of them. What it does there is
+// in store_protocol.hpp, how it chooses in store_volumes.hpp; here is how it comes to the directories.
 
 // garner/storage/posix_file_system.hpp ----------------------------------------------------------------------
 // A directory of a Linux file system as a `FileSystem`: everything is opened relative to the root's descriptor, one
@@ -7944,8 +7959,8 @@ struct SyncRequest {
 /// ==========
 /// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
 /// one plain component (no `/`, not `.` or `..`), is looked up in its directory alone, and no link is followed.
-/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of. `concurrent`
-/// says whether other threads may be waited for and made use of; false where one thread does everything.
+/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of.
+/// `concurrent` says whether other threads may be waited for and made use of; false where one thread does everything.
 ///
 /// | expression                      | result             | must promise                                         |
 /// |---------------------------------|--------------------|------------------------------------------------------|
@@ -8026,16 +8041,19 @@ concept SyncsTogether = FileSystem<F> &&
 }  // namespace garner
 
 // garner/storage/posix_sync.hpp -----------------------------------------------------------------------------
-// How a real file system is made to write down many small things at once. Each fsync by itself costs a commit of the journal and
-// a flush of the device; one syncfs does both for all that there is, and fsyncs that run at the same time share them.
+// How a real file system is made to write down many small things at once. Each fsync by itself costs a commit of the
+// journal and a flush of the device; one syncfs does both for all that there is, and fsyncs that run at the same time
+// share them.
 
 // garner/storage/sync_threads.hpp ---------------------------------------------------------------------------
-// Threads that wait for the disk. A sync by itself costs a flush of the device, and syncs that run at the same time share it: so
-// what several syncs are needed for is given to several threads. What is synced, and in which order, is the store's matter.
+// Threads that wait for the disk. A sync by itself costs a flush of the device, and syncs that run at the same time
+// share it: so what several syncs are needed for is given to several threads. What is synced, and in which order, is
+// the store's matter.
 
 namespace garner::detail {
 
-/// Threads are made when there is first something for them to do, at most as many as were asked for, and sleep in between.
+/// Threads are made when there is first something for them to do, at most as many as were asked for, and sleep in
+/// between.
 ///
 /// Thread-safety: `run` from any number of threads. Lifetime: destroyed when no `run` is under way.
 class SyncThreads {
@@ -8052,8 +8070,8 @@ class SyncThreads {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  /// Calls `work(i)` once for each `i` below `count`, in any order, some by this thread; returns when all have ended. Throws
-  /// what the first of them threw. Where no thread can be made this one does everything.
+  /// Calls `work(i)` once for each `i` below `count`, in any order, some by this thread; returns when all have ended.
+  /// Throws what the first of them threw. Where no thread can be made this one does everything.
   void run(std::size_t count, const std::function<void(std::size_t)>& work) {
     if (count == 0) return;
     Batch batch{count, work};
@@ -8163,8 +8181,8 @@ class PosixSync {
     bool is_durable = false;  ///< afterwards
   };
 
-  /// Makes each of `items`, files that were written through their descriptors and directories on the file system of `root`,
-  /// durable, and tells of which that is certain. None of them is to be synced again.
+  /// Makes each of `items`, files that were written through their descriptors and directories on the file system of
+  /// `root`, durable, and tells of which that is certain. None of them is to be synced again.
   void run(int root, std::span<Item> items) {
     if (items.size() >= few && bytes_unwritten() <= others_bytes && sync_all(root, items)) return;
     threads_.run(items.size(), [&](std::size_t i) { items[i].is_durable = ::fsync(items[i].fd) == 0; });
@@ -8176,11 +8194,11 @@ class PosixSync {
   /// A syncfs writes down what strangers have written, too: only where that cannot be much.
   static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
 
-  /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is told of
-  /// each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such proof: what it
-  /// tells, it tells once, and perhaps to another. So afterwards each file is asked for its own bytes, which costs no flush
-  /// when they are written (sync_file_range(2)). What it does not tell of, a lost directory or journal, the kernel answers
-  /// by taking no more changes: then the rename that comes next fails.
+  /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is
+  /// told of each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such
+  /// proof: what it tells, it tells once, and perhaps to another. So afterwards each file is asked for its own bytes,
+  /// which costs no flush when they are written (sync_file_range(2)). What it does not tell of, a lost directory or
+  /// journal, the kernel answers by taking no more changes: then the rename that comes next fails.
   static bool sync_all(int root, std::span<Item> items) noexcept {
     if (::syncfs(root) != 0) return false;
     constexpr unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
@@ -8660,8 +8678,8 @@ inline std::filesystem::path chunk_path(const Generation& generation) {
   return std::filesystem::path(chunks_directory) / dataset_name(generation.dataset_id) / chunk_name(generation);
 }
 
-/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
-/// most 213 bytes.
+/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk
+/// name}`. At most 213 bytes.
 inline std::string qualified_name(const Generation& generation) {
   return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
 }
@@ -8711,7 +8729,8 @@ inline std::optional<StagingName> parse_staging_name(std::string_view name) noex
 
 // garner/storage/checkpoint.hpp -----------------------------------------------------------------------------
 // The note beside a staged file that lets another run go on with it: how many of its bytes are right, their digest, and
-// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a disk.
+// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a
+// disk.
 
 // garner/storage/digest_stream.hpp --------------------------------------------------------------------------
 // Digests of a file while its bytes go by: XXH3-128 always, which finds bad disks at the speed of memory, and the one
@@ -8823,8 +8842,8 @@ struct Checkpoint {
   std::string origin;      ///< the user's own text
 };
 
-/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn: the
-/// next one is written before the last one is taken away.
+/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn:
+/// the next one is written before the last one is taken away.
 inline std::string checkpoint_name(std::string_view file, bool second) {
   DigestStream digest;
   digest.update(std::as_bytes(std::span(file)));
@@ -8942,8 +8961,9 @@ inline std::optional<Xxh3> parse_xxh3(std::string_view text) noexcept {
   return xxh3;
 }
 
-/// The end of `chunk.json`: its last member, a digest of all that stands before it. What is fetched anew is fetched from
-/// these URLs, under these names and against these digests, so a flipped bit in one of them must not pass for another.
+/// The end of `chunk.json`: its last member, a digest of all that stands before it. What is fetched anew is fetched
+/// from these URLs, under these names and against these digests, so a flipped bit in one of them must not pass for
+/// another.
 inline std::string check_member(std::string_view before) {
   DigestStream digest;
   digest.update(std::as_bytes(std::span(before)));
@@ -9065,8 +9085,9 @@ inline std::string encode_descriptor(const ChunkDescriptor& descriptor) {
   return text + detail::check_member(text);
 }
 
-/// Reads what `encode_descriptor` wrote. Anything else (changed by a bit, truncated, deep, too long, not UTF-8, of another
-/// version, with names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
+/// Reads what `encode_descriptor` wrote. Anything else (changed by a bit, truncated, deep, too long, not UTF-8, of
+/// another version, with names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of
+/// `max_size`.
 inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code& ec) {
   ec.clear();
   bool too_deep = false;
@@ -9095,8 +9116,8 @@ inline bool agrees(const ChunkDescriptor& descriptor, const Generation& generati
 }  // namespace garner
 
 // garner/storage/incoming_file.hpp --------------------------------------------------------------------------
-// A file while its bytes come: written in order, never beyond the size that was declared, and digested as they go by. Not
-// here: what it is called, how it is made durable, and what becomes of it.
+// A file while its bytes come: written in order, never beyond the size that was declared, and digested as they go by.
+// Not here: what it is called, how it is made durable, and what becomes of it.
 
 namespace garner::detail {
 
@@ -9196,8 +9217,8 @@ class IncomingFile {
 // of the store's protocol is made of: a small file written or read, a tree removed little by little.
 
 // garner/storage/unsynced_files.hpp -------------------------------------------------------------------------
-// Files that are whole and not durable yet: they stay open, each through the descriptor that wrote it, until they are synced
-// together. Small ones only, and not many: they hold descriptors.
+// Files that are whole and not durable yet: they stay open, each through the descriptor that wrote it, until they are
+// synced together. Small ones only, and not many: they hold descriptors.
 
 namespace garner::detail {
 
@@ -9457,8 +9478,8 @@ class StoreRoot {
     require(ec, store_layout::format_file);
   }
 
-  /// After a failed sync of the root: what is empty may be lost, and no later sync would tell, so the next start is to make
-  /// it anew. Something is put in only after a sync that succeeded.
+  /// After a failed sync of the root: what is empty may be lost, and no later sync would tell, so the next start is to
+  /// make it anew. Something is put in only after a sync that succeeded.
   void remove_empty() {
     for (const char* const name : {store_layout::chunks_directory, store_layout::staging_directory,
                                    store_layout::doomed_directory, store_layout::trash_directory}) {
@@ -9646,8 +9667,8 @@ class BasicStagedFile {
   /// Of the last checkpoint.
   [[nodiscard]] const std::string& origin() const noexcept { return origin_; }
 
-  /// Written down in a small file beside this one, which is not synced. No error where that cannot be done: the one before
-  /// counts then.
+  /// Written down in a small file beside this one, which is not synced. No error where that cannot be done: the one
+  /// before counts then.
   std::error_code checkpoint(std::string_view origin) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
     write_checkpoint(*area_, {file_.size(), file_.xxh3(), detail::asked_of(asked_), std::string(origin)});
@@ -9656,15 +9677,15 @@ class BasicStagedFile {
   }
 
   /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
-  /// gone on with or restarted; then syncs and closes it, or, where it is small, leaves that to `publish`. A failed sync is
-  /// `errc::sync_failed`: the whole staging area can only be discarded then.
+  /// gone on with or restarted; then syncs and closes it, or, where it is small, leaves that to `publish`. A failed
+  /// sync is `errc::sync_failed`: the whole staging area can only be discarded then.
   std::error_code finish() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
     FoundFile found{file_.size(), {}};
     std::error_code ec = file_.check(found.digests);
     if (ec) return ec;
-    // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well, and
-    // which would be told of a good sync. So there is no checkpoint while they are synced.
+    // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well,
+    // and which would be told of a good sync. So there is no checkpoint while they are synced.
     const std::string origin = origin_;
     ec = remove_checkpoint();
     if (ec) return ec;
@@ -9759,8 +9780,8 @@ class BasicStaging {
  public:
   BasicStaging() = default;
 
-  /// The file for `name`, one of the description's names (else `errc::invalid_file_name`): as it was at its last checkpoint,
-  /// or empty.
+  /// The file for `name`, one of the description's names (else `errc::invalid_file_name`): as it was at its last
+  /// checkpoint, or empty.
   BasicStagedFile<F> open(const std::string& name, std::error_code& ec) {
     ec = check(name);
     if (ec) return {};
@@ -9774,7 +9795,8 @@ class BasicStaging {
       std::optional<BasicStagedFile<F>> left = open_left(name);
       ec.clear();
       if (left) return *std::move(left);
-      // A new file, and not this one emptied: a sync of it may have failed for an earlier process, and no later one tells.
+      // A new file, and not this one emptied: a sync of it may have failed for an earlier process, and no later one
+      // tells.
       ec = area_->root->remove_tree(area_->directory, name);
       for (const bool second : {false, true}) {
         if (!ec) ec = area_->remove_note(detail::checkpoint_name(name, second));
@@ -9840,10 +9862,10 @@ namespace garner::detail {
 /// A change is durable once a sync that *began* after it has succeeded: one that was running may have written the
 /// directory before. And a sync that failed spoils all that was under way when it *ended*, also what was changed while
 /// it ran, and what a later sync seems to cover: the kernel tells of a page that it could not write once, drops it, and
-/// the next sync, which finds nothing dirty, succeeds. So everyone who had joined by then is told, and none of them syncs
-/// again for the same change. Nobody else needs to be: who joins later makes his change later, too. For the same reason
-/// a sync counts for others only when those that had begun before it have ended: one of them may have been told of the
-/// failure already, and not have passed it on yet.
+/// the next sync, which finds nothing dirty, succeeds. So everyone who had joined by then is told, and none of them
+/// syncs again for the same change. Nobody else needs to be: who joins later makes his change later, too. For the same
+/// reason a sync counts for others only when those that had begun before it have ended: one of them may have been told
+/// of the failure already, and not have passed it on yet.
 ///
 /// That may tell one too many (who joined and had changed nothing yet, or was covered by an earlier sync and has not
 /// woken up yet), and never one too few.
@@ -9860,9 +9882,9 @@ class SharedSync {
   };
 
   /// `at_once` syncs may run at the same time, and only more than that are shared: those who change one file system
-  /// are served together by its journal, too, and to wait for a sync that will not do costs more than to begin the next.
-  /// More than one only where each comes through a descriptor of its own, opened after `join`: one that all use tells of
-  /// a failure to one of them, and not to the other.
+  /// are served together by its journal, too, and to wait for a sync that will not do costs more than to begin the
+  /// next. More than one only where each comes through a descriptor of its own, opened after `join`: one that all use
+  /// tells of a failure to one of them, and not to the other.
   explicit SharedSync(std::size_t at_once)
       // Where all is one thread's (a simulation) nobody can be waited for, and none is in the middle of being told.
       : at_once_(F::concurrent ? at_once : std::numeric_limits<std::size_t>::max()) {}
@@ -9984,8 +10006,8 @@ class StoreDatasets {
   Dataset make(const DatasetId& id, std::error_code& ec) {
     Share share = this->share(id);
     {
-      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
-      // synced and then could not be removed. That is still to be removed, and made anew.
+      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to
+      // be synced and then could not be removed. That is still to be removed, and made anew.
       const std::lock_guard making(share->second.making);
       const std::string name = store_layout::dataset_name(id);
       ec = is_lost(name) ? remove(name) : std::error_code();
@@ -10038,8 +10060,9 @@ class StoreDatasets {
   }
 
   /// A name that was not synced is on the disk for certain only once it was changed anew, and that was synced. So the
-  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and renamed
-  /// back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's then.
+  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and
+  /// renamed back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's
+  /// then.
   std::error_code remove(const std::string& name) {
     const auto ticket = syncs_.join();
     std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));
@@ -10068,8 +10091,8 @@ class StoreDatasets {
 }  // namespace garner::detail
 
 // garner/storage/store_publisher.hpp ------------------------------------------------------------------------
-// The publish protocol: many staging areas at a time, so that their syncs share what a sync costs. Each becomes a generation of
-// its own, or fails by itself.
+// The publish protocol: many staging areas at a time, so that their syncs share what a sync costs. Each becomes a
+// generation of its own, or fails by itself.
 
 // garner/storage/store_remover.hpp --------------------------------------------------------------------------
 // How a store takes things away: generations that are doomed, spared and removed, staging areas that are discarded, and
@@ -10085,9 +10108,9 @@ class StoreDatasets {
 
 namespace garner::detail {
 
-/// Calls `work(item, give)` for each of `items` on at most `most` threads, and `take(result)` on this one for each result
-/// that was given, `bool give(Result)` in any number for each item. What was not taken yet waits in a queue that is
-/// short, so that memory does not grow with the items.
+/// Calls `work(item, give)` for each of `items` on at most `most` threads, and `take(result)` on this one for each
+/// result that was given, `bool give(Result)` in any number for each item. What was not taken yet waits in a queue that
+/// is short, so that memory does not grow with the items.
 ///
 /// Ends when all is done, or when `take` returns false: nothing is taken then any more, and `give` returns false, too.
 /// What `work` or `take` throws is thrown when all threads have ended. Where no thread can be made, this one works.
@@ -10229,8 +10252,8 @@ struct StoreScan {
 template <FileSystem F>
 class StoreScanner {
  public:
-  /// Ends early, with `errc::cancelled`, once `stopped`. `known`: names in `doomed/` that are no leftovers, and are found
-  /// like all others.
+  /// Ends early, with `errc::cancelled`, once `stopped`. `known`: names in `doomed/` that are no leftovers, and are
+  /// found like all others.
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
                const std::atomic<bool>& stopped, std::set<std::string> known = {})
       : root_(root), found_(found), stopped_(stopped), known_(std::move(known)) {}
@@ -10532,8 +10555,8 @@ class StoreRemover {
     return ec ? ec : finish_removal(generation, name);
   }
 
-  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start must
-  /// find it. `kept`: it stands there, and will not come back.
+  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start
+  /// must find it. `kept`: it stands there, and will not come back.
   std::error_code set_aside(const Generation& generation, bool& left, bool& kept) {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
@@ -10647,8 +10670,8 @@ class StoreRemover {
     return ec;
   }
 
-  // After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only a
-  // new change of it, and that one's sync, do. What was not changed is as durable as it was, and stays untouched.
+  // After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only
+  // a new change of it, and that one's sync, do. What was not changed is as durable as it was, and stays untouched.
 
   std::error_code make_marker(const std::string& name) {
     std::error_code ec = enter_boot();
@@ -10668,8 +10691,8 @@ class StoreRemover {
       if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
     if (!ec) ec = sync_marker(name, ticket);
-    // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it for
-    // doomed nor its number for taken.
+    // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it
+    // for doomed nor its number for taken.
     if (ec) create_marker(name);
     return ec;
   }
@@ -10702,9 +10725,9 @@ class StoreRemover {
     }
   }
 
-  /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
-  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot be
-  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known.
+  /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that
+  /// are there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot
+  /// be written, as on a full disk, which has room for a marker yet, the boot counts as not known.
   std::error_code enter_boot() {
     const std::lock_guard lock(boot_mutex_);
     if (boot_entered_) return {};
@@ -10777,8 +10800,9 @@ class StorePublisher {
   StorePublisher(StoreRoot<F>& root, StoreDatasets<F>& datasets, StoreRemover<F>& remover)
       : root_(root), datasets_(datasets), remover_(remover) {}
 
-  /// Of each: `chunk.json` written; that, the staging directory, and those of its files synced that are not yet; renamed; its
-  /// new parent synced. Only then is it published. After a failed sync none is, and what was renamed is taken back.
+  /// Of each: `chunk.json` written; that, the staging directory, and those of its files synced that are not yet;
+  /// renamed; its new parent synced. Only then is it published. After a failed sync none is, and what was renamed is
+  /// taken back.
   void publish(std::span<Request> requests) {
     for (Request& request : requests) request.error = seal(*request.area, request.generation);
     sync(requests);
@@ -11387,7 +11411,8 @@ struct VolumePlace {
 
 namespace detail {
 
-/// Thread-safe, but for `open`, which is called by one thread at a time. Calls of the store are made outside of its lock.
+/// Thread-safe, but for `open`, which is called by one thread at a time. Calls of the store are made outside of its
+/// lock.
 template <FileSystem F>
 class Volume {
  public:
@@ -11442,8 +11467,9 @@ class Volume {
     state_ = state;
   }
 
-  /// Finds out what it can do now. Where it was away and could be opened anew only, `found` is called for each generation
-  /// that it holds, and last for none; nothing that was staged on it before counts. Blocks; one thread at a time.
+  /// Finds out what it can do now. Where it was away and could be opened anew only, `found` is called for each
+  /// generation that it holds, and last for none; nothing that was staged on it before counts. Blocks; one thread at a
+  /// time.
   void examine(const std::function<void(const Generation&)>& found) {
     std::shared_ptr<Store> store = opened();
     std::error_code ec = store ? store->root_handle()->probe_reading() : make_error_code(errc::io_error);
@@ -11470,8 +11496,8 @@ class Volume {
     return status(limits);
   }
 
-  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it was found not to be healthy:
-  /// a store that says so of itself is to be asked, or it would never find out more. May block.
+  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it was found not to be
+  /// healthy: a store that says so of itself is to be asked, or it would never find out more. May block.
   [[nodiscard]] std::optional<std::uint64_t> room_for(std::uint64_t bytes) const {
     Limits limits;
     status(limits);
@@ -11481,8 +11507,8 @@ class Volume {
     return room;
   }
 
-  /// Remembers which generations this process has doomed and not removed yet: they may be pinned, and are no leftovers to
-  /// another opening.
+  /// Remembers which generations this process has doomed and not removed yet: they may be pinned, and are no leftovers
+  /// to another opening.
   void note_doomed(const Generation& generation, bool is_doomed) {
     const std::lock_guard lock(mutex_);
     if (is_doomed) {
@@ -11577,8 +11603,8 @@ class Volume {
 // compared with that by each start. The files themselves are in store_descriptions.hpp.
 
 // garner/storage/store_descriptions.hpp ---------------------------------------------------------------------
-// Descriptions of what is on the other volumes of a store: copies of their `chunk.json`, so that a chunk whose volume is
-// away can be fetched again. Nothing depends on them but that: they are written unsynced, and compared when read.
+// Descriptions of what is on the other volumes of a store: copies of their `chunk.json`, so that a chunk whose volume
+// is away can be fetched again. Nothing depends on them but that: they are written unsynced, and compared when read.
 
 namespace garner::detail {
 
@@ -11705,8 +11731,8 @@ class VolumeDescriptions {
     return {};
   }
 
-  /// A start has found `held`. Where volumes are away: calls `found` for what is described and not on any of the others.
-  /// Where none is: what is described and not there, and what is there and not described, is for `clean_up`.
+  /// A start has found `held`. Where volumes are away: calls `found` for what is described and not on any of the
+  /// others. Where none is: what is described and not there, and what is there and not described, is for `clean_up`.
   void compare(const std::vector<Generation>& held, const std::function<void(const Generation&)>& found) {
     if (volumes_.size() < 2) return;
     const std::unordered_set<Generation, Hash> all = without_volumes(held);
@@ -11815,8 +11841,8 @@ class BasicVolumes {
     state_->volumes.front()->take(std::make_shared<BasicStore<F>>(std::move(fs), durability, quarantine));
   }
 
-  /// As `places` says: there is at least one. Throws as `BasicStore` does where none can be opened; one of several is away
-  /// then, unless what is wrong with it is no failure: it is in use, or of another format, or no directory.
+  /// As `places` says: there is at least one. Throws as `BasicStore` does where none can be opened; one of several is
+  /// away then, unless what is wrong with it is no failure: it is in use, or of another format, or no directory.
   explicit BasicVolumes(std::vector<VolumePlace<F>> places, Durability durability = Durability::full,
                         const QuarantineLimits& quarantine = {})
       : state_(std::make_unique<State>()) {
@@ -11840,8 +11866,9 @@ class BasicVolumes {
     if (open == 0 && failed) throw Error(*failed);
   }
 
-  /// Of several volumes, one that cannot be read is away; what the others describe of it is found there. New generations are numbered from above all that any volume has;
-  /// while one is away what it has is not known, and a number that no store has come to by counting is above it, too.
+  /// Of several volumes, one that cannot be read is away; what the others describe of it is found there. New
+  /// generations are numbered from above all that any volume has; while one is away what it has is not known, and a
+  /// number that no store has come to by counting is above it, too.
   Recovery recover(const std::function<void(const Generation&)>& found) {
     if (count() == 1) return volume(0).store()->recover(found);
     Recovery out;
@@ -11912,7 +11939,8 @@ class BasicVolumes {
     return first;
   }
 
-  /// Where an earlier run had something of the chunk, or else on the volume with the most free bytes; `errc::no_space` where none has room for all that is declared.
+  /// Where an earlier run had something of the chunk, or else on the volume with the most free bytes; `errc::no_space`
+  /// where none has room for all that is declared.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec = any_healthy() ? errc::no_space : errc::read_only;
     for (const Candidate& candidate : candidates_for(chunk)) {
@@ -12104,7 +12132,8 @@ class BasicVolumes {
   }
 
   /// While a volume is away its numbers are not known. So each start without one begins a stride of numbers of its own,
-  /// and writes that down on all that are there. `first` of these: starts that have none in common do not come to the same.
+  /// and writes that down on all that are there. `first` of these: starts that have none in common do not come to the
+  /// same.
   [[nodiscard]] std::uint64_t begin_stride(std::uint64_t number, std::uint64_t first) const {
     constexpr std::uint64_t stride = std::uint64_t{1} << 32;
     std::uint64_t last = number / stride;
@@ -12131,8 +12160,8 @@ namespace garner {
 
 namespace detail {
 
-/// Makes durable that `path` has its name in the directory above. `found`: it was there already. Then it may be somebody
-/// else's: nobody but its owner can sync what may not be read, or what knows no syncs.
+/// Makes durable that `path` has its name in the directory above. `found`: it was there already. Then it may be
+/// somebody else's: nobody but its owner can sync what may not be read, or what knows no syncs.
 inline std::error_code sync_name(const std::filesystem::path& path, bool found) {
   const std::filesystem::path parent = path.parent_path();
   if (parent == path) return {};
@@ -12207,18 +12236,18 @@ inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem
 
 }  // namespace detail
 
-/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp; or in several, each of which is
-/// one by itself (`Options::locations`).
+/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp; or in several, each of
+/// which is one by itself (`Options::locations`).
 ///
 /// Location: the absolute path of the generation's directory. Thread-safety and exceptions: as `Storage` says.
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
 class FilesystemStorage : public BasicVolumes<PosixFileSystem> {
  public:
   /// Opens the store in `data_dir`, or those of `options.locations`; creates a directory, and those above it, where
-  /// missing. Of the options uses `durability`, `max_sync_threads`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
-  /// names the path, and changes nothing then that was there: `errc::not_a_directory` where a directory or a part of it is
-  /// a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another store, of this process or another,
-  /// has it; what the file system reports.
+  /// missing. Of the options uses `durability`, `max_sync_threads`, `quarantine_max_bytes` and `keep_free_bytes`
+  /// besides. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory`
+  /// where a directory or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where
+  /// another store, of this process or another, has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
       : BasicVolumes(detail::places_of(data_dir, options), options.durability,
                      {options.quarantine_max_bytes, options.keep_free_bytes}) {}
@@ -12233,8 +12262,8 @@ static_assert(VolumeStorage<FilesystemStorage>);
 // program; its "disk" is an object that can be handed to the next store, as a data directory is at a restart.
 
 // garner/storage/memory_disk.hpp ----------------------------------------------------------------------------
-// What a MemoryStorage keeps its chunks in, as a data directory keeps those of the other storage. Data alone: what is done
-// with it is in memory_storage.hpp.
+// What a MemoryStorage keeps its chunks in, as a data directory keeps those of the other storage. Data alone: what is
+// done with it is in memory_storage.hpp.
 
 namespace garner {
 
@@ -12655,8 +12684,8 @@ static_assert(Storage<MemoryStorage>);
 }  // namespace garner
 
 // garner/download/curl_downloader.hpp -----------------------------------------------------------------------
-// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries, mirrors,
-// or what a chunk is.
+// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries,
+// mirrors, or what a chunk is.
 
 // garner/download/curl_loop.hpp -----------------------------------------------------------------------------
 // One thread that runs transfers: an io_context, a libcurl multi handle with its connections, and the orders that
@@ -13045,9 +13074,9 @@ class CurlUrl {
 
 namespace garner::detail {
 
-/// Many small files share a connection well: there is no wait between an answer and the next request. A large one holds up
-/// all others there, and is held up by them: one connection's window, one thread's decryption. So it has one of its own,
-/// and so has one whose size nobody knows.
+/// Many small files share a connection well: there is no wait between an answer and the next request. A large one holds
+/// up all others there, and is held up by them: one connection's window, one thread's decryption. So it has one of its
+/// own, and so has one whose size nobody knows.
 ///
 /// Two handles, since in one they meet: libcurl 7.88 sent small files over the idle connections that large ones had
 /// left, by HTTP/1.1, and at first opened as many connections for them as it was allowed.
@@ -13072,8 +13101,8 @@ class CurlLanes {
     return shares ? shared_ : parallel_;
   }
 
-  /// The server of `url` answered in HTTP/1.1, or its shared connection has come to a standstill: libcurl would keep that,
-  /// and have one transfer after the other run into it. What waits for that connection does so in vain.
+  /// The server of `url` answered in HTTP/1.1, or its shared connection has come to a standstill: libcurl would keep
+  /// that, and have one transfer after the other run into it. What waits for that connection does so in vain.
   void learn_alone(const CurlUrl& url) {
     if (alone_.size() >= most_known) alone_.clear();
     alone_[url.origin()] = Clock::now() + time_alone;
@@ -13125,9 +13154,9 @@ class CurlLanes {
 
 namespace garner::detail {
 
-/// libcurl's rule (`CURLOPT_LOW_SPEED_LIMIT`) for a transfer that pauses: libcurl counts a pause as slowness as soon as the
-/// transfer goes on. Looked at about once a second; a stretch that was paused for half of the time, or more, says nothing
-/// of the server, and begins the count anew.
+/// libcurl's rule (`CURLOPT_LOW_SPEED_LIMIT`) for a transfer that pauses: libcurl counts a pause as slowness as soon as
+/// the transfer goes on. Looked at about once a second; a stretch that was paused for half of the time, or more, says
+/// nothing of the server, and begins the count anew.
 class StallRule {
  public:
   using Duration = std::chrono::nanoseconds;
@@ -13177,8 +13206,8 @@ class StallRule {
 
 namespace garner::detail {
 
-/// Over any time of w seconds it grants at most rate * (w + 0.1 s) bytes and one more, and all of rate * w where it is asked for more
-/// throughout. Not thread-safe. Times do not go back; where they do, it is as if none had passed.
+/// Over any time of w seconds it grants at most rate * (w + 0.1 s) bytes and one more, and all of rate * w where it is
+/// asked for more throughout. Not thread-safe. Times do not go back; where they do, it is as if none had passed.
 class TokenBucket {
  public:
   using Duration = std::chrono::nanoseconds;
@@ -13772,7 +13801,8 @@ inline std::error_code error_of_curl(CURLcode code, bool answered) {
 }  // namespace garner::detail
 
 // garner/download/curl_handle.hpp ---------------------------------------------------------------------------
-// A libcurl easy handle with what was chosen set on it: the network, trust, the proxy. Not here: what is of one transfer.
+// A libcurl easy handle with what was chosen set on it: the network, trust, the proxy. Not here: what is of one
+// transfer.
 
 namespace garner::detail {
 
@@ -14241,8 +14271,8 @@ class CurlTransfer final : public Paced {
     set(CURLOPT_CLOSESOCKETDATA, driver_);
   }
 
-  /// No more of the body is taken: libcurl may go on with it for a hundred reads before it hears of anything else. On the
-  /// loop's thread, from inside of the sink too.
+  /// No more of the body is taken: libcurl may go on with it for a hundred reads before it hears of anything else. On
+  /// the loop's thread, from inside of the sink too.
   void cancel() noexcept { cancelled_ = true; }
 
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.
@@ -14815,9 +14845,9 @@ namespace garner {
 /// that are kept alive.
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
-/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
-/// (RFC 9112, 6.3): they are dropped with their connection. A body that only the end of its connection ends is whole as
-/// far as libcurl 7.88 can tell, also over TLS without TLS's own end; a size or a digest tells.
+/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are
+/// no part of it (RFC 9112, 6.3): they are dropped with their connection. A body that only the end of its connection
+/// ends is whole as far as libcurl 7.88 can tell, also over TLS without TLS's own end; a size or a digest tells.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
 /// holds up the other transfers of that thread while it blocks.
@@ -14908,8 +14938,8 @@ class CurlDownloader {
       for (auto& loop : loops) loop->join();
     }
 
-    /// Of the connections of a host, those of one loop: together all of them. A loop that gets no transfers any more may
-    /// still have some.
+    /// Of the connections of a host, those of one loop: together all of them. A loop that gets no transfers any more
+    /// may still have some.
     [[nodiscard]] std::size_t share(std::size_t loop, std::size_t connections) const {
       const std::size_t all = shared.settings.loops;
       return std::max<std::size_t>(connections / all + (loop < connections % all ? 1 : 0), 1);
@@ -15460,8 +15490,8 @@ auto async_wait(Manager& manager, IsOver is_over, Token&& token) {
 }  // namespace detail
 
 /// Completes with no error once nothing wanted is missing and nothing unwanted is left unpinned, with
-/// `errc::closed` where the manager is closed before, and with `Status::recovery_error` where there is one. The handler, `void(std::error_code)`, runs on its
-/// associated executor. The manager must live until then.
+/// `errc::closed` where the manager is closed before, and with `Status::recovery_error` where there is one. The
+/// handler, `void(std::error_code)`, runs on its associated executor. The manager must live until then.
 template <class S, class D, class E, class Token>
 auto async_wait_converged(DataManager<S, D, E>& manager, Token&& token) {
   return detail::async_wait(
@@ -15665,12 +15695,12 @@ class ExecutorRef {
 }  // namespace garner
 
 // garner/execution/task_pool.hpp ----------------------------------------------------------------------------
-// TaskPool: tasks with results, continuations and abortion on any Executor, and a limit of how many run at once. Standard
-// library only. What it does in which order is in pool_work.hpp.
+// TaskPool: tasks with results, continuations and abortion on any Executor, and a limit of how many run at once.
+// Standard library only. What it does in which order is in pool_work.hpp.
 
 // garner/execution/pool_work.hpp ----------------------------------------------------------------------------
-// What a task pool has been given and has not done yet: a queue, the agents that it has on an executor to work on it, and
-// who waits for what. The results and the handles are in task_pool.hpp.
+// What a task pool has been given and has not done yet: a queue, the agents that it has on an executor to work on it,
+// and who waits for what. The results and the handles are in task_pool.hpp.
 
 namespace garner::detail {
 
@@ -15714,8 +15744,8 @@ class PoolTask : public std::enable_shared_from_this<PoolTask> {
   Places::iterator at_ = place_.begin();
 };
 
-/// Shared by the pool, its handles and its agents. An agent is a task of the executor: it does one task of the pool, and
-/// is posted anew where there are more, so that whoever else uses the executor has a turn.
+/// Shared by the pool, its handles and its agents. An agent is a task of the executor: it does one task of the pool,
+/// and is posted anew where there are more, so that whoever else uses the executor has a turn.
 ///
 /// Thread-safety: every member from any thread. Tasks, and what they hold, are run and destroyed outside of the lock.
 class PoolWork : public std::enable_shared_from_this<PoolWork> {
@@ -15724,8 +15754,8 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
   using Poster = std::function<void(Task)>;
   using ErrorHandler = std::function<void(std::exception_ptr)>;
 
-  /// At most `max_concurrent` tasks run at the same time; 0: any number. `driven`: the executor has no threads, so whoever
-  /// waits does the work.
+  /// At most `max_concurrent` tasks run at the same time; 0: any number. `driven`: the executor has no threads, so
+  /// whoever waits does the work.
   PoolWork(std::size_t max_concurrent, bool driven, Poster poster, ErrorHandler on_error)
       : max_(max_concurrent == 0 ? std::numeric_limits<std::size_t>::max() : max_concurrent),
         driven_(driven),
@@ -15735,8 +15765,8 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
   PoolWork& operator=(const PoolWork&) = delete;
   ~PoolWork() = default;
 
-  /// Takes on `task`. Throws `Error` with `errc::closed`, and what the executor throws where it refuses and nobody else is
-  /// there to do it; nothing has changed then.
+  /// Takes on `task`. Throws `Error` with `errc::closed`, and what the executor throws where it refuses and nobody else
+  /// is there to do it; nothing has changed then.
   void give(const TaskPtr& task) {
     std::unique_lock lock(mutex_);
     check_open();
@@ -16111,14 +16141,14 @@ class PoolForgotten final : public PoolCall<F, void> {
 
 }  // namespace detail
 
-/// Ends a task of a pool that is not wanted any more. Copies refer to the same task; default-constructed it refers to none.
-/// Thread-safety: every member from any thread. May outlive the task and its pool, and keeps no result.
+/// Ends a task of a pool that is not wanted any more. Copies refer to the same task; default-constructed it refers to
+/// none. Thread-safety: every member from any thread. May outlive the task and its pool, and keeps no result.
 class AbortHandle {
  public:
   AbortHandle() = default;
 
-  /// True where the task had not begun, and now never will: its result is `errc::cancelled`, at once. Where it runs, its
-  /// `std::stop_token` says so, and it ends as it will. Otherwise nothing happens.
+  /// True where the task had not begun, and now never will: its result is `errc::cancelled`, at once. Where it runs,
+  /// its `std::stop_token` says so, and it ends as it will. Otherwise nothing happens.
   bool abort() const {
     const std::shared_ptr<detail::PoolTask> task = task_.lock();
     return task != nullptr && work_->abort(task);
@@ -16136,14 +16166,14 @@ class AbortHandle {
 };
 
 /// The result of a task that was given to a pool, as a `std::future` is: it can be moved, and taken once. Dropping it
-/// changes nothing for the task. After `get` and `then`, moved from, or default-constructed it refers to no task, and only
-/// `valid`, assignment and destruction are allowed.
+/// changes nothing for the task. After `get` and `then`, moved from, or default-constructed it refers to no task, and
+/// only `valid`, assignment and destruction are allowed.
 ///
-/// Waiting: a task that has not begun is run by the thread that waits for it, inside of its call, where that waits in a task
-/// of the same pool (so tasks may wait for tasks, whatever the limit), or where the executor is driven by its callers and
-/// the limit allows it (so a program of one thread need not drive it), or where the executor has dropped what the pool
-/// posted. Otherwise, with threads, the executor's threads run it: to wait for a task on the only thread that runs a
-/// borrowed `io_context`, outside of the pool's tasks, waits for ever.
+/// Waiting: a task that has not begun is run by the thread that waits for it, inside of its call, where that waits in a
+/// task of the same pool (so tasks may wait for tasks, whatever the limit), or where the executor is driven by its
+/// callers and the limit allows it (so a program of one thread need not drive it), or where the executor has dropped
+/// what the pool posted. Otherwise, with threads, the executor's threads run it: to wait for a task on the only thread
+/// that runs a borrowed `io_context`, outside of the pool's tasks, waits for ever.
 ///
 /// Thread-safety: one thread at a time. May outlive the pool, which ends all tasks first.
 template <class T>
@@ -16168,9 +16198,9 @@ class TaskHandle {
     return task->take();
   }
 
-  /// Runs `function` on the pool with the result, if there is one (and a `std::stop_token` before it, where it takes that);
-  /// where there is none it is not called, and the error passes on. Throws as `TaskPool::execute` does; this handle is as it
-  /// was then.
+  /// Runs `function` on the pool with the result, if there is one (and a `std::stop_token` before it, where it takes
+  /// that); where there is none it is not called, and the error passes on. Throws as `TaskPool::execute` does; this
+  /// handle is as it was then.
   template <class F>
   auto then(F function) {
     auto call = [first = task_,
@@ -16204,14 +16234,14 @@ class TaskHandle {
   std::shared_ptr<detail::PoolResult<T>> task_;
 };
 
-/// Runs tasks on an executor that it owns; on another's with `ExecutorRef`. In the order in which they were given, as far as
-/// the executor keeps it.
+/// Runs tasks on an executor that it owns; on another's with `ExecutorRef`. In the order in which they were given, as
+/// far as the executor keeps it.
 ///
 /// Thread-safety: every member from any thread, tasks of the pool among them.
-/// Object lifetimes: the destructor stops, and must not run inside of a task of the pool. An executor on a borrowed context
-/// need not be run for that.
-/// Exception safety: no exception of a task reaches the executor. Where the executor's `post` throws, the call that wanted
-/// it throws that, and has changed nothing; what was taken on before is done all the same.
+/// Object lifetimes: the destructor stops, and must not run inside of a task of the pool. An executor on a borrowed
+/// context need not be run for that. Exception safety: no exception of a task reaches the executor. Where the
+/// executor's `post` throws, the call that wanted it throws that, and has changed nothing; what was taken on before is
+/// done all the same.
 template <class E>
 class TaskPool {
   static_assert(diagnose_executor<E>());
@@ -16226,8 +16256,8 @@ class TaskPool {
   TaskPool& operator=(const TaskPool&) = delete;
   ~TaskPool() { stop(); }
 
-  /// Runs `function()`, or `function(std::stop_token)`, whose result is the handle's. Throws `Error` with `errc::closed`
-  /// after `stop`.
+  /// Runs `function()`, or `function(std::stop_token)`, whose result is the handle's. Throws `Error` with
+  /// `errc::closed` after `stop`.
   template <class F>
   auto execute(F function) {
     using Result = detail::PoolValue<F>;
@@ -16242,8 +16272,8 @@ class TaskPool {
     work_->give(std::make_shared<detail::PoolForgotten<F>>(std::move(function), *work_));
   }
 
-  /// Refuses new tasks from now on, runs all that were given to their end, continuations too (those that have not begun on
-  /// this thread, if it comes to them first), and returns then. Inside of a task of the pool it does not wait.
+  /// Refuses new tasks from now on, runs all that were given to their end, continuations too (those that have not begun
+  /// on this thread, if it comes to them first), and returns then. Inside of a task of the pool it does not wait.
   void stop() { work_->stop(); }
 
  private:
@@ -16254,8 +16284,8 @@ class TaskPool {
 }  // namespace garner
 
 // garner/download/download_manager.hpp ----------------------------------------------------------------------
-// DownloadManager: named files from URLs into a directory, without a data manager: no chunks, no store, no state. How one
-// file is fetched is in file_download.hpp.
+// DownloadManager: named files from URLs into a directory, without a data manager: no chunks, no store, no state. How
+// one file is fetched is in file_download.hpp.
 
 // garner/download/file_download.hpp -------------------------------------------------------------------------
 // One file of a DownloadManager on its way into a directory: a part under another name, mirrors in turn, rounds with
@@ -16276,11 +16306,11 @@ struct DownloadStatus {
 struct DownloadOptions {
   std::size_t max_concurrent_files = 8;  ///< being fetched, over all calls of a manager
   std::size_t max_concurrent_tasks = 4;  ///< of `pool_download`: files that are opened, checked or synced
-  /// How often the mirrors of a file are tried, one after another, before its error is its result. After a round in which
-  /// each mirror's answer was one that lasts (such as 403 and 404) there is no other.
+  /// How often the mirrors of a file are tried, one after another, before its error is its result. After a round in
+  /// which each mirror's answer was one that lasts (such as 403 and 404) there is no other.
   std::size_t attempts = 3;
-  // Between two rounds: full jitter, uniform in [0, min(max_backoff, min_backoff * 2^round)). `Retry-After` is added, as far
-  // as `max_backoff` allows.
+  // Between two rounds: full jitter, uniform in [0, min(max_backoff, min_backoff * 2^round)). `Retry-After` is added,
+  // as far as `max_backoff` allows.
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
   std::chrono::nanoseconds max_backoff = std::chrono::seconds(10);
   Durability durability = Durability::full;  ///< full: a file that is done survives a power cut
@@ -16465,8 +16495,8 @@ class FileDownload final : public FetchSink,
       if (!ec) file = fs_->create_file(fs_->root(), part_name_, ec);
     }
     if (ec) return ec;
-    // Held until it has its name: nobody else takes it for what is left of an earlier run. Who did so before it was held
-    // has unlinked it, or holds it.
+    // Held until it has its name: nobody else takes it for what is left of an earlier run. Who did so before it was
+    // held has unlinked it, or holds it.
     ec = fs_->lock(file);
     if (!ec && fs_->status(file, ec).links == 0 && !ec) ec = errc::directory_in_use;
     if (ec && ec != errc::directory_in_use) fs_->remove_file(fs_->root(), part_name_);
@@ -16606,9 +16636,9 @@ class FileDownload final : public FetchSink,
 
 namespace garner {
 
-/// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May outlive
-/// the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then. Dropping it changes
-/// nothing.
+/// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May
+/// outlive the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then.
+/// Dropping it changes nothing.
 class DownloadHandle {
  public:
   /// Until all files are done; drives the executor meanwhile where it has no threads. False where `timeout`, by that
@@ -16648,18 +16678,20 @@ class DownloadHandle {
   std::shared_ptr<detail::DownloadState> state_;
 };
 
-/// Fetches files into directories. What stands under a file's name is whole, has the size and the digest that its source
-/// demands, and, with `Durability::full`, is durable once the file is done; until then it is called ".{name}.part" there, and
-/// it is removed where the download fails. What an earlier process left of that name is taken away.
+/// Fetches files into directories. What stands under a file's name is whole, has the size and the digest that its
+/// source demands, and, with `Durability::full`, is durable once the file is done; until then it is called
+/// ".{name}.part" there, and it is removed where the download fails. What an earlier process left of that name is taken
+/// away.
 ///
-/// Of a file's mirrors the next is tried at once where one fails, and it goes on where that stopped if the bytes are certain
-/// to be the same ones. After some rounds (`DownloadOptions::attempts`) the last error is the result. Errors of the
-/// directory end a file at once: `std::errc::file_exists` where its name is taken (nothing is ever replaced, and nothing
-/// fetched then), `errc::directory_in_use` where another download of it is under way, `errc::no_space`, `errc::sync_failed`.
+/// Of a file's mirrors the next is tried at once where one fails, and it goes on where that stopped if the bytes are
+/// certain to be the same ones. After some rounds (`DownloadOptions::attempts`) the last error is the result. Errors of
+/// the directory end a file at once: `std::errc::file_exists` where its name is taken (nothing is ever replaced, and
+/// nothing fetched then), `errc::directory_in_use` where another download of it is under way, `errc::no_space`,
+/// `errc::sync_failed`.
 ///
 /// Thread-safety: every member from any thread. Calls do not wait for the network.
-/// Object lifetimes: owns its policies; the destructor cancels all that is under way, waits for its end, and must not run
-/// inside of a task or a callback of the manager.
+/// Object lifetimes: owns its policies; the destructor cancels all that is under way, waits for its end, and must not
+/// run inside of a task or a callback of the manager.
 template <class D, class E, class F>
 class DownloadManager {
   static_assert(diagnose_downloader<D>() && diagnose_executor<E>());
@@ -16668,8 +16700,8 @@ class DownloadManager {
  public:
   /// File name -> where from. Names as those of a chunk's files, of 249 bytes at most; unique but for case.
   using Files = std::map<std::string, FileSource>;
-  /// Takes what is known of a file whenever that has changed: on the downloader's threads, so it must not block; of one file
-  /// in order.
+  /// Takes what is known of a file whenever that has changed: on the downloader's threads, so it must not block; of one
+  /// file in order.
   using OnProgress = std::function<void(const DownloadStatus&)>;
   /// Opens a directory.
   using Open = std::function<F(const std::filesystem::path&, std::error_code&)>;
@@ -16724,8 +16756,9 @@ class DownloadManager {
     }
   }
 
-  /// Fetches `files` into `directory`, interleaved: what is done on the executor (opening, checking, syncing) is done for one
-  /// file at a time. Throws `Error` where a file is invalid or the directory does not open; nothing is fetched then.
+  /// Fetches `files` into `directory`, interleaved: what is done on the executor (opening, checking, syncing) is done
+  /// for one file at a time. Throws `Error` where a file is invalid or the directory does not open; nothing is fetched
+  /// then.
   DownloadHandle batch_download(const Files& files, const std::filesystem::path& directory,
                                 OnProgress on_progress = {}) {
     return download(files, directory, std::move(on_progress), true);
@@ -16990,8 +17023,8 @@ class ExhaustiveDecisions final : public Decisions {
 // there after a crash, and the room that is left. How programs use it, and faults, are in sim_file_system.hpp.
 
 // garner/simulation/sim_volume.hpp --------------------------------------------------------------------------
-// What is on a simulated disk, as a tree: files and directories, as they are now and as they are durable, and how they are
-// found. What changes them, and what a crash makes of them, is in sim_disk.hpp.
+// What is on a simulated disk, as a tree: files and directories, as they are now and as they are durable, and how they
+// are found. What changes them, and what a crash makes of them, is in sim_disk.hpp.
 
 // garner/simulation/sim_contents.hpp ------------------------------------------------------------------------
 // One file of a simulated disk: its bytes as they are read now, as they are durable, and the changes between.
@@ -17872,7 +17905,8 @@ class SimDisk : private detail::SimVolume {
 // sim_disk.hpp.
 
 // garner/simulation/sim_handle.hpp --------------------------------------------------------------------------
-// What a program has open on a simulated disk: a file, or a directory. What it can do with that is in sim_file_system.hpp.
+// What a program has open on a simulated disk: a file, or a directory. What it can do with that is in
+// sim_file_system.hpp.
 
 namespace garner {
 
@@ -18384,8 +18418,8 @@ static_assert(VolumeStorage<SimStorage>);
 }  // namespace garner
 
 // garner/simulation/sim_world.hpp ---------------------------------------------------------------------------
-// The simulated world: one thread, virtual time, tasks that run in an order that is decided, and faults that strike when
-// it is decided. The disk and the network are in headers of their own; they ask the world before each step.
+// The simulated world: one thread, virtual time, tasks that run in an order that is decided, and faults that strike
+// when it is decided. The disk and the network are in headers of their own; they ask the world before each step.
 
 namespace garner {
 
@@ -18494,8 +18528,8 @@ class SimWorld final : public SimHooks {
   [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty(); }
   [[nodiscard]] std::size_t timers() const noexcept { return timers_.size(); }
 
-  /// Runs one of the tasks that are ready, which one is decided; where none is, the clock moves to the next timer, or to
-  /// `until`: then false.
+  /// Runs one of the tasks that are ready, which one is decided; where none is, the clock moves to the next timer, or
+  /// to `until`: then false.
   bool run_one_until(Instant until) {
     fire_timers();
     if (ready_.empty()) {
@@ -18656,8 +18690,8 @@ enum class SimEnd : std::uint8_t {
 
 constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd::kill ? "kill" : "power cut"; }
 
-/// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`; destroy it
-/// and its pins.
+/// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`;
+/// destroy it and its pins.
 ///
 /// Of several disks the first is at `/sim`, the next at `/sim/@1`, and so on; they end together.
 ///
@@ -18718,8 +18752,8 @@ class SimMachine {
     if (next_) take(*std::exchange(next_, std::nullopt));
   }
 
-  /// Takes a disk out, and puts it in again, failing: what is open of it fails for good, and what is opened anew as long as
-  /// it is not sound.
+  /// Takes a disk out, and puts it in again, failing: what is open of it fails for good, and what is opened anew as
+  /// long as it is not sound.
   void unplug(std::size_t disk) {
     if (ended()) return;
     disks_[disk] = std::make_shared<SimDisk>(disks_[disk]->unplug(world_.decisions()));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The table of calls: how long `download_chunk` and `delete_chunk` take while four threads make a hundred thousand of
-// them and what they ask for is fetched, what lookups feel of it, what an assignment of a million costs, and how often an
-// idle manager wakes up. Beside them, the least that could have been done.
+// them and what they ask for is fetched, what lookups feel of it, what an assignment of a million costs, and how often
+// an idle manager wakes up. Beside them, the least that could have been done.
 #include <algorithm>
 #include <atomic>
 #include <chrono>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the digest that is always on takes of a processor: seconds a gigabyte, in the pieces in which the downloader hands
-// bytes over, which were written a moment ago and so are in the cache.
+// What the digest that is always on takes of a processor: seconds a gigabyte, in the pieces in which the downloader
+// hands bytes over, which were written a moment ago and so are in the cache.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// garner's side of the download tables: a manager with all defaults, but for its durability, that is told to hold what a
-// list names, and ends when it does. With --idle it holds nothing, to show what a manager needs for itself.
+// garner's side of the download tables: a manager with all defaults, but for its durability, that is told to hold what
+// a list names, and ends when it does. With --idle it holds nothing, to show what a manager needs for itself.
 #include <chrono>
 #include <cstdint>
 #include <filesystem>

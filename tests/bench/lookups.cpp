@@ -59,8 +59,8 @@ double processor_nanoseconds() {
   return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_nsec);
 }
 
-/// Nanoseconds of one thread for a lookup. What other processes take of the machine is no part of the first, and what is
-/// spent asleep before a lock is no part of it either.
+/// Nanoseconds of one thread for a lookup. What other processes take of the machine is no part of the first, and what
+/// is spent asleep before a lock is no part of it either.
 struct Cost {
   double processor;
   double wall;

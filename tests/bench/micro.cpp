@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Small parts on one thread, for tests/bench/compare: times, and with --iterations=N a fixed number of turns, so that the
-// instructions of two versions can be counted and compared.
+// Small parts on one thread, for tests/bench/compare: times, and with --iterations=N a fixed number of turns, so that
+// the instructions of two versions can be counted and compared.
 #include <benchmark/benchmark.h>
 
 #include <array>

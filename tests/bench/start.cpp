@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Starts on a directory that has many chunks, and removals. One step a call, so that tests/bench/run can drop the caches
-// and time other programs in between:
+// Starts on a directory that has many chunks, and removals. One step a call, so that tests/bench/run can drop the
+// caches and time other programs in between:
 //
 //   names DIRECTORY CHUNKS    makes a store of so many chunks, by their names alone: their directories are empty
 //   start DIRECTORY           opens it: seconds until all are listed, until one is found, bytes of memory a chunk

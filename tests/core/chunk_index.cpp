@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The index against a model that is a plain list: overlaps, nested ranges, forks of one range, many datasets, batches of
-// changes; and readers on other threads while it changes.
+// The index against a model that is a plain list: overlaps, nested ranges, forks of one range, many datasets, batches
+// of changes; and readers on other threads while it changes.
 #include "garner/core/chunk_index.hpp"
 
 #include <doctest/doctest.h>

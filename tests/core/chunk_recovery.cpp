@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The state machine while it is being told what the store holds: calls count as they do after it, and nothing is asked of
-// the store before all of it is known.
+// The state machine while it is being told what the store holds: calls count as they do after it, and nothing is asked
+// of the store before all of it is known.
 #include "garner/core/chunk_recovery.hpp"
 
 #include <doctest/doctest.h>

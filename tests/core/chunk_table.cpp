@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The state machine, row by row of section 3 of the design, and failure by failure of section 7: inputs in, actions out.
-// No thread, no clock, no disk.
+// The state machine, row by row of section 3 of the design, and failure by failure of section 7: inputs in, actions
+// out. No thread, no clock, no disk.
 #include "garner/core/chunk_table.hpp"
 
 #include <doctest/doctest.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// HTTP/2: which transfers share a connection and which do not, against nginx, and what a bad server of HTTP/2 gets, frame
-// by frame. HOSTILE.md holds over it as over HTTP/1.1; what is here is what could differ.
+// HTTP/2: which transfers share a connection and which do not, against nginx, and what a bad server of HTTP/2 gets,
+// frame by frame. HOSTILE.md holds over it as over HTTP/1.1; what is here is what could differ.
 #include <doctest/doctest.h>
 
 #include <chrono>

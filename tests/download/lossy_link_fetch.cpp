@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Fetches from an nginx on this link, whatever it is like, with timeouts that are shorter than a transfer takes. The link is
-// made by lossy_link.
+// Fetches from an nginx on this link, whatever it is like, with timeouts that are shorter than a transfer takes. The
+// link is made by lossy_link.
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

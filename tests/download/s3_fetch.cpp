@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Fetches one URL with CurlDownloader and says how that went, for tests/download/s3: "class: bytes", and beside an error
-// what is told to people. Keys come as S3_KEYS=access:secret in the environment.
+// Fetches one URL with CurlDownloader and says how that went, for tests/download/s3: "class: bytes", and beside an
+// error what is told to people. Keys come as S3_KEYS=access:secret in the environment.
 #include <cstddef>
 #include <cstdlib>
 #include <future>

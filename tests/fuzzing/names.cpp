@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The names in a data directory: any text that parses is the very name that would be written, and any generation is read
-// back from its name.
+// The names in a data directory: any text that parses is the very name that would be written, and any generation is
+// read back from its name.
 #include <algorithm>
 #include <array>
 #include <cstddef>

@@ -154,8 +154,8 @@ class Checks : public Troubles {
     });
   }
 
-  /// What a start has found is compared with what had to be there, and becomes what is wanted. `was_called`: since it began,
-  /// so that not all that was found is served.
+  /// What a start has found is compared with what had to be there, and becomes what is wanted. `was_called`: since it
+  /// began, so that not all that was found is served.
   void after_start(const Manager& manager, Model& model, const Found& names, garner::StartupCheck check,
                    bool was_called) {
     ++starts_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is done to a simulated life's disk behind the store's back: chunks that rot or vanish, litter, and other processes
-// that start on it.
+// What is done to a simulated life's disk behind the store's back: chunks that rot or vanish, litter, and other
+// processes that start on it.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What no end of the machine may take away, and what none may bring back. Noted after each step; looked at by every start,
-// and by what a power cut would leave at any moment, were it to come.
+// What no end of the machine may take away, and what none may bring back. Noted after each step; looked at by every
+// start, and by what a power cut would leave at any moment, were it to come.
 #pragma once
 
 #include <algorithm>
@@ -53,7 +53,8 @@ class Durable {
   /// Its deletion is done.
   void forget(const garner::ChunkId& id) { facts_.gone.insert(id); }
 
-  /// What is not wanted may go, what is wanted may come, and what was wanted before may take the place of what is there.
+  /// What is not wanted may go, what is wanted may come, and what was wanted before may take the place of what is
+  /// there.
   void follow(const Model& model) {
     for (auto& [id, kept] : facts_.kept) {
       const auto wanted = model.wanted.find(id);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Every workload of a few calls, ended at every operation of the disk in every way: what is left must start, tell the same
-// each time it starts, and come to rest. An end in the middle of the recovery that follows is tried, too.
+// Every workload of a few calls, ended at every operation of the disk in every way: what is left must start, tell the
+// same each time it starts, and come to rest. An end in the middle of the recovery that follows is tried, too.
 #pragma once
 
 #include <xxhash.h>

@@ -139,9 +139,9 @@ class Lake {
     }
   }
 
-  /// Chunk 0 overlaps others, and chunks 2 and 4 begin at one block; the last version of chunk 3 is in another dataset, and that of chunk 4 has the bytes of the
-  /// one before at other URLs, and that of chunk 2 other blocks. Some files are empty, some of unknown size, some without a
-  /// digest.
+  /// Chunk 0 overlaps others, and chunks 2 and 4 begin at one block; the last version of chunk 3 is in another dataset,
+  /// and that of chunk 4 has the bytes of the one before at other URLs, and that of chunk 2 other blocks. Some files
+  /// are empty, some of unknown size, some without a digest.
   void describe(unsigned chunk, unsigned number) {
     Version& version = versions_[std::size_t{chunk} * versions + number];
     const bool moved = chunk == 3 && number == 2;

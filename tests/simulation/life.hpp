@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A data manager on a simulated machine: its starts and its ends, what is checked meanwhile, and how it must come to rest.
-// What is done with it, step by step, is in scenario.hpp.
+// A data manager on a simulated machine: its starts and its ends, what is checked meanwhile, and how it must come to
+// rest. What is done with it, step by step, is in scenario.hpp.
 #pragma once
 
 #include <algorithm>
@@ -204,8 +204,8 @@ class Life {
     return true;
   }
 
-  /// A change of mind costs at most one transfer; a repeated wish costs nothing, and what an earlier run had of it is not
-  /// fetched again.
+  /// A change of mind costs at most one transfer; a repeated wish costs nothing, and what an earlier run had of it is
+  /// not fetched again.
   void count_bytes(const Version& version) {
     const auto at = model_.wanted.find(version.chunk.id);
     if (at != model_.wanted.end() && at->second == &version) return;
@@ -240,8 +240,8 @@ class Life {
     if (status) ++states_[static_cast<std::size_t>(status->state)];
   }
 
-  /// What is held and what is being fetched stays within the largest budget since nothing was being fetched, and where it
-  /// is above that already, it does not grow.
+  /// What is held and what is being fetched stays within the largest budget since nothing was being fetched, and where
+  /// it is above that already, it does not grow.
   void check_budget() {
     // What could not be discarded or taken back is the clean-up's, and nobody counts it.
     if (budget_ == garner::Options().max_bytes || checks_.met_disk_faults()) {
@@ -277,8 +277,8 @@ class Life {
     }
   }
 
-  /// Once nothing goes wrong any more the store becomes what is wanted, in bounded time, with no byte more than it takes,
-  /// and nothing is left over.
+  /// Once nothing goes wrong any more the store becomes what is wanted, in bounded time, with no byte more than it
+  /// takes, and nothing is left over.
   void finish() {
     world_.note("no more faults");
     world_.faults = {};

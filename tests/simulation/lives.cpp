@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A slice of the simulated lives of the real data manager on the real store's protocol: scenario.hpp says what happens in
-// one, life.hpp and checks.hpp what must hold. tests/simulate runs as many as one likes.
+// A slice of the simulated lives of the real data manager on the real store's protocol: scenario.hpp says what happens
+// in one, life.hpp and checks.hpp what must hold. tests/simulate runs as many as one likes.
 #include <doctest/doctest.h>
 
 #include <array>

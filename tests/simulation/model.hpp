@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a data manager must make true, as short as it can be said: the last call about each id wins, and pins hold. What is
-// compared with it, and when, is in checks.hpp.
+// What a data manager must make true, as short as it can be said: the last call about each id wins, and pins hold. What
+// is compared with it, and when, is in checks.hpp.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Starts of a store that do not come up as they should: in a directory that is in use or that is not garner's, or with a
-// disk that fails. All but the first on copies of a disk.
+// Starts of a store that do not come up as they should: in a directory that is in use or that is not garner's, or with
+// a disk that fails. All but the first on copies of a disk.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// One simulated life of a data manager: random calls, pins, faults and ends, checked after each step against a model that
-// is a few lines long (life.hpp, model.hpp). From decisions alone, so that a seed replays.
+// One simulated life of a data manager: random calls, pins, faults and ends, checked after each step against a model
+// that is a few lines long (life.hpp, model.hpp). From decisions alone, so that a seed replays.
 #pragma once
 
 #include <array>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What has gone wrong in a simulated life, and so excuses something: faults of the disk, and what was done to it behind the
-// store's back.
+// What has gone wrong in a simulated life, and so excuses something: faults of the disk, and what was done to it behind
+// the store's back.
 #pragma once
 
 #include <algorithm>
@@ -57,7 +57,8 @@ class Troubles {
     return met(garner::SimFaultKind::disk_error) || met(garner::SimFaultKind::out_of_handles);
   }
 
-  /// Litter, or below it; in a dataset's directory, too, that an end has left under the name that it has for a moment only.
+  /// Litter, or below it; in a dataset's directory, too, that an end has left under the name that it has for a moment
+  /// only.
   [[nodiscard]] bool is_litter(const std::string& path) const {
     if (path.find(garner::store_layout::lost_suffix) != std::string::npos) return true;
     return std::any_of(litter_.begin(), litter_.end(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Lives in which nothing is left to chance and nothing goes wrong: one that performs a workload, and one that comes after
-// an end. At each operation of the disk someone may look at it, and think of an end there.
+// Lives in which nothing is left to chance and nothing goes wrong: one that performs a workload, and one that comes
+// after an end. At each operation of the disk someone may look at it, and think of an end there.
 #pragma once
 
 #include <chrono>
@@ -72,8 +72,8 @@ class Watched : public Life {
   Watch watch_;
 };
 
-/// Performs a workload on an empty disk. What comes before its last call is not watched: that is watched in the workload
-/// that ends there.
+/// Performs a workload on an empty disk. What comes before its last call is not watched: that is watched in the
+/// workload that ends there.
 class Performance final : public Watched {
  public:
   Performance(garner::CrashMode mode, std::function<void(std::string)> trace, Watch watch)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Workloads: every sequence of a few calls, out of a small alphabet, on two chunks of the lake, and how much of the work
-// that they cause is done between them. Numbered, shortest first.
+// Workloads: every sequence of a few calls, out of a small alphabet, on two chunks of the lake, and how much of the
+// work that they cause is done between them. Numbered, shortest first.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@
 
 namespace simulation {
 
-/// One call. Chunk 3 is one file, and its version 2 is in another dataset; chunk 4 is two, and its version 2 has the bytes
-/// of version 1 at other URLs.
+/// One call. Chunk 3 is one file, and its version 2 is in another dataset; chunk 4 is two, and its version 2 has the
+/// bytes of version 1 at other URLs.
 struct Act {
   static constexpr unsigned none = 9;
 

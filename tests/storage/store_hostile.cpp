@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What lies in the data directory and should not, and what it gets: HOSTILE.md, rows 34 to 44 as far as they concern the
-// store. On a real directory; where a chunk is to be served no more and fetched anew, with a whole data manager on it.
+// What lies in the data directory and should not, and what it gets: HOSTILE.md, rows 34 to 44 as far as they concern
+// the store. On a real directory; where a chunk is to be served no more and fetched anew, with a whole data manager on
+// it.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -118,8 +119,8 @@ struct Worker {
   [[nodiscard]] auto found() const { return manager->find_chunk(chunk.dataset_id, 0); }
   [[nodiscard]] fs::path path() const { return found().value().path(); }
 
-  /// Lets it find out what was done behind its back, in each of the ways that there are. What is wrong is not served, is
-  /// set aside with its reason, and is fetched anew, with which its pins have nothing to do.
+  /// Lets it find out what was done behind its back, in each of the ways that there are. What is wrong is not served,
+  /// is set aside with its reason, and is fetched anew, with which its pins have nothing to do.
   void finds_out_and_fetches_anew(Way way) {
     const std::string name = path().filename();
     std::optional<Manager::ChunkRef> pin;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Signature Version 4 as a server checks it: made anew from the request that came, as AWS specifies it ("Create a signed
-// AWS API request"), with nothing of what the client signed with but its keys.
+// Signature Version 4 as a server checks it: made anew from the request that came, as AWS specifies it ("Create a
+// signed AWS API request"), with nothing of what the client signed with but its keys.
 #pragma once
 
 #include <openssl/evp.h>

@@ -16,8 +16,9 @@
 
 namespace garner::test {
 
-/// Writes `certificate.pem` and `key.pem` into `directory`: for `alternative_name` (as OpenSSL writes it: `IP:127.0.0.1`),
-/// valid for a day already, until `seconds_left` from now. The key is encrypted where there is a password.
+/// Writes `certificate.pem` and `key.pem` into `directory`: for `alternative_name` (as OpenSSL writes it:
+/// `IP:127.0.0.1`), valid for a day already, until `seconds_left` from now. The key is encrypted where there is a
+/// password.
 inline void make_certificate(const std::filesystem::path& directory, const std::string& alternative_name,
                              long seconds_left = 3600, const std::string& password = {}) {
   const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"), EVP_PKEY_free);

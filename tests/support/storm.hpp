@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A manager in a storm: callers, pinners, observers that call back, faults and changing options, each on a thread of its
-// own, and a model of what may be found meanwhile and must be found in the end. For any Storage; made for sanitizers.
+// A manager in a storm: callers, pinners, observers that call back, faults and changing options, each on a thread of
+// its own, and a model of what may be found meanwhile and must be found in the end. For any Storage; made for
+// sanitizers.
 #pragma once
 
 #include <doctest/doctest.h>

@@ -18,8 +18,8 @@ namespace garner::test {
 /// Serves one raw response as /file. Thread-safety: none. The destructor ends the process and removes its files.
 class TlsServer {
  public:
-  /// With a self-signed certificate for `alternative_name` (as OpenSSL writes it: `IP:127.0.0.1`) that has been valid for
-  /// a day and ends `seconds_left` from now.
+  /// With a self-signed certificate for `alternative_name` (as OpenSSL writes it: `IP:127.0.0.1`) that has been valid
+  /// for a day and ends `seconds_left` from now.
   TlsServer(const std::string& alternative_name, long seconds_left, const std::string& response)
       : child_(command(directory_.path(), alternative_name, seconds_left, response), directory_.path()),
         port_(child_.read_after("ACCEPT 127.0.0.1:")) {}

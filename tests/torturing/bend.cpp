@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Runs a program and bends one of its system calls, as strace cannot: it can answer in the kernel's stead, but then nothing
-// was done. Here the kernel does it, only less of it, or does it and fails afterwards: a short read or write is one, and a
-// failed close has closed (close(2), Notes).
+// Runs a program and bends one of its system calls, as strace cannot: it can answer in the kernel's stead, but then
+// nothing was done. Here the kernel does it, only less of it, or does it and fails afterwards: a short read or write is
+// one, and a failed close has closed (close(2), Notes).
 #include <elf.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>

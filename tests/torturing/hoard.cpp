@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Holds numbered chunks in a directory, and writes down on stdout what it was asked, what it said and what it found: the
-// program that tests/torturing/power_cuts and full_disk run on disks that fail. It ends when stdin does.
+// Holds numbered chunks in a directory, and writes down on stdout what it was asked, what it said and what it found:
+// the program that tests/torturing/power_cuts and full_disk run on disks that fail. It ends when stdin does.
 #include <garner/garner.hpp>
 
 #include <unistd.h>

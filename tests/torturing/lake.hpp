@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The chunks that the victim of the torture asks for, and their bytes, which are as good as random and need no file. Also
-// the look at a directory that tells which of them lies there, and whether it is whole.
+// The chunks that the victim of the torture asks for, and their bytes, which are as good as random and need no file.
+// Also the look at a directory that tells which of them lies there, and whether it is whole.
 #pragma once
 
 #include <garner/garner.hpp>
@@ -110,8 +110,8 @@ class Lake {
     bool digested = false;  ///< and the SHA-256
   };
 
-  /// The smallest that take every path: an empty file, some in one piece, some in more, one that is reserved before it is
-  /// written (from 1 MiB on), one that is cut down before it is removed (beyond 16 MiB).
+  /// The smallest that take every path: an empty file, some in one piece, some in more, one that is reserved before it
+  /// is written (from 1 MiB on), one that is cut down before it is removed (beyond 16 MiB).
   static std::vector<File> files(const std::string& title) {
     if (title == "a.1") return {{"empty", 0, false, false}, {"head", 10, true, false}, {"rows", 70'000, true, true}};
     if (title == "a.2") return {{"head", 10, true, false}, {"rows", 3'000, true, true}};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The program that the torture kills and hands errors to. `run` lives one life on a data directory, the same system calls
-// each time, and writes down outside of it, a line for each, what it was told for a fact. `check` is the fresh start
-// afterwards: it holds what it finds against those facts.
+// The program that the torture kills and hands errors to. `run` lives one life on a data directory, the same system
+// calls each time, and writes down outside of it, a line for each, what it was told for a fact. `check` is the fresh
+// start afterwards: it holds what it finds against those facts.
 #include <garner/garner.hpp>
 
 #include <unistd.h>

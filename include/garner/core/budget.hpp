@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The room that the options allow: what the store holds, what is reserved for what is being fetched, and whether more may
-// be begun. Knows nothing of chunks.
+// The room that the options allow: what the store holds, what is reserved for what is being fetched, and whether more
+// may be begun. Knows nothing of chunks.
 #pragma once
 
 #include <cstdint>

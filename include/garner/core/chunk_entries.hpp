@@ -14,8 +14,8 @@
 
 namespace garner::core {
 
-/// A chunk is at rest where the copy that is served is all there is to be known. What is known of it stands in the object
-/// that serves it, and it has no entry until it is woken.
+/// A chunk is at rest where the copy that is served is all there is to be known. What is known of it stands in the
+/// object that serves it, and it has no entry until it is woken.
 class ChunkEntries {
  public:
   ChunkEntries() = default;
@@ -55,7 +55,8 @@ class ChunkEntries {
     erase(entry);
   }
 
-  /// Calls `see(entry)` for each of those that are not at rest, and `see(served)` for each of the others. It changes none.
+  /// Calls `see(entry)` for each of those that are not at rest, and `see(served)` for each of the others. It changes
+  /// none.
   template <class See>
   void visit(See&& see) const {
     awake_.visit(see);

@@ -98,8 +98,8 @@ class ChunkFetch {
     });
   }
 
-  /// Starts the first pending file of whose mirrors `choose(mirrors, any)` tells one; there is such a file. `any`: what is
-  /// there of it can be gone on with from any of them, as a digest tells whether that was right.
+  /// Starts the first pending file of whose mirrors `choose(mirrors, any)` tells one; there is such a file. `any`: what
+  /// is there of it can be gone on with from any of them, as a digest tells whether that was right.
   template <class Choose>
   action::StartFile start_next(TransferId transfer, Choose&& choose) {
     std::optional<std::size_t> mirror;

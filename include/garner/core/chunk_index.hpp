@@ -24,17 +24,18 @@
 
 namespace garner::core {
 
-/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. It owns its values, each an object
-/// that `Release` takes once no reader can come upon it any more.
+/// An index of block ranges, mostly disjoint and sometimes overlapping, in many datasets. It owns its values, each an
+/// object that `Release` takes once no reader can come upon it any more.
 ///
 /// All datasets share one tree, so that one store publishes changes to any of them: a dataset is a small number, and
-/// positions are (dataset, block). Each node keeps the greatest end below each of its slots (an interval tree: Cormen et al.,
-/// Introduction to Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends after it an
-/// O(log n) question whatever overlaps. Mostly nothing does, and then that range is the last one that begins at or before the
-/// block: this is looked for first, in the begins alone.
+/// positions are (dataset, block). Each node keeps the greatest end below each of its slots (an interval tree: Cormen
+/// et al., Introduction to Algorithms, 14.3), which makes the last range that begins at or before a block *and* ends
+/// after it an O(log n) question whatever overlaps. Mostly nothing does, and then that range is the last one that
+/// begins at or before the block: this is looked for first, in the begins alone.
 ///
-/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish` and `collect`
-/// from one thread at a time. A change is seen by readers at the next `publish`, and all changes before it at once.
+/// Thread-safety: `find`, `visit` and `visit_all` from any thread at any time. `insert`, `erase`, `publish` and
+/// `collect` from one thread at a time. A change is seen by readers at the next `publish`, and all changes before it at
+/// once.
 template <class T, class Release = std::default_delete<T>>
 class ChunkIndex {
  public:
@@ -78,7 +79,8 @@ class ChunkIndex {
     return {datasets_.find(dataset).value(), range.begin, asked};
   }
 
-  /// `key` is one that `insert` gave and that was not erased. What it stood for: not released before the next `collect`.
+  /// `key` is one that `insert` gave and that was not erased. What it stood for: not released before the next
+  /// `collect`.
   T& erase(const Key& key) {
     T* erased = nullptr;
     working_ = erase_below(working_, key, erased);
@@ -162,8 +164,8 @@ class ChunkIndex {
     BlockNumber end = 0;  // the greatest below it
   };
 
-  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes through
-  /// the first cache lines of a node, and one of `slots`; the rest is the writer's.
+  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes
+  /// through the first cache lines of a node, and one of `slots`; the rest is the writer's.
   struct alignas(64) Node {
     Node(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
       begins.fill(latest);
@@ -233,7 +235,8 @@ class ChunkIndex {
 #endif
   }
 
-  /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says nothing.
+  /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says
+  /// nothing.
   static T* find_disjoint(const Node& root, const Position& position) noexcept {
     const Node* node = &root;
     while (true) {

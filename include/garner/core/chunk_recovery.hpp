@@ -123,7 +123,8 @@ class ChunkRecovery : public FetchReports {
     return recovering_ && (deleted_unseen_.contains(id) || (epoch_ > 0 && !entry.wanted));
   }
 
-  /// A newer one is served, and this one would be on its way out by now: it does not come back for a wish that it holds.
+  /// A newer one is served, and this one would be on its way out by now: it does not come back for a wish that it
+  /// holds.
   void supersede(Copy& older) const { older.unfit = older.unfit || recovering_; }
 
   /// False where nothing follows from it.

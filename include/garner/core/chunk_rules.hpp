@@ -122,8 +122,8 @@ class ChunkRules : protected FetchRules {
     if (entry.fetch) settle_fetch(id, entry, now);
     settle_unchecked(entry);
     if (recovering_) return hold(id, entry);
-    // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a power
-    // cut would leave neither. And while it is not known what is wanted, any copy may be that.
+    // One that was taken back may be marked as deleted yet: until it is not, the copy that it replaces is kept, or a
+    // power cut would leave neither. And while it is not known what is wanted, any copy may be that.
     const Copy* listed = entry.listed();
     const bool is_safe = !entry.lost() && (listed == nullptr || listed->mark == Copy::Mark::none);
     for (Copy& copy : entry.copies) {
@@ -133,8 +133,8 @@ class ChunkRules : protected FetchRules {
     forget_told(entry);
   }
 
-  /// Until it is known what the store holds nothing is asked of it; what is to be done is done then. What is to be checked
-  /// has its turn anyway.
+  /// Until it is known what the store holds nothing is asked of it; what is to be done is done then. What is to be
+  /// checked has its turn anyway.
   void hold(const ChunkId& id, const ChunkEntry& entry) {
     if (!entry.settled() && !entry.can_check()) held_.insert(id);
   }

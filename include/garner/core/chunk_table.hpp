@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The state machine of all chunks: calls, reports and the time go in, actions come out. No thread, lock, clock, disk or
-// socket: it decides, `data_manager.hpp` does. Here are the inputs; the questions are in `core/chunk_questions.hpp`, the
-// rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
+// socket: it decides, `data_manager.hpp` does. Here are the inputs; the questions are in `core/chunk_questions.hpp`,
+// the rules that every input ends in are in `core/chunk_rules.hpp`, the order of many in `core/chunk_turns.hpp`.
 #pragma once
 
 #include <algorithm>
@@ -174,16 +174,16 @@ class ChunkTable : public ChunkQuestions {
     if (outcome.ok()) end_parking(now);
   }
 
-  /// `chunk` is what the generation holds. Where that cannot be told it is not what is wanted, but a store that is short of
-  /// something for a moment is asked a few times before a whole chunk is fetched for that.
+  /// `chunk` is what the generation holds. Where that cannot be told it is not what is wanted, but a store that is
+  /// short of something for a moment is asked a few times before a whole chunk is fetched for that.
   void described(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                  Instant now) {
     constexpr std::uint64_t max_failures = 3;
     const bool is_certain = outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
     ChunkEntry& of = entries_.at(generation.id);
     const Copy& asked = *of.copy(generation);
-    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under these
-    // options can be under others.
+    // Who else could describe what is on a volume that is away may be away itself; and what cannot be wanted under
+    // these options can be under others.
     const bool may_yet = of.lost() && (asked.away || any_unseen());
     const bool is_of_use = outcome.ok() && (!may_yet || is_fit(generation.id, chunk));
     const bool is_moot = asked.told && !asked.away && !asked.missed;
@@ -200,8 +200,8 @@ class ChunkTable : public ChunkQuestions {
     });
   }
 
-  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read. What is not there at
-  /// all (`errc::no_such_generation`) is no better.
+  /// With `errc::corrupt_chunk`: `chunk` is the generation's description, where it can still be read. What is not there
+  /// at all (`errc::no_such_generation`) is no better.
   void verified(const Generation& generation, const Outcome& outcome, const std::optional<DataChunk>& chunk,
                 Instant now) {
     const Copy& verified = *entries_.at(generation.id).copy(generation);
@@ -234,8 +234,8 @@ class ChunkTable : public ChunkQuestions {
     pump(now);
   }
 
-  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by a
-  /// start; but once an assignment has been made, nothing is wanted that it does not name.
+  /// On a volume that was away and has been opened anew there is this generation. What nobody knows counts as found by
+  /// a start; but once an assignment has been made, nothing is wanted that it does not name.
   void found(const Generation& generation, Instant now) {
     last_generation_ = std::max(last_generation_, generation.number);
     touch(generation.id, now, [&](ChunkEntry& entry) {
@@ -270,8 +270,8 @@ class ChunkTable : public ChunkQuestions {
     return outcome.error == errc::corrupt_chunk || outcome.error == errc::no_such_generation;
   }
 
-  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few times,
-  /// where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
+  /// The check after a start. Served is what passed it. A disk that does not give the bytes of a chunk is asked a few
+  /// times, where it tells at least what to fetch; whatever else keeps one from being checked, it waits for.
   void checked(const Copy& checked, const Outcome& outcome, const std::optional<DataChunk>& chunk, Instant now) {
     constexpr std::uint64_t max_failures = 3;
     --checks_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk needs
-// is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
+// Whose turn it is: `pump` hands out the places that are free, within the limits and the byte budget. What one chunk
+// needs is in `core/chunk_rules.hpp`, the inputs are in `core/chunk_table.hpp`.
 #pragma once
 
 #include <algorithm>
@@ -104,8 +104,8 @@ class ChunkTurns : protected ChunkVolumes {
     return false;
   }
 
-  /// Starts the files that can begin, of the oldest fetch first. Where a fetch has given up its place because all of its
-  /// servers rest: true.
+  /// Starts the files that can begin, of the oldest fetch first. Where a fetch has given up its place because all of
+  /// its servers rest: true.
   bool start_files(Instant now) {
     bool left_place = false;
     const std::size_t most = limits_.max_files_per_host;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The volumes that copies are on: which of them is away, what becomes of its copies then and when it is back, and when to
-// look again. Copies are gone through a few at a time. Where there is one volume, nothing of this happens.
+// The volumes that copies are on: which of them is away, what becomes of its copies then and when it is back, and when
+// to look again. Copies are gone through a few at a time. Where there is one volume, nothing of this happens.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,8 @@ class ChunkVolumes : protected ChunkRules {
 
   // ---- copies
 
-  /// The copy that is found on a volume, if it is known. Who described it knew that some volume holds it, but not which.
+  /// The copy that is found on a volume, if it is known. Who described it knew that some volume holds it, but not
+  /// which.
   Copy* known_copy(ChunkEntry& entry, const Generation& generation) {
     if (Copy* copy = entry.copy(generation)) return copy;
     const auto told_of = std::find_if(entry.copies.begin(), entry.copies.end(), [&](const Copy& copy) {
@@ -50,8 +51,8 @@ class ChunkVolumes : protected ChunkRules {
     return &copy;
   }
 
-  /// Its volume is back. What was served and is still wanted is served again: where that is what it holds no byte moves, and
-  /// where another version was asked for since, it is served until that one is there.
+  /// Its volume is back. What was served and is still wanted is served again: where that is what it holds no byte
+  /// moves, and where another version was asked for since, it is served until that one is there.
   void come_back(ChunkEntry& entry, Copy& copy) {
     if (!std::exchange(copy.away, false)) return;
     copy.told = false;
@@ -95,8 +96,8 @@ class ChunkVolumes : protected ChunkRules {
     return std::any_of(volumes_.begin(), volumes_.end(), [](const auto& volume) { return volume.openings == 0; });
   }
 
-  /// Goes on with what is to be done; examines where that is due. Not before all is done that the last time showed: what
-  /// comes back then comes to copies that are away.
+  /// Goes on with what is to be done; examines where that is due. Not before all is done that the last time showed:
+  /// what comes back then comes to copies that are away.
   void attend_volumes(Instant now) {
     sweep(now);
     const bool is_due = in_doubt_ || (any_unhealthy() && !examine_at_);
@@ -206,8 +207,8 @@ class ChunkVolumes : protected ChunkRules {
     if (change == Change::came_back) return come_back(entry, copy);
     if (change == Change::went_away) return set_aside(entry, copy);
     if (!copy.away) return;
-    // It is not on its volume any more: taken for one that is to be removed, which then finds nothing; one that nobody has
-    // seen is forgotten.
+    // It is not on its volume any more: taken for one that is to be removed, which then finds nothing; one that nobody
+    // has seen is forgotten.
     copy.away = false;
     copy.unfit = true;
     copy.retry_at.reset();

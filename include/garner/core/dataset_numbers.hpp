@@ -19,7 +19,8 @@
 namespace garner::core {
 
 /// Numbers are given once and never taken back.
-/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at a time.
+/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at
+/// a time.
 class DatasetNumbers {
  public:
   DatasetNumbers() = default;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The queue that chooses which chunk is fetched next. Decides only; how many are, and when, is in `core/chunk_turns.hpp`.
+// The queue that chooses which chunk is fetched next. Decides only; how many are, and when, is in
+// `core/chunk_turns.hpp`.
 #pragma once
 
 #include <algorithm>
@@ -22,9 +23,9 @@
 
 namespace garner::core {
 
-/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole datasets become
-/// answerable early; then the order of asking. The chunks of each server (that of the first file's mirrors) stand in a lane
-/// of their own, so that one that rests holds up no other. O(log n) each, n being chunks and datasets.
+/// The chunks that wait for their turn. The dataset with the fewest missing chunks goes first, so that whole datasets
+/// become answerable early; then the order of asking. The chunks of each server (that of the first file's mirrors)
+/// stand in a lane of their own, so that one that rests holds up no other. O(log n) each, n being chunks and datasets.
 class FetchQueue {
  private:
   using Rank = std::tuple<std::size_t, std::uint64_t, DatasetId>;  // missing, first asked, which

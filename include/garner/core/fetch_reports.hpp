@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The inputs about what is being fetched: the reports of staging, transfers and publishing, and what the store has room for.
+// The inputs about what is being fetched: the reports of staging, transfers and publishing, and what the store has room
+// for.
 #pragma once
 
 #include <cstdint>
@@ -50,8 +51,8 @@ class FetchReports : protected ChunkTurns {
     });
   }
 
-  /// `source` is where the file is to come from now; the transfer's server had rejected the credentials. With an error, why
-  /// there is none.
+  /// `source` is where the file is to come from now; the transfer's server had rejected the credentials. With an error,
+  /// why there is none.
   void refreshed(const ChunkId& id, TransferId transfer, const std::optional<FileSource>& source,
                  const Outcome& outcome, Instant now) {
     report(id, now, [&](ChunkEntry& entry) {

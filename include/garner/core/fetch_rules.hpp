@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The rules of a fetch: how it begins, what it waits for, and what becomes of it when it fails. When one is needed is in
-// `core/chunk_rules.hpp`.
+// The rules of a fetch: how it begins, what it waits for, and what becomes of it when it fails. When one is needed is
+// in `core/chunk_rules.hpp`.
 #pragma once
 
 #include <algorithm>
@@ -85,8 +85,8 @@ class FetchRules : protected ActionList {
     leave_place(fetch);
   }
 
-  /// What is fetched are the bytes that are wanted; where those are others than before it ends, and where they are to come
-  /// from elsewhere it goes on with that.
+  /// What is fetched are the bytes that are wanted; where those are others than before it ends, and where they are to
+  /// come from elsewhere it goes on with that.
   void follow_wish(ChunkEntry& entry) {
     if (!entry.fetch || *entry.fetch->chunk() == *entry.want) return;
     if (!entry.fetch->is_of(*entry.want, entry.content)) return stop_fetch(entry);
@@ -146,8 +146,8 @@ class FetchRules : protected ActionList {
     litter_ = true;
   }
 
-  /// It is needed no more, and takes long to be freed: not under the lock of whoever performs the actions. Of many at a time
-  /// only some.
+  /// It is needed no more, and takes long to be freed: not under the lock of whoever performs the actions. Of many at a
+  /// time only some.
   void spend(std::shared_ptr<const void> what) {
     constexpr std::size_t most = 64;
     if (what && spent_.size() < most) spent_.push_back(std::move(what));

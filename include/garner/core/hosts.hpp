@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The servers that chunks come from: how many transfers each of them bears at the moment, when one that failed is to be
-// left alone, and which of a file's mirrors is the best. Decides from what it is told of transfers; knows nothing of chunks.
+// left alone, and which of a file's mirrors is the best. Decides from what it is told of transfers; knows nothing of
+// chunks.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +26,8 @@
 
 namespace garner::core {
 
-/// The part of `url` up to its path, in lower case and without credentials: what has a server of its own. Of text that is
-/// no URL, some part of it.
+/// The part of `url` up to its path, in lower case and without credentials: what has a server of its own. Of text that
+/// is no URL, some part of it.
 inline std::string origin_of(std::string_view url) {
   const std::size_t scheme = url.find("://");
   const std::size_t start = scheme == std::string_view::npos ? 0 : scheme + 3;
@@ -95,7 +96,8 @@ class Hosts {
   }
 
   /// The mirror that it is to begin from: the first that does not rest, unless another is known to be at least twice as
-  /// fast; and now and then, where it may be any, the one that least is known of. None where the best one bears no more.
+  /// fast; and now and then, where it may be any, the one that least is known of. None where the best one bears no
+  /// more.
   [[nodiscard]] static std::optional<std::size_t> choose(std::span<const Mirror> mirrors, std::size_t most,
                                                          bool may_explore, Random& random) {
     const auto [best, other] = rank(mirrors);
@@ -201,8 +203,8 @@ class Hosts {
     ++host.measured;
   }
 
-  /// Additive increase, multiplicative decrease (Chiu, Jain: Analysis of the increase and decrease algorithms for congestion
-  /// avoidance, 1989), once for all the transfers that were under way.
+  /// Additive increase, multiplicative decrease (Chiu, Jain: Analysis of the increase and decrease algorithms for
+  /// congestion avoidance, 1989), once for all the transfers that were under way.
   void set_back(const HostPtr& host, const Outcome& outcome, const Options& options, Instant now, Random& random) {
     ++host->setbacks_ever;
     ++host->setbacks;

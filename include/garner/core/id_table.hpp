@@ -16,9 +16,9 @@
 
 namespace garner::core {
 
-/// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket for each
-/// node, and with each node that comes one bucket is split, with each that goes some may be joined. A `Node` has an `id` and a
-/// `next`, which is the table's as long as it is in there. It is not touched by the destructor.
+/// Linear hashing (Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB 1980): there is a bucket
+/// for each node, and with each node that comes one bucket is split, with each that goes some may be joined. A `Node`
+/// has an `id` and a `next`, which is the table's as long as it is in there. It is not touched by the destructor.
 ///
 /// Thread-safety: none. Exception safety: an `insert` that throws has changed nothing.
 template <class Node>

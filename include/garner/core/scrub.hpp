@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Passes over all that is held: who is to be re-read next, and when. Knows ids, bytes and the time; what a chunk is, and
-// whether it can be re-read just now, is known to whoever asks.
+// Passes over all that is held: who is to be re-read next, and when. Knows ids, bytes and the time; what a chunk is,
+// and whether it can be re-read just now, is known to whoever asks.
 #pragma once
 
 #include <algorithm>
@@ -19,9 +19,9 @@
 
 namespace garner::core {
 
-/// A pass goes round: it begins behind the chunk that was re-read last, the first one at a place that `seed` chooses. So
-/// what was not re-read for the longest time comes first, and a worker that is started again and again does not always
-/// re-read the same chunks, nor does one that is asked for a pass again and again.
+/// A pass goes round: it begins behind the chunk that was re-read last, the first one at a place that `seed` chooses.
+/// So what was not re-read for the longest time comes first, and a worker that is started again and again does not
+/// always re-read the same chunks, nor does one that is asked for a pass again and again.
 ///
 /// Each member is O(log n) or less; of a pass that is replaced, the ids are freed.
 class Scrub {
@@ -42,9 +42,9 @@ class Scrub {
   /// The list was asked for.
   void list() { listing_ = true; }
 
-  /// Begins a pass over `ids`, which are in their order, in the place of the one that is running; what that one had is in
-  /// `ids` then, to be freed where it holds nobody up. A `paced` one keeps to `Options::scrub_bytes_per_second`, and does
-  /// not take the place of one that need not.
+  /// Begins a pass over `ids`, which are in their order, in the place of the one that is running; what that one had is
+  /// in `ids` then, to be freed where it holds nobody up. A `paced` one keeps to `Options::scrub_bytes_per_second`, and
+  /// does not take the place of one that need not.
   void begin(std::vector<ChunkId>& ids, bool paced, Instant now) {
     if (paced) listing_ = false;
     if (is_stopped_ || (paced && status_.running && !paced_)) return;

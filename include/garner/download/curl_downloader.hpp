@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries, mirrors,
-// or what a chunk is.
+// CurlDownloader: the default Downloader, HTTP/1.1 and HTTP/2 by libcurl's multi interface on Asio. Not here: retries,
+// mirrors, or what a chunk is.
 #pragma once
 
 #include <algorithm>
@@ -30,9 +30,9 @@ namespace garner {
 /// that are kept alive.
 ///
 /// What it does not trust, and how it shows, is in `CurlSettings` and in the tests named after HOSTILE.md. Proxies and
-/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are no part of it
-/// (RFC 9112, 6.3): they are dropped with their connection. A body that only the end of its connection ends is whole as
-/// far as libcurl 7.88 can tell, also over TLS without TLS's own end; a size or a digest tells.
+/// `.netrc` of the environment are ignored (a proxy is an option). Bytes that follow a body of the declared length are
+/// no part of it (RFC 9112, 6.3): they are dropped with their connection. A body that only the end of its connection
+/// ends is whole as far as libcurl 7.88 can tell, also over TLS without TLS's own end; a size or a digest tells.
 ///
 /// Thread-safety: every member from any thread, from inside a sink too. A sink is called on a downloader's thread, and
 /// holds up the other transfers of that thread while it blocks.
@@ -123,8 +123,8 @@ class CurlDownloader {
       for (auto& loop : loops) loop->join();
     }
 
-    /// Of the connections of a host, those of one loop: together all of them. A loop that gets no transfers any more may
-    /// still have some.
+    /// Of the connections of a host, those of one loop: together all of them. A loop that gets no transfers any more
+    /// may still have some.
     [[nodiscard]] std::size_t share(std::size_t loop, std::size_t connections) const {
       const std::size_t all = shared.settings.loops;
       return std::max<std::size_t>(connections / all + (loop < connections % all ? 1 : 0), 1);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A libcurl easy handle with what was chosen set on it: the network, trust, the proxy. Not here: what is of one transfer.
+// A libcurl easy handle with what was chosen set on it: the network, trust, the proxy. Not here: what is of one
+// transfer.
 #pragma once
 
 #include <curl/curl.h>

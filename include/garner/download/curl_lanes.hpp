@@ -22,9 +22,9 @@
 
 namespace garner::detail {
 
-/// Many small files share a connection well: there is no wait between an answer and the next request. A large one holds up
-/// all others there, and is held up by them: one connection's window, one thread's decryption. So it has one of its own,
-/// and so has one whose size nobody knows.
+/// Many small files share a connection well: there is no wait between an answer and the next request. A large one holds
+/// up all others there, and is held up by them: one connection's window, one thread's decryption. So it has one of its
+/// own, and so has one whose size nobody knows.
 ///
 /// Two handles, since in one they meet: libcurl 7.88 sent small files over the idle connections that large ones had
 /// left, by HTTP/1.1, and at first opened as many connections for them as it was allowed.
@@ -49,8 +49,8 @@ class CurlLanes {
     return shares ? shared_ : parallel_;
   }
 
-  /// The server of `url` answered in HTTP/1.1, or its shared connection has come to a standstill: libcurl would keep that,
-  /// and have one transfer after the other run into it. What waits for that connection does so in vain.
+  /// The server of `url` answered in HTTP/1.1, or its shared connection has come to a standstill: libcurl would keep
+  /// that, and have one transfer after the other run into it. What waits for that connection does so in vain.
   void learn_alone(const CurlUrl& url) {
     if (alone_.size() >= most_known) alone_.clear();
     alone_[url.origin()] = Clock::now() + time_alone;

@@ -76,8 +76,8 @@ class CurlTransfer final : public Paced {
     set(CURLOPT_CLOSESOCKETDATA, driver_);
   }
 
-  /// No more of the body is taken: libcurl may go on with it for a hundred reads before it hears of anything else. On the
-  /// loop's thread, from inside of the sink too.
+  /// No more of the body is taken: libcurl may go on with it for a hundred reads before it hears of anything else. On
+  /// the loop's thread, from inside of the sink too.
   void cancel() noexcept { cancelled_ = true; }
 
   /// Prepares the handle. Where this is an error, the transfer is over, with that result.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// DownloadManager: named files from URLs into a directory, without a data manager: no chunks, no store, no state. How one
-// file is fetched is in file_download.hpp.
+// DownloadManager: named files from URLs into a directory, without a data manager: no chunks, no store, no state. How
+// one file is fetched is in file_download.hpp.
 #pragma once
 
 #include <algorithm>
@@ -40,9 +40,9 @@
 
 namespace garner {
 
-/// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May outlive
-/// the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then. Dropping it changes
-/// nothing.
+/// One call of a `DownloadManager`. Copies refer to the same call. Thread-safety: every member from any thread. May
+/// outlive the manager, which ends the call first; with an executor that is driven nobody may be in `wait` then.
+/// Dropping it changes nothing.
 class DownloadHandle {
  public:
   /// Until all files are done; drives the executor meanwhile where it has no threads. False where `timeout`, by that
@@ -82,18 +82,20 @@ class DownloadHandle {
   std::shared_ptr<detail::DownloadState> state_;
 };
 
-/// Fetches files into directories. What stands under a file's name is whole, has the size and the digest that its source
-/// demands, and, with `Durability::full`, is durable once the file is done; until then it is called ".{name}.part" there, and
-/// it is removed where the download fails. What an earlier process left of that name is taken away.
+/// Fetches files into directories. What stands under a file's name is whole, has the size and the digest that its
+/// source demands, and, with `Durability::full`, is durable once the file is done; until then it is called
+/// ".{name}.part" there, and it is removed where the download fails. What an earlier process left of that name is taken
+/// away.
 ///
-/// Of a file's mirrors the next is tried at once where one fails, and it goes on where that stopped if the bytes are certain
-/// to be the same ones. After some rounds (`DownloadOptions::attempts`) the last error is the result. Errors of the
-/// directory end a file at once: `std::errc::file_exists` where its name is taken (nothing is ever replaced, and nothing
-/// fetched then), `errc::directory_in_use` where another download of it is under way, `errc::no_space`, `errc::sync_failed`.
+/// Of a file's mirrors the next is tried at once where one fails, and it goes on where that stopped if the bytes are
+/// certain to be the same ones. After some rounds (`DownloadOptions::attempts`) the last error is the result. Errors of
+/// the directory end a file at once: `std::errc::file_exists` where its name is taken (nothing is ever replaced, and
+/// nothing fetched then), `errc::directory_in_use` where another download of it is under way, `errc::no_space`,
+/// `errc::sync_failed`.
 ///
 /// Thread-safety: every member from any thread. Calls do not wait for the network.
-/// Object lifetimes: owns its policies; the destructor cancels all that is under way, waits for its end, and must not run
-/// inside of a task or a callback of the manager.
+/// Object lifetimes: owns its policies; the destructor cancels all that is under way, waits for its end, and must not
+/// run inside of a task or a callback of the manager.
 template <class D, class E, class F>
 class DownloadManager {
   static_assert(diagnose_downloader<D>() && diagnose_executor<E>());
@@ -102,8 +104,8 @@ class DownloadManager {
  public:
   /// File name -> where from. Names as those of a chunk's files, of 249 bytes at most; unique but for case.
   using Files = std::map<std::string, FileSource>;
-  /// Takes what is known of a file whenever that has changed: on the downloader's threads, so it must not block; of one file
-  /// in order.
+  /// Takes what is known of a file whenever that has changed: on the downloader's threads, so it must not block; of one
+  /// file in order.
   using OnProgress = std::function<void(const DownloadStatus&)>;
   /// Opens a directory.
   using Open = std::function<F(const std::filesystem::path&, std::error_code&)>;
@@ -158,8 +160,9 @@ class DownloadManager {
     }
   }
 
-  /// Fetches `files` into `directory`, interleaved: what is done on the executor (opening, checking, syncing) is done for one
-  /// file at a time. Throws `Error` where a file is invalid or the directory does not open; nothing is fetched then.
+  /// Fetches `files` into `directory`, interleaved: what is done on the executor (opening, checking, syncing) is done
+  /// for one file at a time. Throws `Error` where a file is invalid or the directory does not open; nothing is fetched
+  /// then.
   DownloadHandle batch_download(const Files& files, const std::filesystem::path& directory,
                                 OnProgress on_progress = {}) {
     return download(files, directory, std::move(on_progress), true);

@@ -46,11 +46,11 @@ struct DownloadStatus {
 struct DownloadOptions {
   std::size_t max_concurrent_files = 8;  ///< being fetched, over all calls of a manager
   std::size_t max_concurrent_tasks = 4;  ///< of `pool_download`: files that are opened, checked or synced
-  /// How often the mirrors of a file are tried, one after another, before its error is its result. After a round in which
-  /// each mirror's answer was one that lasts (such as 403 and 404) there is no other.
+  /// How often the mirrors of a file are tried, one after another, before its error is its result. After a round in
+  /// which each mirror's answer was one that lasts (such as 403 and 404) there is no other.
   std::size_t attempts = 3;
-  // Between two rounds: full jitter, uniform in [0, min(max_backoff, min_backoff * 2^round)). `Retry-After` is added, as far
-  // as `max_backoff` allows.
+  // Between two rounds: full jitter, uniform in [0, min(max_backoff, min_backoff * 2^round)). `Retry-After` is added,
+  // as far as `max_backoff` allows.
   std::chrono::nanoseconds min_backoff = std::chrono::milliseconds(100);
   std::chrono::nanoseconds max_backoff = std::chrono::seconds(10);
   Durability durability = Durability::full;  ///< full: a file that is done survives a power cut
@@ -235,8 +235,8 @@ class FileDownload final : public FetchSink,
       if (!ec) file = fs_->create_file(fs_->root(), part_name_, ec);
     }
     if (ec) return ec;
-    // Held until it has its name: nobody else takes it for what is left of an earlier run. Who did so before it was held
-    // has unlinked it, or holds it.
+    // Held until it has its name: nobody else takes it for what is left of an earlier run. Who did so before it was
+    // held has unlinked it, or holds it.
     ec = fs_->lock(file);
     if (!ec && fs_->status(file, ec).links == 0 && !ec) ec = errc::directory_in_use;
     if (ec && ec != errc::directory_in_use) fs_->remove_file(fs_->root(), part_name_);

@@ -8,9 +8,9 @@
 
 namespace garner::detail {
 
-/// libcurl's rule (`CURLOPT_LOW_SPEED_LIMIT`) for a transfer that pauses: libcurl counts a pause as slowness as soon as the
-/// transfer goes on. Looked at about once a second; a stretch that was paused for half of the time, or more, says nothing
-/// of the server, and begins the count anew.
+/// libcurl's rule (`CURLOPT_LOW_SPEED_LIMIT`) for a transfer that pauses: libcurl counts a pause as slowness as soon as
+/// the transfer goes on. Looked at about once a second; a stretch that was paused for half of the time, or more, says
+/// nothing of the server, and begins the count anew.
 class StallRule {
  public:
   using Duration = std::chrono::nanoseconds;

@@ -9,8 +9,8 @@
 
 namespace garner::detail {
 
-/// Over any time of w seconds it grants at most rate * (w + 0.1 s) bytes and one more, and all of rate * w where it is asked for more
-/// throughout. Not thread-safe. Times do not go back; where they do, it is as if none had passed.
+/// Over any time of w seconds it grants at most rate * (w + 0.1 s) bytes and one more, and all of rate * w where it is
+/// asked for more throughout. Not thread-safe. Times do not go back; where they do, it is as if none had passed.
 class TokenBucket {
  public:
   using Duration = std::chrono::nanoseconds;

@@ -100,8 +100,8 @@ auto async_wait(Manager& manager, IsOver is_over, Token&& token) {
 }  // namespace detail
 
 /// Completes with no error once nothing wanted is missing and nothing unwanted is left unpinned, with
-/// `errc::closed` where the manager is closed before, and with `Status::recovery_error` where there is one. The handler, `void(std::error_code)`, runs on its
-/// associated executor. The manager must live until then.
+/// `errc::closed` where the manager is closed before, and with `Status::recovery_error` where there is one. The
+/// handler, `void(std::error_code)`, runs on its associated executor. The manager must live until then.
 template <class S, class D, class E, class Token>
 auto async_wait_converged(DataManager<S, D, E>& manager, Token&& token) {
   return detail::async_wait(

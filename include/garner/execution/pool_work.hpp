@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a task pool has been given and has not done yet: a queue, the agents that it has on an executor to work on it, and
-// who waits for what. The results and the handles are in task_pool.hpp.
+// What a task pool has been given and has not done yet: a queue, the agents that it has on an executor to work on it,
+// and who waits for what. The results and the handles are in task_pool.hpp.
 #pragma once
 
 #include <algorithm>
@@ -62,8 +62,8 @@ class PoolTask : public std::enable_shared_from_this<PoolTask> {
   Places::iterator at_ = place_.begin();
 };
 
-/// Shared by the pool, its handles and its agents. An agent is a task of the executor: it does one task of the pool, and
-/// is posted anew where there are more, so that whoever else uses the executor has a turn.
+/// Shared by the pool, its handles and its agents. An agent is a task of the executor: it does one task of the pool,
+/// and is posted anew where there are more, so that whoever else uses the executor has a turn.
 ///
 /// Thread-safety: every member from any thread. Tasks, and what they hold, are run and destroyed outside of the lock.
 class PoolWork : public std::enable_shared_from_this<PoolWork> {
@@ -72,8 +72,8 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
   using Poster = std::function<void(Task)>;
   using ErrorHandler = std::function<void(std::exception_ptr)>;
 
-  /// At most `max_concurrent` tasks run at the same time; 0: any number. `driven`: the executor has no threads, so whoever
-  /// waits does the work.
+  /// At most `max_concurrent` tasks run at the same time; 0: any number. `driven`: the executor has no threads, so
+  /// whoever waits does the work.
   PoolWork(std::size_t max_concurrent, bool driven, Poster poster, ErrorHandler on_error)
       : max_(max_concurrent == 0 ? std::numeric_limits<std::size_t>::max() : max_concurrent),
         driven_(driven),
@@ -83,8 +83,8 @@ class PoolWork : public std::enable_shared_from_this<PoolWork> {
   PoolWork& operator=(const PoolWork&) = delete;
   ~PoolWork() = default;
 
-  /// Takes on `task`. Throws `Error` with `errc::closed`, and what the executor throws where it refuses and nobody else is
-  /// there to do it; nothing has changed then.
+  /// Takes on `task`. Throws `Error` with `errc::closed`, and what the executor throws where it refuses and nobody else
+  /// is there to do it; nothing has changed then.
   void give(const TaskPtr& task) {
     std::unique_lock lock(mutex_);
     check_open();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// TaskPool: tasks with results, continuations and abortion on any Executor, and a limit of how many run at once. Standard
-// library only. What it does in which order is in pool_work.hpp.
+// TaskPool: tasks with results, continuations and abortion on any Executor, and a limit of how many run at once.
+// Standard library only. What it does in which order is in pool_work.hpp.
 #pragma once
 
 #include <cassert>
@@ -96,14 +96,14 @@ class PoolForgotten final : public PoolCall<F, void> {
 
 }  // namespace detail
 
-/// Ends a task of a pool that is not wanted any more. Copies refer to the same task; default-constructed it refers to none.
-/// Thread-safety: every member from any thread. May outlive the task and its pool, and keeps no result.
+/// Ends a task of a pool that is not wanted any more. Copies refer to the same task; default-constructed it refers to
+/// none. Thread-safety: every member from any thread. May outlive the task and its pool, and keeps no result.
 class AbortHandle {
  public:
   AbortHandle() = default;
 
-  /// True where the task had not begun, and now never will: its result is `errc::cancelled`, at once. Where it runs, its
-  /// `std::stop_token` says so, and it ends as it will. Otherwise nothing happens.
+  /// True where the task had not begun, and now never will: its result is `errc::cancelled`, at once. Where it runs,
+  /// its `std::stop_token` says so, and it ends as it will. Otherwise nothing happens.
   bool abort() const {
     const std::shared_ptr<detail::PoolTask> task = task_.lock();
     return task != nullptr && work_->abort(task);
@@ -121,14 +121,14 @@ class AbortHandle {
 };
 
 /// The result of a task that was given to a pool, as a `std::future` is: it can be moved, and taken once. Dropping it
-/// changes nothing for the task. After `get` and `then`, moved from, or default-constructed it refers to no task, and only
-/// `valid`, assignment and destruction are allowed.
+/// changes nothing for the task. After `get` and `then`, moved from, or default-constructed it refers to no task, and
+/// only `valid`, assignment and destruction are allowed.
 ///
-/// Waiting: a task that has not begun is run by the thread that waits for it, inside of its call, where that waits in a task
-/// of the same pool (so tasks may wait for tasks, whatever the limit), or where the executor is driven by its callers and
-/// the limit allows it (so a program of one thread need not drive it), or where the executor has dropped what the pool
-/// posted. Otherwise, with threads, the executor's threads run it: to wait for a task on the only thread that runs a
-/// borrowed `io_context`, outside of the pool's tasks, waits for ever.
+/// Waiting: a task that has not begun is run by the thread that waits for it, inside of its call, where that waits in a
+/// task of the same pool (so tasks may wait for tasks, whatever the limit), or where the executor is driven by its
+/// callers and the limit allows it (so a program of one thread need not drive it), or where the executor has dropped
+/// what the pool posted. Otherwise, with threads, the executor's threads run it: to wait for a task on the only thread
+/// that runs a borrowed `io_context`, outside of the pool's tasks, waits for ever.
 ///
 /// Thread-safety: one thread at a time. May outlive the pool, which ends all tasks first.
 template <class T>
@@ -153,9 +153,9 @@ class TaskHandle {
     return task->take();
   }
 
-  /// Runs `function` on the pool with the result, if there is one (and a `std::stop_token` before it, where it takes that);
-  /// where there is none it is not called, and the error passes on. Throws as `TaskPool::execute` does; this handle is as it
-  /// was then.
+  /// Runs `function` on the pool with the result, if there is one (and a `std::stop_token` before it, where it takes
+  /// that); where there is none it is not called, and the error passes on. Throws as `TaskPool::execute` does; this
+  /// handle is as it was then.
   template <class F>
   auto then(F function) {
     auto call = [first = task_,
@@ -189,14 +189,14 @@ class TaskHandle {
   std::shared_ptr<detail::PoolResult<T>> task_;
 };
 
-/// Runs tasks on an executor that it owns; on another's with `ExecutorRef`. In the order in which they were given, as far as
-/// the executor keeps it.
+/// Runs tasks on an executor that it owns; on another's with `ExecutorRef`. In the order in which they were given, as
+/// far as the executor keeps it.
 ///
 /// Thread-safety: every member from any thread, tasks of the pool among them.
-/// Object lifetimes: the destructor stops, and must not run inside of a task of the pool. An executor on a borrowed context
-/// need not be run for that.
-/// Exception safety: no exception of a task reaches the executor. Where the executor's `post` throws, the call that wanted
-/// it throws that, and has changed nothing; what was taken on before is done all the same.
+/// Object lifetimes: the destructor stops, and must not run inside of a task of the pool. An executor on a borrowed
+/// context need not be run for that. Exception safety: no exception of a task reaches the executor. Where the
+/// executor's `post` throws, the call that wanted it throws that, and has changed nothing; what was taken on before is
+/// done all the same.
 template <class E>
 class TaskPool {
   static_assert(diagnose_executor<E>());
@@ -211,8 +211,8 @@ class TaskPool {
   TaskPool& operator=(const TaskPool&) = delete;
   ~TaskPool() { stop(); }
 
-  /// Runs `function()`, or `function(std::stop_token)`, whose result is the handle's. Throws `Error` with `errc::closed`
-  /// after `stop`.
+  /// Runs `function()`, or `function(std::stop_token)`, whose result is the handle's. Throws `Error` with
+  /// `errc::closed` after `stop`.
   template <class F>
   auto execute(F function) {
     using Result = detail::PoolValue<F>;
@@ -227,8 +227,8 @@ class TaskPool {
     work_->give(std::make_shared<detail::PoolForgotten<F>>(std::move(function), *work_));
   }
 
-  /// Refuses new tasks from now on, runs all that were given to their end, continuations too (those that have not begun on
-  /// this thread, if it comes to them first), and returns then. Inside of a task of the pool it does not wait.
+  /// Refuses new tasks from now on, runs all that were given to their end, continuations too (those that have not begun
+  /// on this thread, if it comes to them first), and returns then. Inside of a task of the pool it does not wait.
   void stop() { work_->stop(); }
 
  private:

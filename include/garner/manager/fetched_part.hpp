@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is to
-// be asked of a server.
+// What is there of a file that was not fetched to its end, and how it is gone on with: whether it may be, and what is
+// to be asked of a server.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +24,8 @@ inline bool is_whole(const FileSource& source, const FetchedPart& part) {
   return part.size != 0 && part.size == source.size.value_or(part.identity.length.value_or(0));
 }
 
-/// Whether what is there and what comes from `url`, redacted, are certain to be parts of the same bytes, or a digest will
-/// tell.
+/// Whether what is there and what comes from `url`, redacted, are certain to be parts of the same bytes, or a digest
+/// will tell.
 inline bool can_resume(const FileSource& source, const FetchedPart& part, const std::string& url) {
   if (source.digest) return true;
   return part.url == url && !(part.identity.etag.empty() && part.identity.last_modified.empty());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Where the bytes of a staged file came from, as one text that a store keeps beside them: the URL without its secrets, and
-// the server's identity for them. What was read from a store is as little trusted as the store.
+// Where the bytes of a staged file came from, as one text that a store keeps beside them: the URL without its secrets,
+// and the server's identity for them. What was read from a store is as little trusted as the store.
 #pragma once
 
 #include <algorithm>

@@ -69,8 +69,8 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   /// Whether readers are still inside what was replaced.
   [[nodiscard]] bool pending() const noexcept { return index_.pending(); }
 
-  /// What is pinned no more: true where that is the last listing of this generation, and over. Called before `pinned` is
-  /// freed.
+  /// What is pinned no more: true where that is the last listing of this generation, and over. Called before `pinned`
+  /// is freed.
   bool forget(const Generation& generation, const void* pinned) {
     const auto it = unlisted_.find(generation);
     if (it == unlisted_.end() || it->second != pinned) return false;

@@ -30,8 +30,8 @@
 
 namespace garner::detail {
 
-/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()`. Thread-safety: `perform` one at a time, in the order of the actions; the rest from
-/// any thread.
+/// `Engine` has `spawn(task)`, `input(call)`, `now()`, `listing()`; and, inside of `input`, `table()`. Thread-safety:
+/// `perform` one at a time, in the order of the actions; the rest from any thread.
 template <class Engine, Storage S, Downloader D>
 class Performer {
  public:
@@ -161,8 +161,8 @@ class Performer {
     engine_.spawn([this] { publish_some(); });
   }
 
-  /// What came while others were being published is published together: alone it is at once, and with a thousand others for a
-  /// fraction of a thousand times what it takes.
+  /// What came while others were being published is published together: alone it is at once, and with a thousand others
+  /// for a fraction of a thousand times what it takes.
   void publish_some() {
     std::vector<core::action::Publish> some;
     {

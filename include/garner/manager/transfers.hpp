@@ -37,7 +37,8 @@ template <Storage S, Downloader D>
 class Transfers {
  public:
   /// `spawn` runs a task on the executor; `now` tells the time; `report` takes the end of each transfer,
-  /// `answered` that a server answers that was to be found out about, `sized` the bytes of a file whose size was not declared, and tells whether there is room.
+  /// `answered` that a server answers that was to be found out about, `sized` the bytes of a file whose size was not
+  /// declared, and tells whether there is room.
   struct Hooks {
     std::function<void(Task)> spawn;
     std::function<Instant()> now;

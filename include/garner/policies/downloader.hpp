@@ -92,12 +92,10 @@ class FetchSink {
 ///
 /// Thread-safety: every member from any thread. The sink of one transfer is called by one thread at a time.
 /// Throws: `start` may throw; then the sink is not touched. The others throw nothing.
-/// Body: only a success (200, 206) is data. More bytes than `request.size` or than the server declared, or fewer, are an
-/// error. A downloader does not retry, and does not know about chunks or mirrors.
-/// Ends: its destructor stops all transfers, and returns after their `done`. The sink may be called before `start`
-/// returns.
-/// In return: sinks do not throw, and block at most for a write to a disk. The manager keeps the sink alive until its
-/// `done`.
+/// Body: only a success (200, 206) is data. More bytes than `request.size` or than the server declared, or fewer, are
+/// an error. A downloader does not retry, and does not know about chunks or mirrors. Ends: its destructor stops all
+/// transfers, and returns after their `done`. The sink may be called before `start` returns. In return: sinks do not
+/// throw, and block at most for a write to a disk. The manager keeps the sink alive until its `done`.
 // clang-format off
 namespace fragments {
 template <class D>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a program has open on a simulated disk: a file, or a directory. What it can do with that is in sim_file_system.hpp.
+// What a program has open on a simulated disk: a file, or a directory. What it can do with that is in
+// sim_file_system.hpp.
 #pragma once
 
 #include <cstdint>

@@ -28,8 +28,8 @@ enum class SimEnd : std::uint8_t {
 
 constexpr std::string_view to_string(SimEnd end) noexcept { return end == SimEnd::kill ? "kill" : "power cut"; }
 
-/// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`; destroy it
-/// and its pins.
+/// For each life of a worker: `start()`; make it on `storage()`; say when the life ends; run it until `ended()`;
+/// destroy it and its pins.
 ///
 /// Of several disks the first is at `/sim`, the next at `/sim/@1`, and so on; they end together.
 ///
@@ -90,8 +90,8 @@ class SimMachine {
     if (next_) take(*std::exchange(next_, std::nullopt));
   }
 
-  /// Takes a disk out, and puts it in again, failing: what is open of it fails for good, and what is opened anew as long as
-  /// it is not sound.
+  /// Takes a disk out, and puts it in again, failing: what is open of it fails for good, and what is opened anew as
+  /// long as it is not sound.
   void unplug(std::size_t disk) {
     if (ended()) return;
     disks_[disk] = std::make_shared<SimDisk>(disks_[disk]->unplug(world_.decisions()));

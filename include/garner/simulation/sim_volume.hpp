@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is on a simulated disk, as a tree: files and directories, as they are now and as they are durable, and how they are
-// found. What changes them, and what a crash makes of them, is in sim_disk.hpp.
+// What is on a simulated disk, as a tree: files and directories, as they are now and as they are durable, and how they
+// are found. What changes them, and what a crash makes of them, is in sim_disk.hpp.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The simulated world: one thread, virtual time, tasks that run in an order that is decided, and faults that strike when
-// it is decided. The disk and the network are in headers of their own; they ask the world before each step.
+// The simulated world: one thread, virtual time, tasks that run in an order that is decided, and faults that strike
+// when it is decided. The disk and the network are in headers of their own; they ask the world before each step.
 #pragma once
 
 #include <array>
@@ -130,8 +130,8 @@ class SimWorld final : public SimHooks {
   [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty(); }
   [[nodiscard]] std::size_t timers() const noexcept { return timers_.size(); }
 
-  /// Runs one of the tasks that are ready, which one is decided; where none is, the clock moves to the next timer, or to
-  /// `until`: then false.
+  /// Runs one of the tasks that are ready, which one is decided; where none is, the clock moves to the next timer, or
+  /// to `until`: then false.
   bool run_one_until(Instant until) {
     fire_timers();
     if (ready_.empty()) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The note beside a staged file that lets another run go on with it: how many of its bytes are right, their digest, and
-// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a disk.
+// where they came from. Its names and its text; what is done with it is in staging.hpp, and nothing here touches a
+// disk.
 #pragma once
 
 #include <array>
@@ -30,8 +31,8 @@ struct Checkpoint {
   std::string origin;      ///< the user's own text
 };
 
-/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn: the
-/// next one is written before the last one is taken away.
+/// A note's name, for a file of any legal name. It begins with a dot, so that it is no file's. There are two, in turn:
+/// the next one is written before the last one is taken away.
 inline std::string checkpoint_name(std::string_view file, bool second) {
   DigestStream digest;
   digest.update(std::as_bytes(std::span(file)));

@@ -93,8 +93,9 @@ inline std::optional<Xxh3> parse_xxh3(std::string_view text) noexcept {
   return xxh3;
 }
 
-/// The end of `chunk.json`: its last member, a digest of all that stands before it. What is fetched anew is fetched from
-/// these URLs, under these names and against these digests, so a flipped bit in one of them must not pass for another.
+/// The end of `chunk.json`: its last member, a digest of all that stands before it. What is fetched anew is fetched
+/// from these URLs, under these names and against these digests, so a flipped bit in one of them must not pass for
+/// another.
 inline std::string check_member(std::string_view before) {
   DigestStream digest;
   digest.update(std::as_bytes(std::span(before)));
@@ -216,8 +217,9 @@ inline std::string encode_descriptor(const ChunkDescriptor& descriptor) {
   return text + detail::check_member(text);
 }
 
-/// Reads what `encode_descriptor` wrote. Anything else (changed by a bit, truncated, deep, too long, not UTF-8, of another
-/// version, with names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of `max_size`.
+/// Reads what `encode_descriptor` wrote. Anything else (changed by a bit, truncated, deep, too long, not UTF-8, of
+/// another version, with names that are no file names) is `errc::corrupt_chunk`. Memory is bounded by a multiple of
+/// `max_size`.
 inline ChunkDescriptor decode_descriptor(std::string_view text, std::error_code& ec) {
   ec.clear();
   bool too_deep = false;

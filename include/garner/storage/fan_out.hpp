@@ -18,9 +18,9 @@
 
 namespace garner::detail {
 
-/// Calls `work(item, give)` for each of `items` on at most `most` threads, and `take(result)` on this one for each result
-/// that was given, `bool give(Result)` in any number for each item. What was not taken yet waits in a queue that is
-/// short, so that memory does not grow with the items.
+/// Calls `work(item, give)` for each of `items` on at most `most` threads, and `take(result)` on this one for each
+/// result that was given, `bool give(Result)` in any number for each item. What was not taken yet waits in a queue that
+/// is short, so that memory does not grow with the items.
 ///
 /// Ends when all is done, or when `take` returns false: nothing is taken then any more, and `give` returns false, too.
 /// What `work` or `take` throws is thrown when all threads have ended. Where no thread can be made, this one works.

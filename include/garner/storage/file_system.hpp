@@ -41,8 +41,8 @@ struct SyncRequest {
 /// ==========
 /// `Directory` and `File` are open handles: default-constructed they hold nothing, destroyed they close. A name is
 /// one plain component (no `/`, not `.` or `..`), is looked up in its directory alone, and no link is followed.
-/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of. `concurrent`
-/// says whether other threads may be waited for and made use of; false where one thread does everything.
+/// `Mutex` is what is locked across operations: `std::mutex`, or one that a simulated file system knows of.
+/// `concurrent` says whether other threads may be waited for and made use of; false where one thread does everything.
 ///
 /// | expression                      | result             | must promise                                         |
 /// |---------------------------------|--------------------|------------------------------------------------------|

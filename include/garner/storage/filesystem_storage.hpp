@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// FilesystemStorage, the default Storage: a directory of a real file system, or several of them. What it does there is in
-// store_protocol.hpp, how it chooses in store_volumes.hpp; here is how it comes to the directories.
+// FilesystemStorage, the default Storage: a directory of a real file system, or several of them. What it does there is
+// in store_protocol.hpp, how it chooses in store_volumes.hpp; here is how it comes to the directories.
 #pragma once
 
 #include <fcntl.h>
@@ -26,8 +26,8 @@ namespace garner {
 
 namespace detail {
 
-/// Makes durable that `path` has its name in the directory above. `found`: it was there already. Then it may be somebody
-/// else's: nobody but its owner can sync what may not be read, or what knows no syncs.
+/// Makes durable that `path` has its name in the directory above. `found`: it was there already. Then it may be
+/// somebody else's: nobody but its owner can sync what may not be read, or what knows no syncs.
 inline std::error_code sync_name(const std::filesystem::path& path, bool found) {
   const std::filesystem::path parent = path.parent_path();
   if (parent == path) return {};
@@ -102,18 +102,18 @@ inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem
 
 }  // namespace detail
 
-/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp; or in several, each of which is
-/// one by itself (`Options::locations`).
+/// Keeps generations in a directory that it holds alone, with the names of store_layout.hpp; or in several, each of
+/// which is one by itself (`Options::locations`).
 ///
 /// Location: the absolute path of the generation's directory. Thread-safety and exceptions: as `Storage` says.
 /// Lifetime: the lock is held until the object and all its staging areas are gone, however the process ends.
 class FilesystemStorage : public BasicVolumes<PosixFileSystem> {
  public:
   /// Opens the store in `data_dir`, or those of `options.locations`; creates a directory, and those above it, where
-  /// missing. Of the options uses `durability`, `max_sync_threads`, `quarantine_max_bytes` and `keep_free_bytes` besides. Throws `Error` that
-  /// names the path, and changes nothing then that was there: `errc::not_a_directory` where a directory or a part of it is
-  /// a link or a file; `errc::unknown_format`; `errc::directory_in_use` where another store, of this process or another,
-  /// has it; what the file system reports.
+  /// missing. Of the options uses `durability`, `max_sync_threads`, `quarantine_max_bytes` and `keep_free_bytes`
+  /// besides. Throws `Error` that names the path, and changes nothing then that was there: `errc::not_a_directory`
+  /// where a directory or a part of it is a link or a file; `errc::unknown_format`; `errc::directory_in_use` where
+  /// another store, of this process or another, has it; what the file system reports.
   explicit FilesystemStorage(const std::filesystem::path& data_dir, const Options& options = {})
       : BasicVolumes(detail::places_of(data_dir, options), options.durability,
                      {options.quarantine_max_bytes, options.keep_free_bytes}) {}

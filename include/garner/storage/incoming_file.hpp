@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A file while its bytes come: written in order, never beyond the size that was declared, and digested as they go by. Not
-// here: what it is called, how it is made durable, and what becomes of it.
+// A file while its bytes come: written in order, never beyond the size that was declared, and digested as they go by.
+// Not here: what it is called, how it is made durable, and what becomes of it.
 #pragma once
 
 #include <algorithm>

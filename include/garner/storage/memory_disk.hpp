@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a MemoryStorage keeps its chunks in, as a data directory keeps those of the other storage. Data alone: what is done
-// with it is in memory_storage.hpp.
+// What a MemoryStorage keeps its chunks in, as a data directory keeps those of the other storage. Data alone: what is
+// done with it is in memory_storage.hpp.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// How a real file system is made to write down many small things at once. Each fsync by itself costs a commit of the journal and
-// a flush of the device; one syncfs does both for all that there is, and fsyncs that run at the same time share them.
+// How a real file system is made to write down many small things at once. Each fsync by itself costs a commit of the
+// journal and a flush of the device; one syncfs does both for all that there is, and fsyncs that run at the same time
+// share them.
 #pragma once
 
 #include <fcntl.h>
@@ -54,8 +55,8 @@ class PosixSync {
     bool is_durable = false;  ///< afterwards
   };
 
-  /// Makes each of `items`, files that were written through their descriptors and directories on the file system of `root`,
-  /// durable, and tells of which that is certain. None of them is to be synced again.
+  /// Makes each of `items`, files that were written through their descriptors and directories on the file system of
+  /// `root`, durable, and tells of which that is certain. None of them is to be synced again.
   void run(int root, std::span<Item> items) {
     if (items.size() >= few && bytes_unwritten() <= others_bytes && sync_all(root, items)) return;
     threads_.run(items.size(), [&](std::size_t i) { items[i].is_durable = ::fsync(items[i].fd) == 0; });
@@ -67,11 +68,11 @@ class PosixSync {
   /// A syncfs writes down what strangers have written, too: only where that cannot be much.
   static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
 
-  /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is told of
-  /// each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such proof: what it
-  /// tells, it tells once, and perhaps to another. So afterwards each file is asked for its own bytes, which costs no flush
-  /// when they are written (sync_file_range(2)). What it does not tell of, a lost directory or journal, the kernel answers
-  /// by taking no more changes: then the rename that comes next fails.
+  /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is
+  /// told of each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such
+  /// proof: what it tells, it tells once, and perhaps to another. So afterwards each file is asked for its own bytes,
+  /// which costs no flush when they are written (sync_file_range(2)). What it does not tell of, a lost directory or
+  /// journal, the kernel answers by taking no more changes: then the rename that comes next fails.
   static bool sync_all(int root, std::span<Item> items) noexcept {
     if (::syncfs(root) != 0) return false;
     constexpr unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;

@@ -25,10 +25,10 @@ namespace garner::detail {
 /// A change is durable once a sync that *began* after it has succeeded: one that was running may have written the
 /// directory before. And a sync that failed spoils all that was under way when it *ended*, also what was changed while
 /// it ran, and what a later sync seems to cover: the kernel tells of a page that it could not write once, drops it, and
-/// the next sync, which finds nothing dirty, succeeds. So everyone who had joined by then is told, and none of them syncs
-/// again for the same change. Nobody else needs to be: who joins later makes his change later, too. For the same reason
-/// a sync counts for others only when those that had begun before it have ended: one of them may have been told of the
-/// failure already, and not have passed it on yet.
+/// the next sync, which finds nothing dirty, succeeds. So everyone who had joined by then is told, and none of them
+/// syncs again for the same change. Nobody else needs to be: who joins later makes his change later, too. For the same
+/// reason a sync counts for others only when those that had begun before it have ended: one of them may have been told
+/// of the failure already, and not have passed it on yet.
 ///
 /// That may tell one too many (who joined and had changed nothing yet, or was covered by an earlier sync and has not
 /// woken up yet), and never one too few.
@@ -45,9 +45,9 @@ class SharedSync {
   };
 
   /// `at_once` syncs may run at the same time, and only more than that are shared: those who change one file system
-  /// are served together by its journal, too, and to wait for a sync that will not do costs more than to begin the next.
-  /// More than one only where each comes through a descriptor of its own, opened after `join`: one that all use tells of
-  /// a failure to one of them, and not to the other.
+  /// are served together by its journal, too, and to wait for a sync that will not do costs more than to begin the
+  /// next. More than one only where each comes through a descriptor of its own, opened after `join`: one that all use
+  /// tells of a failure to one of them, and not to the other.
   explicit SharedSync(std::size_t at_once)
       // Where all is one thread's (a simulation) nobody can be waited for, and none is in the middle of being told.
       : at_once_(F::concurrent ? at_once : std::numeric_limits<std::size_t>::max()) {}

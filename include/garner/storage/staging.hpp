@@ -150,8 +150,8 @@ class BasicStagedFile {
   /// Of the last checkpoint.
   [[nodiscard]] const std::string& origin() const noexcept { return origin_; }
 
-  /// Written down in a small file beside this one, which is not synced. No error where that cannot be done: the one before
-  /// counts then.
+  /// Written down in a small file beside this one, which is not synced. No error where that cannot be done: the one
+  /// before counts then.
   std::error_code checkpoint(std::string_view origin) {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
     write_checkpoint(*area_, {file_.size(), file_.xxh3(), detail::asked_of(asked_), std::string(origin)});
@@ -160,15 +160,15 @@ class BasicStagedFile {
   }
 
   /// Checks the size (`errc::body_too_short`) and the digest (`errc::digest_mismatch`), after which the file can be
-  /// gone on with or restarted; then syncs and closes it, or, where it is small, leaves that to `publish`. A failed sync is
-  /// `errc::sync_failed`: the whole staging area can only be discarded then.
+  /// gone on with or restarted; then syncs and closes it, or, where it is small, leaves that to `publish`. A failed
+  /// sync is `errc::sync_failed`: the whole staging area can only be discarded then.
   std::error_code finish() {
     if (!area_) return std::make_error_code(std::errc::bad_file_descriptor);
     FoundFile found{file_.size(), {}};
     std::error_code ec = file_.check(found.digests);
     if (ec) return ec;
-    // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well, and
-    // which would be told of a good sync. So there is no checkpoint while they are synced.
+    // After a sync that failed nobody may go on with these bytes: not the next process either, to which they look well,
+    // and which would be told of a good sync. So there is no checkpoint while they are synced.
     const std::string origin = origin_;
     ec = remove_checkpoint();
     if (ec) return ec;
@@ -263,8 +263,8 @@ class BasicStaging {
  public:
   BasicStaging() = default;
 
-  /// The file for `name`, one of the description's names (else `errc::invalid_file_name`): as it was at its last checkpoint,
-  /// or empty.
+  /// The file for `name`, one of the description's names (else `errc::invalid_file_name`): as it was at its last
+  /// checkpoint, or empty.
   BasicStagedFile<F> open(const std::string& name, std::error_code& ec) {
     ec = check(name);
     if (ec) return {};
@@ -278,7 +278,8 @@ class BasicStaging {
       std::optional<BasicStagedFile<F>> left = open_left(name);
       ec.clear();
       if (left) return *std::move(left);
-      // A new file, and not this one emptied: a sync of it may have failed for an earlier process, and no later one tells.
+      // A new file, and not this one emptied: a sync of it may have failed for an earlier process, and no later one
+      // tells.
       ec = area_->root->remove_tree(area_->directory, name);
       for (const bool second : {false, true}) {
         if (!ec) ec = area_->remove_note(detail::checkpoint_name(name, second));

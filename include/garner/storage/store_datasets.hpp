@@ -78,8 +78,8 @@ class StoreDatasets {
   Dataset make(const DatasetId& id, std::error_code& ec) {
     Share share = this->share(id);
     {
-      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to be
-      // synced and then could not be removed. That is still to be removed, and made anew.
+      // One that is there was synced by whoever made it, under this lock, or by `recover`; but for one that failed to
+      // be synced and then could not be removed. That is still to be removed, and made anew.
       const std::lock_guard making(share->second.making);
       const std::string name = store_layout::dataset_name(id);
       ec = is_lost(name) ? remove(name) : std::error_code();
@@ -132,8 +132,9 @@ class StoreDatasets {
   }
 
   /// A name that was not synced is on the disk for certain only once it was changed anew, and that was synced. So the
-  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and renamed
-  /// back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's then.
+  /// directory is removed, and made anew by whoever needs it; and where a stranger's file is in it, it is renamed and
+  /// renamed back. A power cut may leave it under the other name, with nothing of ours in it; that name is nobody's
+  /// then.
   std::error_code remove(const std::string& name) {
     const auto ticket = syncs_.join();
     std::error_code ec = root_.unless_missing(root_.fs().remove_directory(root_.chunks(), name));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Descriptions of what is on the other volumes of a store: copies of their `chunk.json`, so that a chunk whose volume is
-// away can be fetched again. Nothing depends on them but that: they are written unsynced, and compared when read.
+// Descriptions of what is on the other volumes of a store: copies of their `chunk.json`, so that a chunk whose volume
+// is away can be fetched again. Nothing depends on them but that: they are written unsynced, and compared when read.
 #pragma once
 
 #include <cstddef>

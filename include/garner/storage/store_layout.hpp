@@ -143,8 +143,8 @@ inline std::filesystem::path chunk_path(const Generation& generation) {
   return std::filesystem::path(chunks_directory) / dataset_name(generation.dataset_id) / chunk_name(generation);
 }
 
-/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk name}`. At
-/// most 213 bytes.
+/// A generation's name in `doomed/`, `trash/` and `quarantine/`, which hold those of all datasets: `{dataset id}-{chunk
+/// name}`. At most 213 bytes.
 inline std::string qualified_name(const Generation& generation) {
   return dataset_name(generation.dataset_id) + '-' + chunk_name(generation);
 }

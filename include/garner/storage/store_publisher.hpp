@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The publish protocol: many staging areas at a time, so that their syncs share what a sync costs. Each becomes a generation of
-// its own, or fails by itself.
+// The publish protocol: many staging areas at a time, so that their syncs share what a sync costs. Each becomes a
+// generation of its own, or fails by itself.
 #pragma once
 
 #include <algorithm>
@@ -44,8 +44,9 @@ class StorePublisher {
   StorePublisher(StoreRoot<F>& root, StoreDatasets<F>& datasets, StoreRemover<F>& remover)
       : root_(root), datasets_(datasets), remover_(remover) {}
 
-  /// Of each: `chunk.json` written; that, the staging directory, and those of its files synced that are not yet; renamed; its
-  /// new parent synced. Only then is it published. After a failed sync none is, and what was renamed is taken back.
+  /// Of each: `chunk.json` written; that, the staging directory, and those of its files synced that are not yet;
+  /// renamed; its new parent synced. Only then is it published. After a failed sync none is, and what was renamed is
+  /// taken back.
   void publish(std::span<Request> requests) {
     for (Request& request : requests) request.error = seal(*request.area, request.generation);
     sync(requests);

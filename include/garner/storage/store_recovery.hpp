@@ -62,8 +62,8 @@ struct StoreScan {
 template <FileSystem F>
 class StoreScanner {
  public:
-  /// Ends early, with `errc::cancelled`, once `stopped`. `known`: names in `doomed/` that are no leftovers, and are found
-  /// like all others.
+  /// Ends early, with `errc::cancelled`, once `stopped`. `known`: names in `doomed/` that are no leftovers, and are
+  /// found like all others.
   StoreScanner(StoreRoot<F>& root, const std::function<void(const Generation&)>& found,
                const std::atomic<bool>& stopped, std::set<std::string> known = {})
       : root_(root), found_(found), stopped_(stopped), known_(std::move(known)) {}

@@ -139,8 +139,8 @@ class StoreRemover {
     return ec ? ec : finish_removal(generation, name);
   }
 
-  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start must
-  /// find it. `kept`: it stands there, and will not come back.
+  /// As `remove`, but into `quarantine/`, where it stays. What cannot go there is removed: it is corrupt, and no start
+  /// must find it. `kept`: it stands there, and will not come back.
   std::error_code set_aside(const Generation& generation, bool& left, bool& kept) {
     const std::string name = store_layout::qualified_name(generation);
     std::error_code ec;
@@ -254,8 +254,8 @@ class StoreRemover {
     return ec;
   }
 
-  // After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only a
-  // new change of it, and that one's sync, do. What was not changed is as durable as it was, and stays untouched.
+  // After a failed sync what is seen of a marker may not be what is on the disk, and the next sync does not tell: only
+  // a new change of it, and that one's sync, do. What was not changed is as durable as it was, and stays untouched.
 
   std::error_code make_marker(const std::string& name) {
     std::error_code ec = enter_boot();
@@ -275,8 +275,8 @@ class StoreRemover {
       if (!ec) ec = fs().remove_file(root().doomed(), name);
     }
     if (!ec) ec = sync_marker(name, ticket);
-    // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it for
-    // doomed nor its number for taken.
+    // As long as it may still be on the disk it must be seen here, for the next start too, which would neither know it
+    // for doomed nor its number for taken.
     if (ec) create_marker(name);
     return ec;
   }
@@ -309,9 +309,9 @@ class StoreRemover {
     }
   }
 
-  /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that are
-  /// there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot be
-  /// written, as on a full disk, which has room for a marker yet, the boot counts as not known.
+  /// Writes down in which boot of the machine markers are made, before the first one, and finds out whether those that
+  /// are there are of an earlier one. Not synced: whatever a power cut leaves of it is not this boot's. Where it cannot
+  /// be written, as on a full disk, which has room for a marker yet, the boot counts as not known.
   std::error_code enter_boot() {
     const std::lock_guard lock(boot_mutex_);
     if (boot_entered_) return {};

@@ -203,8 +203,8 @@ class StoreRoot {
     require(ec, store_layout::format_file);
   }
 
-  /// After a failed sync of the root: what is empty may be lost, and no later sync would tell, so the next start is to make
-  /// it anew. Something is put in only after a sync that succeeded.
+  /// After a failed sync of the root: what is empty may be lost, and no later sync would tell, so the next start is to
+  /// make it anew. Something is put in only after a sync that succeeded.
   void remove_empty() {
     for (const char* const name : {store_layout::chunks_directory, store_layout::staging_directory,
                                    store_layout::doomed_directory, store_layout::trash_directory}) {

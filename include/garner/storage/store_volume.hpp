@@ -39,7 +39,8 @@ struct VolumePlace {
 
 namespace detail {
 
-/// Thread-safe, but for `open`, which is called by one thread at a time. Calls of the store are made outside of its lock.
+/// Thread-safe, but for `open`, which is called by one thread at a time. Calls of the store are made outside of its
+/// lock.
 template <FileSystem F>
 class Volume {
  public:
@@ -94,8 +95,9 @@ class Volume {
     state_ = state;
   }
 
-  /// Finds out what it can do now. Where it was away and could be opened anew only, `found` is called for each generation
-  /// that it holds, and last for none; nothing that was staged on it before counts. Blocks; one thread at a time.
+  /// Finds out what it can do now. Where it was away and could be opened anew only, `found` is called for each
+  /// generation that it holds, and last for none; nothing that was staged on it before counts. Blocks; one thread at a
+  /// time.
   void examine(const std::function<void(const Generation&)>& found) {
     std::shared_ptr<Store> store = opened();
     std::error_code ec = store ? store->root_handle()->probe_reading() : make_error_code(errc::io_error);
@@ -122,8 +124,8 @@ class Volume {
     return status(limits);
   }
 
-  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it was found not to be healthy:
-  /// a store that says so of itself is to be asked, or it would never find out more. May block.
+  /// Bytes that nothing has been promised yet; nothing where there are fewer than `bytes`, or it was found not to be
+  /// healthy: a store that says so of itself is to be asked, or it would never find out more. May block.
   [[nodiscard]] std::optional<std::uint64_t> room_for(std::uint64_t bytes) const {
     Limits limits;
     status(limits);
@@ -133,8 +135,8 @@ class Volume {
     return room;
   }
 
-  /// Remembers which generations this process has doomed and not removed yet: they may be pinned, and are no leftovers to
-  /// another opening.
+  /// Remembers which generations this process has doomed and not removed yet: they may be pinned, and are no leftovers
+  /// to another opening.
   void note_doomed(const Generation& generation, bool is_doomed) {
     const std::lock_guard lock(mutex_);
     if (is_doomed) {

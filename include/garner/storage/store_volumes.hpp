@@ -53,8 +53,8 @@ class BasicVolumes {
     state_->volumes.front()->take(std::make_shared<BasicStore<F>>(std::move(fs), durability, quarantine));
   }
 
-  /// As `places` says: there is at least one. Throws as `BasicStore` does where none can be opened; one of several is away
-  /// then, unless what is wrong with it is no failure: it is in use, or of another format, or no directory.
+  /// As `places` says: there is at least one. Throws as `BasicStore` does where none can be opened; one of several is
+  /// away then, unless what is wrong with it is no failure: it is in use, or of another format, or no directory.
   explicit BasicVolumes(std::vector<VolumePlace<F>> places, Durability durability = Durability::full,
                         const QuarantineLimits& quarantine = {})
       : state_(std::make_unique<State>()) {
@@ -78,8 +78,9 @@ class BasicVolumes {
     if (open == 0 && failed) throw Error(*failed);
   }
 
-  /// Of several volumes, one that cannot be read is away; what the others describe of it is found there. New generations are numbered from above all that any volume has;
-  /// while one is away what it has is not known, and a number that no store has come to by counting is above it, too.
+  /// Of several volumes, one that cannot be read is away; what the others describe of it is found there. New
+  /// generations are numbered from above all that any volume has; while one is away what it has is not known, and a
+  /// number that no store has come to by counting is above it, too.
   Recovery recover(const std::function<void(const Generation&)>& found) {
     if (count() == 1) return volume(0).store()->recover(found);
     Recovery out;
@@ -150,7 +151,8 @@ class BasicVolumes {
     return first;
   }
 
-  /// Where an earlier run had something of the chunk, or else on the volume with the most free bytes; `errc::no_space` where none has room for all that is declared.
+  /// Where an earlier run had something of the chunk, or else on the volume with the most free bytes; `errc::no_space`
+  /// where none has room for all that is declared.
   Staging stage(const DataChunk& chunk, std::uint64_t number, std::error_code& ec) {
     ec = any_healthy() ? errc::no_space : errc::read_only;
     for (const Candidate& candidate : candidates_for(chunk)) {
@@ -342,7 +344,8 @@ class BasicVolumes {
   }
 
   /// While a volume is away its numbers are not known. So each start without one begins a stride of numbers of its own,
-  /// and writes that down on all that are there. `first` of these: starts that have none in common do not come to the same.
+  /// and writes that down on all that are there. `first` of these: starts that have none in common do not come to the
+  /// same.
   [[nodiscard]] std::uint64_t begin_stride(std::uint64_t number, std::uint64_t first) const {
     constexpr std::uint64_t stride = std::uint64_t{1} << 32;
     std::uint64_t last = number / stride;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Threads that wait for the disk. A sync by itself costs a flush of the device, and syncs that run at the same time share it: so
-// what several syncs are needed for is given to several threads. What is synced, and in which order, is the store's matter.
+// Threads that wait for the disk. A sync by itself costs a flush of the device, and syncs that run at the same time
+// share it: so what several syncs are needed for is given to several threads. What is synced, and in which order, is
+// the store's matter.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +18,8 @@
 
 namespace garner::detail {
 
-/// Threads are made when there is first something for them to do, at most as many as were asked for, and sleep in between.
+/// Threads are made when there is first something for them to do, at most as many as were asked for, and sleep in
+/// between.
 ///
 /// Thread-safety: `run` from any number of threads. Lifetime: destroyed when no `run` is under way.
 class SyncThreads {
@@ -34,8 +36,8 @@ class SyncThreads {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  /// Calls `work(i)` once for each `i` below `count`, in any order, some by this thread; returns when all have ended. Throws
-  /// what the first of them threw. Where no thread can be made this one does everything.
+  /// Calls `work(i)` once for each `i` below `count`, in any order, some by this thread; returns when all have ended.
+  /// Throws what the first of them threw. Where no thread can be made this one does everything.
   void run(std::size_t count, const std::function<void(std::size_t)>& work) {
     if (count == 0) return;
     Batch batch{count, work};

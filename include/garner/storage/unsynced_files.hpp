@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Files that are whole and not durable yet: they stay open, each through the descriptor that wrote it, until they are synced
-// together. Small ones only, and not many: they hold descriptors.
+// Files that are whole and not durable yet: they stay open, each through the descriptor that wrote it, until they are
+// synced together. Small ones only, and not many: they hold descriptors.
 #pragma once
 
 #include <atomic>

@@ -76,8 +76,8 @@ class VolumeDescriptions {
     return {};
   }
 
-  /// A start has found `held`. Where volumes are away: calls `found` for what is described and not on any of the others.
-  /// Where none is: what is described and not there, and what is there and not described, is for `clean_up`.
+  /// A start has found `held`. Where volumes are away: calls `found` for what is described and not on any of the
+  /// others. Where none is: what is described and not there, and what is there and not described, is for `clean_up`.
   void compare(const std::vector<Generation>& held, const std::function<void(const Generation&)>& found) {
     if (volumes_.size() < 2) return;
     const std::unordered_set<Generation, Hash> all = without_volumes(held);
