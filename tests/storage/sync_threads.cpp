@@ -2,15 +2,21 @@
 #include "garner/storage/sync_threads.hpp"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <barrier>
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "garner/storage/posix_file_system.hpp"
 #include "garner/storage/posix_sync.hpp"
+#include "support/temp_dir.hpp"
 
 using garner::detail::SyncThreads;
 
@@ -63,6 +69,25 @@ TEST_CASE("many callers at the same time, each of whom gets his own done") {
   }
   for (std::thread& caller : callers) caller.join();
   CHECK(done == 800);
+}
+
+TEST_CASE("where not all can be synced at once, each is synced by itself, and told of by itself") {
+  const garner::test::TempDir dir;
+  garner::detail::PosixSync sync(3);
+  std::vector<garner::detail::Descriptor> files;
+  std::vector<garner::detail::PosixSync::Item> items;
+  for (int i = 0; i < 20; ++i) {
+    const std::string path = dir.path() / std::to_string(i);
+    files.emplace_back(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+    REQUIRE(::write(files.back().get(), "hello", 5) == 5);
+    items.push_back({files.back().get()});
+  }
+  items.push_back({-1});
+  constexpr int no_root = -1;
+  sync.run(no_root, items);
+  CHECK_FALSE(items.back().is_durable);
+  items.pop_back();
+  for (const auto& item : items) CHECK(item.is_durable);
 }
 
 TEST_CASE("how much the kernel has not written yet is known on Linux") {
