@@ -56,12 +56,14 @@ void write(fuzzing::Numbers numbers) {
   const std::string qualified = layout::qualified_name(generation);
   require(qualified.size() <= 213, "a name is longer than is promised");
   const auto read = layout::parse_chunk_name(name, generation.dataset_id);
-  const bool is_valid = generation.block_range.begin < generation.block_range.end;
+  // A number that leaves none above it is nobody's.
+  const bool is_numbered = generation.number <= garner::detail::most_generations;
+  const bool is_valid = generation.block_range.begin < generation.block_range.end && is_numbered;
   require(read.has_value() == is_valid,
           "a chunk's name is read where it should not be, or not where it should: " + name);
   require(!read || *read == generation, "a chunk's name is read as another one's: " + name);
   require(layout::parse_qualified_name(qualified) == read, "a qualified name is read as another one's: " + qualified);
-  if (generation.number == 0) return;
+  if (generation.number == 0 || !is_numbered) return;
   const layout::StagingName staging{generation.id, generation.number};
   require(layout::parse_staging_name(layout::staging_name(staging)) == staging,
           "a staging area's name is read as another one's");
