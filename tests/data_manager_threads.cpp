@@ -316,29 +316,6 @@ TEST_CASE("a chunk that is deleted while its transfer is being started is stoppe
   CHECK_FALSE(manager.chunk_status(wanted.id));
 }
 
-TEST_CASE("whoever waits and runs tasks meanwhile is woken when another thread has run the last of them") {
-  for (int turn = 0; turn < 20; ++turn) {
-    Outside outside;
-    outside.clock = std::make_shared<garner::InlineExecutor>();
-    auto manager = garner::test::make_manager(outside);
-    const DataChunk wanted = outside.offer("a");
-    outside.origin.hold("mem://a/1");
-    manager.download_chunk(wanted);
-    const bool is_closed = turn % 2 == 0;
-    std::promise<void> inside;
-    outside.clock->post([&inside] { inside.set_value(); });
-    std::thread waiting([&] { CHECK(manager.wait_converged(1h) != is_closed); });
-    REQUIRE(inside.get_future().wait_for(60s) == std::future_status::ready);  // it runs tasks by now
-    if (is_closed) {
-      manager.close();
-    } else {
-      outside.origin.release("mem://a/1");
-      while (!manager.status().converged) outside.run();
-    }
-    waiting.join();
-  }
-}
-
 TEST_CASE("hostile 46: an observer on the only thread there is may close the manager, and nothing waits for itself") {
   World world(1);
   world.outside.origin.hold("mem://c1/1");

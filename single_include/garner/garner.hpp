@@ -7320,98 +7320,6 @@ class StoreRecovery {
 // Work on an executor that may refuse it. What is refused is kept, in its order, until it is posted again or a
 // thread that may block does it; it is never lost, and nobody who wanted it sees an exception.
 
-// garner/manager/waiting.hpp --------------------------------------------------------------------------------
-// Threads that wait for what the engine does; and do it themselves, where the executor has no threads of its own.
-
-namespace garner::detail {
-
-/// One who runs tasks of a driven executor while he waits sleeps until there is one: when another thread does the last of what
-/// he waits for, he is sent one that does nothing.
-///
-/// Thread-safety: as said for each; the lock is the engine's.
-template <Executor E>
-class Waiting {
- public:
-  Waiting(E& executor, std::mutex& mutex) : executor_(executor), mutex_(mutex) {}
-
-  /// Under the lock: what somebody waits for may have come. Nothing of this is used after the lock is let go.
-  void notify() {
-    changed_.notify_all();
-    for (const std::thread::id& driver : drivers_) {
-      if (driver != std::this_thread::get_id()) guarded([this] { executor_.post([] {}); });
-    }
-  }
-
-  /// Without it: waits for `done()`, at most for `timeout`; returns what that says last. While `is_refused()`, `help()` is
-  /// called now and then, without the lock; the other two run under it.
-  template <class Done, class IsRefused, class Help>
-  bool wait(std::chrono::nanoseconds timeout, const Done& done, const IsRefused& is_refused, const Help& help) {
-    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
-    const Driving driving(*this);
-    const core::Instant until = clock() + std::min(timeout, for_ever);
-    while (true) {
-      core::Instant next = until;
-      {
-        std::unique_lock lock(mutex_);
-        if (done()) return true;
-        if (is_refused()) next = std::min(until, clock() + soon);
-        if constexpr (!DrivenExecutor<E>) {
-          const auto at = std::chrono::steady_clock::time_point(next);
-          if (changed_.wait_until(lock, at) == std::cv_status::no_timeout) continue;
-        }
-      }
-      if constexpr (DrivenExecutor<E>) {
-        if (executor_.run_one_until(next)) continue;
-      }
-      if (next == until) {
-        const std::scoped_lock lock(mutex_);
-        return done();
-      }
-      help();
-    }
-  }
-
- private:
-  static constexpr std::chrono::milliseconds soon{1};
-
-  /// Makes this thread known as long as it waits.
-  class Driving {
-   public:
-    explicit Driving(Waiting& waiting) : waiting_(waiting) {
-      if constexpr (!DrivenExecutor<E>) return;
-      const std::scoped_lock lock(waiting_.mutex_);
-      waiting_.drivers_.push_back(std::this_thread::get_id());
-    }
-    Driving(const Driving&) = delete;
-    Driving& operator=(const Driving&) = delete;
-    ~Driving() {
-      if constexpr (!DrivenExecutor<E>) return;
-      const std::scoped_lock lock(waiting_.mutex_);
-      auto& drivers = waiting_.drivers_;
-      drivers.erase(std::find(drivers.begin(), drivers.end(), std::this_thread::get_id()));
-    }
-
-   private:
-    Waiting& waiting_;
-  };
-
-  /// The time that `wait` waits by: the executor's own where it is driven, the machine's where it has threads.
-  [[nodiscard]] core::Instant clock() const {
-    if constexpr (DrivenExecutor<E>) {
-      return executor_.now();
-    } else {
-      return std::chrono::steady_clock::now().time_since_epoch();
-    }
-  }
-
-  E& executor_;
-  std::mutex& mutex_;
-  std::condition_variable changed_;
-  std::vector<std::thread::id> drivers_;  ///< that wait
-};
-
-}  // namespace garner::detail
-
 namespace garner::detail {
 
 /// Shares the lock of its owner, which must not end before `empty()`; `changed` is notified under it at each change.
@@ -7422,7 +7330,8 @@ class Tasks {
   /// A task that has not ended.
   using Handle = std::list<Task>::iterator;
 
-  Tasks(E& executor, std::mutex& mutex, Waiting<E>& waiting) : executor_(executor), mutex_(mutex), waiting_(waiting) {}
+  Tasks(E& executor, std::mutex& mutex, std::condition_variable& changed)
+      : executor_(executor), mutex_(mutex), changed_(changed) {}
 
   // ---- under the lock
 
@@ -7449,7 +7358,7 @@ class Tasks {
     if (!guarded([&] { executor_.post([this, task] { run(task); }); })) return;
     const std::scoped_lock lock(mutex_);
     refused_.splice(refused_.end(), tasks_, task);
-    waiting_.notify();
+    changed_.notify_all();
   }
 
   // ---- without it, from a thread that may block
@@ -7476,7 +7385,7 @@ class Tasks {
       // Under the lock to the end: after it, the owner and this object may end.
       const std::scoped_lock lock(mutex_);
       tasks_.erase(task);
-      if (tasks_.empty()) waiting_.notify();
+      if (tasks_.empty()) changed_.notify_all();
       const std::optional<Handle> refused = take_refused();
       if (!refused) return;
       task = *refused;
@@ -7485,7 +7394,7 @@ class Tasks {
 
   E& executor_;
   std::mutex& mutex_;
-  Waiting<E>& waiting_;
+  std::condition_variable& changed_;
   std::list<Task> tasks_;    // posted or running; of one that runs the work is gone
   std::list<Task> refused_;  // by the executor
 };
@@ -7692,7 +7601,7 @@ class Engine final : public DrainListener {
       closed_event_ = true;
     }
     // Whoever waits is not woken by what cannot be what is waited for: it would take the lock, each time.
-    if (converged_ || table_.closed() || table_.recovery_failed() || is_refused()) waiting_.notify();
+    if (converged_ || table_.closed() || table_.recovery_failed() || is_refused()) changed_.notify_all();
     const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
     if (!todo || pumping_) return tasks_.take_refused();
     pumping_ = true;
@@ -7720,11 +7629,41 @@ class Engine final : public DrainListener {
 
   // ---- outside of the lock
 
-  /// Waits for `done()`, which runs under the lock; `help()` does not, and is called now and then while something is refused.
+  /// The time that `wait` waits by: the executor's own where it is driven, the machine's where it has threads.
+  [[nodiscard]] Instant clock() const {
+    if constexpr (DrivenExecutor<E>) {
+      return executor_.now();
+    } else {
+      return std::chrono::steady_clock::now().time_since_epoch();
+    }
+  }
+
+  /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock; `help()`
+  /// does not, and is called now and then while something is refused.
   template <class Done, class Help>
   bool wait(std::chrono::nanoseconds timeout, const Done& done, const Help& help) {
-    return waiting_.wait(
-        timeout, done, [this] { return is_refused(); }, help);
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    const Instant until = clock() + std::min(timeout, for_ever);
+    while (true) {
+      Instant wake = until;
+      {
+        std::unique_lock lock(mutex_);
+        if (done()) return true;
+        if (is_refused()) wake = std::min(until, clock() + soon);
+        if constexpr (!DrivenExecutor<E>) {
+          const auto at = std::chrono::steady_clock::time_point(wake);
+          if (changed_.wait_until(lock, at) == std::cv_status::no_timeout) continue;
+        }
+      }
+      if constexpr (DrivenExecutor<E>) {
+        if (executor_.run_one_until(wake)) continue;
+      }
+      if (wake == until) {
+        const std::scoped_lock lock(mutex_);
+        return done();
+      }
+      help();
+    }
   }
 
   /// Performs what is queued, in its order. One at a time.
@@ -7744,7 +7683,7 @@ class Engine final : public DrainListener {
         deliver = std::exchange(untold_, false);
         if (actions.empty() && !rearm && !deliver) {
           pumping_ = false;
-          if (is_refused()) waiting_.notify();
+          if (is_refused()) changed_.notify_all();
           return;
         }
       }
@@ -7783,7 +7722,7 @@ class Engine final : public DrainListener {
   void alarm_done() {
     const std::scoped_lock lock(mutex_);
     --alarms_;
-    waiting_.notify();
+    changed_.notify_all();
   }
 
   void drained(const Generation& generation, const void* pinned) noexcept override {
@@ -7798,13 +7737,13 @@ class Engine final : public DrainListener {
   std::shared_ptr<PinHost<S>> host_;
   D downloader_;
   mutable std::mutex mutex_;
-  Waiting<E> waiting_{executor_, mutex_};
+  std::condition_variable changed_;
   core::ChunkTable table_;
   Listing<S> listing_;
   Performer<Engine, S, D> performer_;
   StoreRecovery<Engine, S> recovery_;
   Observers observers_;
-  Tasks<E> tasks_{executor_, mutex_, waiting_};
+  Tasks<E> tasks_{executor_, mutex_, changed_};
   std::vector<core::Action> actions_;  // to be performed
   bool pumping_ = false;               // a pump is posted or running
   bool untold_ = false;                // observers have events and no task that tells them

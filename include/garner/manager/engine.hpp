@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -31,7 +32,6 @@
 #include "garner/manager/performer.hpp"
 #include "garner/manager/recovery.hpp"
 #include "garner/manager/tasks.hpp"
-#include "garner/manager/waiting.hpp"
 #include "garner/policies.hpp"
 #include "garner/status.hpp"
 
@@ -235,7 +235,7 @@ class Engine final : public DrainListener {
       closed_event_ = true;
     }
     // Whoever waits is not woken by what cannot be what is waited for: it would take the lock, each time.
-    if (converged_ || table_.closed() || table_.recovery_failed() || is_refused()) waiting_.notify();
+    if (converged_ || table_.closed() || table_.recovery_failed() || is_refused()) changed_.notify_all();
     const bool todo = !actions_.empty() || untold_ || is_alarm_wrong(wake_at());
     if (!todo || pumping_) return tasks_.take_refused();
     pumping_ = true;
@@ -263,11 +263,41 @@ class Engine final : public DrainListener {
 
   // ---- outside of the lock
 
-  /// Waits for `done()`, which runs under the lock; `help()` does not, and is called now and then while something is refused.
+  /// The time that `wait` waits by: the executor's own where it is driven, the machine's where it has threads.
+  [[nodiscard]] Instant clock() const {
+    if constexpr (DrivenExecutor<E>) {
+      return executor_.now();
+    } else {
+      return std::chrono::steady_clock::now().time_since_epoch();
+    }
+  }
+
+  /// Waits, while driving the executor where it has no threads of its own. `done()` runs under the lock; `help()`
+  /// does not, and is called now and then while something is refused.
   template <class Done, class Help>
   bool wait(std::chrono::nanoseconds timeout, const Done& done, const Help& help) {
-    return waiting_.wait(
-        timeout, done, [this] { return is_refused(); }, help);
+    constexpr std::chrono::nanoseconds for_ever = std::chrono::hours(24 * 365 * 10);
+    const Instant until = clock() + std::min(timeout, for_ever);
+    while (true) {
+      Instant wake = until;
+      {
+        std::unique_lock lock(mutex_);
+        if (done()) return true;
+        if (is_refused()) wake = std::min(until, clock() + soon);
+        if constexpr (!DrivenExecutor<E>) {
+          const auto at = std::chrono::steady_clock::time_point(wake);
+          if (changed_.wait_until(lock, at) == std::cv_status::no_timeout) continue;
+        }
+      }
+      if constexpr (DrivenExecutor<E>) {
+        if (executor_.run_one_until(wake)) continue;
+      }
+      if (wake == until) {
+        const std::scoped_lock lock(mutex_);
+        return done();
+      }
+      help();
+    }
   }
 
   /// Performs what is queued, in its order. One at a time.
@@ -287,7 +317,7 @@ class Engine final : public DrainListener {
         deliver = std::exchange(untold_, false);
         if (actions.empty() && !rearm && !deliver) {
           pumping_ = false;
-          if (is_refused()) waiting_.notify();
+          if (is_refused()) changed_.notify_all();
           return;
         }
       }
@@ -326,7 +356,7 @@ class Engine final : public DrainListener {
   void alarm_done() {
     const std::scoped_lock lock(mutex_);
     --alarms_;
-    waiting_.notify();
+    changed_.notify_all();
   }
 
   void drained(const Generation& generation, const void* pinned) noexcept override {
@@ -341,13 +371,13 @@ class Engine final : public DrainListener {
   std::shared_ptr<PinHost<S>> host_;
   D downloader_;
   mutable std::mutex mutex_;
-  Waiting<E> waiting_{executor_, mutex_};
+  std::condition_variable changed_;
   core::ChunkTable table_;
   Listing<S> listing_;
   Performer<Engine, S, D> performer_;
   StoreRecovery<Engine, S> recovery_;
   Observers observers_;
-  Tasks<E> tasks_{executor_, mutex_, waiting_};
+  Tasks<E> tasks_{executor_, mutex_, changed_};
   std::vector<core::Action> actions_;  // to be performed
   bool pumping_ = false;               // a pump is posted or running
   bool untold_ = false;                // observers have events and no task that tells them

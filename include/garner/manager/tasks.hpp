@@ -4,6 +4,7 @@
 // thread that may block does it; it is never lost, and nobody who wanted it sees an exception.
 #pragma once
 
+#include <condition_variable>
 #include <iterator>
 #include <list>
 #include <mutex>
@@ -11,7 +12,6 @@
 #include <utility>
 
 #include "garner/manager/guarded.hpp"
-#include "garner/manager/waiting.hpp"
 #include "garner/policies/executor.hpp"
 
 namespace garner::detail {
@@ -24,7 +24,8 @@ class Tasks {
   /// A task that has not ended.
   using Handle = std::list<Task>::iterator;
 
-  Tasks(E& executor, std::mutex& mutex, Waiting<E>& waiting) : executor_(executor), mutex_(mutex), waiting_(waiting) {}
+  Tasks(E& executor, std::mutex& mutex, std::condition_variable& changed)
+      : executor_(executor), mutex_(mutex), changed_(changed) {}
 
   // ---- under the lock
 
@@ -51,7 +52,7 @@ class Tasks {
     if (!guarded([&] { executor_.post([this, task] { run(task); }); })) return;
     const std::scoped_lock lock(mutex_);
     refused_.splice(refused_.end(), tasks_, task);
-    waiting_.notify();
+    changed_.notify_all();
   }
 
   // ---- without it, from a thread that may block
@@ -78,7 +79,7 @@ class Tasks {
       // Under the lock to the end: after it, the owner and this object may end.
       const std::scoped_lock lock(mutex_);
       tasks_.erase(task);
-      if (tasks_.empty()) waiting_.notify();
+      if (tasks_.empty()) changed_.notify_all();
       const std::optional<Handle> refused = take_refused();
       if (!refused) return;
       task = *refused;
@@ -87,7 +88,7 @@ class Tasks {
 
   E& executor_;
   std::mutex& mutex_;
-  Waiting<E>& waiting_;
+  std::condition_variable& changed_;
   std::list<Task> tasks_;    // posted or running; of one that runs the work is gone
   std::list<Task> refused_;  // by the executor
 };
