@@ -119,7 +119,8 @@ class DataManager<S, D, E> {
 
   /// Waits until nothing wanted is missing, and nothing unwanted is left unpinned; false where that takes
   /// longer than `timeout`, or the manager was closed before, or the store could not be read
-  /// (`Status::recovery_error`). With an executor that has no threads of its own, runs its tasks.
+  /// (`Status::recovery_error`). With an executor that has no threads of its own, runs its tasks; then one thread at a
+  /// time should: what another one has run is not seen before there is a task, or the timeout.
   bool wait_converged(std::chrono::nanoseconds timeout) { return engine_.wait_converged(timeout); }
 
   /// Counts, bytes and rates; the cost does not depend on how many chunks there are.

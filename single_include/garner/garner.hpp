@@ -1426,8 +1426,9 @@ struct PublishRequest {
 /// | expression                   | result            | must promise                                                   |
 /// |------------------------------|-------------------|----------------------------------------------------------------|
 /// | `s.publish(requests)`        |                   | each as `s.publish(staging, ec)`, and by itself: of            |
-/// |                              |                   | `std::span<PublishRequest<S::Staging>>`. Throws only before    |
-/// |                              |                   | anything is published                                          |
+/// |                              |                   | `std::span<PublishRequest<S::Staging>>`, each with an error    |
+/// |                              |                   | before. Those that have none afterwards were published, also   |
+/// |                              |                   | where it throws                                                |
 ///
 /// One that may take long to recover can have this, too (`StoppableStorage`):
 ///
@@ -6651,7 +6652,9 @@ class Transfers {
     }
     if constexpr (BatchStorage<S>) {
       const std::error_code thrown = guarded([&] { storage_.publish(std::span(requests)); });
-      for (auto& request : requests) request.error = thrown ? thrown : request.error;
+      for (auto& request : requests) {
+        if (request.error && thrown) request.error = thrown;
+      }
     } else {
       for (auto& request : requests) {
         request.error = guarded([&] {
@@ -7858,7 +7861,8 @@ class DataManager<S, D, E> {
 
   /// Waits until nothing wanted is missing, and nothing unwanted is left unpinned; false where that takes
   /// longer than `timeout`, or the manager was closed before, or the store could not be read
-  /// (`Status::recovery_error`). With an executor that has no threads of its own, runs its tasks.
+  /// (`Status::recovery_error`). With an executor that has no threads of its own, runs its tasks; then one thread at a
+  /// time should: what another one has run is not seen before there is a task, or the timeout.
   bool wait_converged(std::chrono::nanoseconds timeout) { return engine_.wait_converged(timeout); }
 
   /// Counts, bytes and rates; the cost does not depend on how many chunks there are.
@@ -11974,10 +11978,13 @@ class BasicVolumes {
       std::vector<PublishRequest<Staging>> part;
       for (const std::size_t i : members) part.push_back(requests[i]);
       store->publish(std::span(part));
+      // All are told first: what follows may throw, and changes nothing about that.
       for (std::size_t i = 0; i < part.size(); ++i) {
-        PublishRequest<Staging>& request = requests[members[i]] = part[i];
+        part[i].generation.volume = index;
+        requests[members[i]] = part[i];
+      }
+      for (const PublishRequest<Staging>& request : part) {
         if (request.error) continue;
-        request.generation.volume = index;
         volume(index).drop(request.staging->area_);
         state_->descriptions.keep(request.generation);
       }

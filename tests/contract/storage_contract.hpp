@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -94,6 +95,30 @@ void publishing_contract() {
     CHECK(ec);
     REQUIRE_FALSE(second.finish());
     steps.publish(staging);
+  }
+  SUBCASE("several are published at once, each by itself, where the store can") {
+    Steps steps(fixture.open());
+    using S = std::remove_reference_t<decltype(steps.store())>;
+    if constexpr (garner::BatchStorage<S>) {
+      const std::map<std::string, std::string> files = {{"a.bin", "hello"}};
+      auto one = steps.staged(chunk_of("c", files), files);
+      auto unfinished = steps.stage(chunk_of("e", files));
+      auto other = steps.staged(chunk_of("f", files), files);
+      std::vector<garner::PublishRequest<typename S::Staging>> requests;
+      for (auto* staging : {&one, &unfinished, &other}) requests.push_back({staging, {}, errc::policy_failed});
+      steps.store().publish(std::span(requests));
+      CHECK(requests[1].error);
+      for (const std::size_t i : {0U, 2U}) {
+        CHECK_FALSE(requests[i].error);
+        CHECK(fixture.read(steps.store(), requests[i].generation, "a.bin") == "hello");
+      }
+      CHECK(steps.store().usage().bytes_used == 10);
+      steps.store().publish(std::span(requests).first(0));
+      auto file = steps.open(unfinished, "a.bin");
+      REQUIRE_FALSE(file.write(bytes_of("hello")));
+      REQUIRE_FALSE(file.finish());
+      CHECK(fixture.read(steps.store(), steps.publish(unfinished), "a.bin") == "hello");
+    }
   }
   SUBCASE("two generations of one chunk stand side by side") {
     {

@@ -111,7 +111,9 @@ class Transfers {
     }
     if constexpr (BatchStorage<S>) {
       const std::error_code thrown = guarded([&] { storage_.publish(std::span(requests)); });
-      for (auto& request : requests) request.error = thrown ? thrown : request.error;
+      for (auto& request : requests) {
+        if (request.error && thrown) request.error = thrown;
+      }
     } else {
       for (auto& request : requests) {
         request.error = guarded([&] {

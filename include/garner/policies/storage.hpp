@@ -149,8 +149,9 @@ struct PublishRequest {
 /// | expression                   | result            | must promise                                                   |
 /// |------------------------------|-------------------|----------------------------------------------------------------|
 /// | `s.publish(requests)`        |                   | each as `s.publish(staging, ec)`, and by itself: of            |
-/// |                              |                   | `std::span<PublishRequest<S::Staging>>`. Throws only before    |
-/// |                              |                   | anything is published                                          |
+/// |                              |                   | `std::span<PublishRequest<S::Staging>>`, each with an error    |
+/// |                              |                   | before. Those that have none afterwards were published, also   |
+/// |                              |                   | where it throws                                                |
 ///
 /// One that may take long to recover can have this, too (`StoppableStorage`):
 ///

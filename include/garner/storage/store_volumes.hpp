@@ -186,10 +186,13 @@ class BasicVolumes {
       std::vector<PublishRequest<Staging>> part;
       for (const std::size_t i : members) part.push_back(requests[i]);
       store->publish(std::span(part));
+      // All are told first: what follows may throw, and changes nothing about that.
       for (std::size_t i = 0; i < part.size(); ++i) {
-        PublishRequest<Staging>& request = requests[members[i]] = part[i];
+        part[i].generation.volume = index;
+        requests[members[i]] = part[i];
+      }
+      for (const PublishRequest<Staging>& request : part) {
         if (request.error) continue;
-        request.generation.volume = index;
         volume(index).drop(request.staging->area_);
         state_->descriptions.keep(request.generation);
       }
