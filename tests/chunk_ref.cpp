@@ -185,7 +185,8 @@ TEST_CASE("threads that take, copy, hand on and drop pins while it is unlisted: 
   // What a reader may come upon, and a grace period, as the index has them.
   for (int round = 0; round < 200; ++round) {
     World world;
-    garner::core::Epochs epochs;
+    using Garbage = std::unique_ptr<const Pinned, garner::detail::Unlist<MemoryStorage>>;
+    garner::core::Epochs<Garbage> epochs;
     std::atomic<const Pinned*> shared = world.list();
     std::atomic<int> begun{0};
     std::atomic<std::uint64_t> alive{0};
@@ -218,10 +219,9 @@ TEST_CASE("threads that take, copy, hand on and drop pins while it is unlisted: 
     std::vector<std::thread> threads;
     for (std::uint64_t i = 0; i < 3; ++i) threads.emplace_back(use, static_cast<std::uint64_t>(round) * 3 + i);
     while (begun.load() < 3 || alive.load() < 20) std::this_thread::yield();
-    std::unique_ptr<const Pinned, garner::detail::Unlist<MemoryStorage>> unlisted(shared.exchange(nullptr));
-    epochs.retire(std::move(unlisted));
+    epochs.retire(Garbage(shared.exchange(nullptr)));
     while (epochs.pending()) {
-      std::vector<garner::core::Epochs::Garbage> garbage;
+      std::vector<Garbage> garbage;
       epochs.collect(garbage);
     }
     for (std::thread& thread : threads) thread.join();

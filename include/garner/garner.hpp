@@ -22,6 +22,7 @@
 // Decides, and does nothing.
 #include "garner/core/epoch.hpp"
 #include "garner/core/dataset_numbers.hpp"
+#include "garner/core/index_node.hpp"
 #include "garner/core/chunk_index.hpp"
 #include "garner/core/schedule.hpp"
 #include "garner/core/scrub.hpp"

@@ -2455,12 +2455,12 @@ namespace garner::core {
 /// happen, as new readers keep entering; so first the set that is not current is seen at zero (only late
 /// readers can be in it), then the two are swapped, and then the other set is seen at zero.
 ///
+/// `Garbage` owns what is not to be destroyed while a reader may see it; its destructor may do anything.
+///
 /// Thread-safety: `enter` from any thread; all else from one thread at a time.
+template <class Garbage>
 class Epochs {
  public:
-  /// What is not to be destroyed while a reader may see it. The destructor may do anything.
-  using Garbage = std::shared_ptr<const void>;
-
   /// A reader's stay. Short: nothing that was retired during it is freed before it ends.
   class Guard {
    public:
@@ -2481,10 +2481,7 @@ class Epochs {
   }
 
   /// Hands over what readers cannot reach any more, but may have reached before.
-  template <class T, class Release>
-  void retire(std::unique_ptr<T, Release> garbage) {
-    retired_.emplace_back(std::move(garbage));
-  }
+  void retire(Garbage garbage) { retired_.push_back(std::move(garbage)); }
 
   /// Appends to `out` what no reader can see any more. The caller destroys it, where its destructors do no
   /// harm.
@@ -2549,10 +2546,19 @@ class Epochs {
 namespace garner::core {
 
 /// Numbers are given once and never taken back.
-/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at
-/// a time.
+/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that what `of` replaces is retired to; `of`
+/// from one thread at a time.
 class DatasetNumbers {
+ private:
+  struct Known {
+    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
+    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
+  };
+
  public:
+  /// What a reader may still be in.
+  using Replaced = std::unique_ptr<const Known>;
+
   DatasetNumbers() = default;
   DatasetNumbers(const DatasetNumbers&) = delete;
   DatasetNumbers& operator=(const DatasetNumbers&) = delete;
@@ -2571,8 +2577,9 @@ class DatasetNumbers {
     return std::nullopt;
   }
 
-  /// Its number, the next one where it has none yet.
-  std::uint32_t of(const DatasetId& dataset, Epochs& epochs) {
+  /// Its number, the next one where it has none yet: then `retire(replaced)` is called, or nothing was replaced.
+  template <class Retire>
+  std::uint32_t of(const DatasetId& dataset, Retire&& retire) {
     if (const auto number = find(dataset)) return *number;
     auto grown = std::make_unique<Known>();
     Known* const old = known_.load();
@@ -2582,16 +2589,11 @@ class DatasetNumbers {
     std::sort(grown->sorted.begin(), grown->sorted.end());
     for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
     known_.store(grown.release(), std::memory_order_seq_cst);
-    if (old != nullptr) epochs.retire(std::unique_ptr<Known>(old));
+    if (old != nullptr) retire(Replaced(old));
     return number;
   }
 
  private:
-  struct Known {
-    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
-    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
-  };
-
   /// The first bytes of an id as a number, which orders as they do.
   static std::uint64_t prefix_of(const DatasetId& id) noexcept {
     std::uint64_t prefix = 0;
@@ -2600,6 +2602,141 @@ class DatasetNumbers {
   }
 
   std::atomic<Known*> known_{nullptr};
+};
+
+}  // namespace garner::core
+
+// garner/core/index_node.hpp --------------------------------------------------------------------------------
+// One node of the index (`core/chunk_index.hpp`), a leaf or a branch: sorted slots. Not the tree that is made of them.
+
+namespace garner::core {
+
+/// Names one entry of an index. `asked` is its own, and decides between ranges of one begin: the greatest wins.
+struct IndexKey {
+  std::uint32_t dataset = 0;
+  BlockNumber begin = 0;
+  std::uint64_t asked = 0;
+  friend constexpr auto operator<=>(const IndexKey&, const IndexKey&) noexcept = default;
+};
+
+struct IndexPosition {
+  std::uint32_t dataset = 0;
+  BlockNumber block = 0;
+  friend constexpr auto operator<=>(const IndexPosition&, const IndexPosition&) noexcept = default;
+};
+
+/// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes
+/// through the first cache lines of a node, and one of `slots`; the rest is the writer's.
+///
+/// Thread-safety: as an `int`. Owns nothing.
+template <class T>
+struct alignas(64) IndexNode {
+  static constexpr std::uint64_t latest = std::numeric_limits<std::uint64_t>::max();
+  static constexpr std::size_t capacity = 32;
+
+  union Below {
+    IndexNode* node;
+    T* value;
+  };
+
+  /// What a reader needs of a slot once it has found it, side by side.
+  struct Slot {
+    Below below{};
+    BlockNumber end = 0;  // the greatest below it
+  };
+
+  struct Item {
+    IndexKey key;
+    IndexPosition end;
+    Below below;
+  };
+
+  IndexNode(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
+    begins.fill(latest);
+  }
+
+  std::uint32_t level;
+  std::uint32_t size = 0;
+  std::array<BlockNumber, capacity> begins{};  // behind the last one: the greatest number
+  std::array<Slot, capacity> slots{};
+  std::array<std::uint32_t, capacity> datasets{};
+  std::array<std::uint32_t, capacity> end_datasets{};
+  std::array<std::uint64_t, capacity> asked{};
+  std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
+
+  [[nodiscard]] IndexKey key(std::size_t at) const noexcept { return {datasets[at], begins[at], asked[at]}; }
+  [[nodiscard]] IndexPosition end(std::size_t at) const noexcept { return {end_datasets[at], slots[at].end}; }
+  [[nodiscard]] Item item(std::size_t at) const noexcept { return {key(at), end(at), slots[at].below}; }
+
+  /// Begins to load what a search in it reads.
+  void prefetch() const noexcept {
+#if defined(__GNUC__)
+    for (std::size_t byte = 0; byte < offsetof(IndexNode, slots); byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(this) + byte);
+    }
+#endif
+  }
+
+  /// How many slots have a key that is not after `key`.
+  [[nodiscard]] std::size_t count_not_after(const IndexKey& key) const noexcept {
+    std::size_t low = 0;
+    std::size_t high = size;
+    while (low < high) {
+      const std::size_t middle = (low + high) / 2;
+      if (key < this->key(middle)) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return low;
+  }
+
+  /// How many slots begin at or before `position`.
+  [[nodiscard]] std::size_t count_not_after(const IndexPosition& position) const noexcept {
+    if (datasets[0] != position.dataset || datasets[size - 1] != position.dataset) {
+      return count_not_after(IndexKey{position.dataset, position.block, latest});
+    }
+    // Without a branch that could be foretold wrongly.
+    static_assert(capacity == 32);
+    std::size_t count = 0;
+    for (std::size_t step = 16; step > 0; step /= 2) {
+      count += begins[count + step - 1] <= position.block ? step : 0;
+    }
+    count += begins[count] <= position.block ? std::size_t{1} : 0;
+    return std::min<std::size_t>(count, size);
+  }
+
+  [[nodiscard]] IndexPosition greatest_end() const noexcept {
+    IndexPosition greatest = end(0);
+    for (std::size_t i = 1; i < size; ++i) greatest = std::max(greatest, end(i));
+    return greatest;
+  }
+
+  void set(std::size_t at, const Item& item) noexcept {
+    begins[at] = item.key.begin;
+    slots[at] = {item.below, item.end.block};
+    datasets[at] = item.key.dataset;
+    end_datasets[at] = item.end.dataset;
+    asked[at] = item.key.asked;
+  }
+
+  /// There is room.
+  void put(std::size_t at, const Item& item) noexcept {
+    for (std::size_t i = size; i > at; --i) set(i, this->item(i - 1));
+    set(at, item);
+    ++size;
+  }
+
+  void take_out(std::size_t at) noexcept {
+    for (std::size_t i = at; i + 1 < size; ++i) set(i, item(i + 1));
+    shrink(size - 1);
+  }
+
+  void shrink(std::size_t to) noexcept {
+    std::fill(begins.begin() + static_cast<std::ptrdiff_t>(to), begins.end(), latest);
+    size = static_cast<std::uint32_t>(to);
+  }
 };
 
 }  // namespace garner::core
@@ -2625,16 +2762,15 @@ namespace garner::core {
 /// once.
 template <class T, class Release = std::default_delete<T>>
 class ChunkIndex {
- public:
-  using ValuePtr = std::unique_ptr<T, Release>;
+ private:
+  using Node = IndexNode<T>;
+  using NodePtr = std::unique_ptr<Node>;
 
-  /// Names one entry. `asked` is its own, and decides between ranges of one begin: the greatest wins.
-  struct Key {
-    std::uint32_t dataset = 0;
-    BlockNumber begin = 0;
-    std::uint64_t asked = 0;
-    friend constexpr auto operator<=>(const Key&, const Key&) noexcept = default;
-  };
+ public:
+  using Key = IndexKey;
+  using ValuePtr = std::unique_ptr<T, Release>;
+  /// What no reader can see any more.
+  using Garbage = std::variant<NodePtr, ValuePtr, DatasetNumbers::Replaced>;
 
   ChunkIndex() = default;
   ChunkIndex(const ChunkIndex&) = delete;
@@ -2645,16 +2781,17 @@ class ChunkIndex {
   }
 
   Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, ValuePtr value) {
-    const Key key{datasets_.of(dataset, epochs_), range.begin, asked};
+    const auto retire = [this](DatasetNumbers::Replaced replaced) { epochs_.retire(std::move(replaced)); };
+    const Key key{datasets_.of(dataset, retire), range.begin, asked};
     Item item{key, {key.dataset, range.end}, {}};
     item.below.value = value.release();
     if (working_ == nullptr) {
-      working_ = std::make_unique<Node>(batch_, 0).release();
-      put(*working_, 0, item);
+      working_ = make_node(0).release();
+      working_->put(0, item);
     } else if (Node* right = insert_below(working_, item)) {
-      auto root = std::make_unique<Node>(batch_, working_->level + 1);
-      put(*root, 0, item_of(working_));
-      put(*root, 1, item_of(right));
+      NodePtr root = make_node(working_->level + 1);
+      root->put(0, item_of(working_));
+      root->put(1, item_of(right));
       working_ = root.release();
     }
     ++size_;
@@ -2688,7 +2825,16 @@ class ChunkIndex {
 
   /// Appends to `out` what no reader can see any more, erased values among it: the caller destroys it,
   /// outside its locks. Nothing may be unpublished.
-  void collect(std::vector<Epochs::Garbage>& out) { epochs_.collect(out); }
+  void collect(std::vector<Garbage>& out) {
+    epochs_.collect(out);
+    // The next change copies a path again, mostly of as many nodes: they cost no allocation then.
+    std::erase_if(out, [this](Garbage& garbage) {
+      auto* node = std::get_if<NodePtr>(&garbage);
+      if (node == nullptr || spare_.size() >= most_spare) return false;
+      spare_.push_back(std::move(*node));
+      return true;
+    });
+  }
   /// Whether `collect` will have more to give once the readers that are inside now have left.
   [[nodiscard]] bool pending() const noexcept { return epochs_.pending(); }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -2730,97 +2876,14 @@ class ChunkIndex {
   }
 
  private:
-  static constexpr std::uint64_t latest = std::numeric_limits<std::uint64_t>::max();
-  static constexpr std::size_t capacity = 32;
+  using Position = IndexPosition;
+  using Item = typename Node::Item;
 
-  struct Position {
-    std::uint32_t dataset = 0;
-    BlockNumber block = 0;
-    friend constexpr auto operator<=>(const Position&, const Position&) noexcept = default;
-  };
-
-  struct Node;
-  union Below {
-    Node* node;
-    T* value;
-  };
-
-  /// What a reader needs of a slot once it has found it, side by side.
-  struct Slot {
-    Below below{};
-    BlockNumber end = 0;  // the greatest below it
-  };
-
-  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes
-  /// through the first cache lines of a node, and one of `slots`; the rest is the writer's.
-  struct alignas(64) Node {
-    Node(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
-      begins.fill(latest);
-    }
-    Node(const Node&) = default;
-
-    std::uint32_t level;
-    std::uint32_t size = 0;
-    std::array<BlockNumber, capacity> begins{};  // behind the last one: the greatest number
-    std::array<Slot, capacity> slots{};
-    std::array<std::uint32_t, capacity> datasets{};
-    std::array<std::uint32_t, capacity> end_datasets{};
-    std::array<std::uint64_t, capacity> asked{};
-    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
-
-    [[nodiscard]] Key key(std::size_t at) const noexcept { return {datasets[at], begins[at], asked[at]}; }
-    [[nodiscard]] Position end(std::size_t at) const noexcept { return {end_datasets[at], slots[at].end}; }
-
-    /// How many slots have a key that is not after `key`.
-    [[nodiscard]] std::size_t count_not_after(const Key& key) const noexcept {
-      std::size_t low = 0;
-      std::size_t high = size;
-      while (low < high) {
-        const std::size_t middle = (low + high) / 2;
-        if (key < this->key(middle)) {
-          high = middle;
-        } else {
-          low = middle + 1;
-        }
-      }
-      return low;
-    }
-    /// How many slots begin at or before `position`.
-    [[nodiscard]] std::size_t count_not_after(const Position& position) const noexcept {
-      if (datasets[0] != position.dataset || datasets[size - 1] != position.dataset) {
-        return count_not_after(Key{position.dataset, position.block, latest});
-      }
-      // Without a branch that could be foretold wrongly.
-      static_assert(capacity == 32);
-      std::size_t count = 0;
-      for (std::size_t step = 16; step > 0; step /= 2) {
-        count += begins[count + step - 1] <= position.block ? step : 0;
-      }
-      count += begins[count] <= position.block ? std::size_t{1} : 0;
-      return std::min<std::size_t>(count, size);
-    }
-    [[nodiscard]] Position greatest_end() const noexcept {
-      Position greatest = end(0);
-      for (std::size_t i = 1; i < size; ++i) greatest = std::max(greatest, end(i));
-      return greatest;
-    }
-  };
-
-  struct Item {
-    Key key;
-    Position end;
-    Below below;
-  };
+  static constexpr std::uint64_t latest = Node::latest;
+  static constexpr std::size_t capacity = Node::capacity;
+  static constexpr std::size_t most_spare = 64;
 
   // -- readers
-
-  static void prefetch(const Node* node) noexcept {
-#if defined(__GNUC__)
-    for (std::size_t byte = 0; byte < offsetof(Node, slots); byte += 64) {
-      __builtin_prefetch(reinterpret_cast<const char*>(node) + byte);
-    }
-#endif
-  }
 
   /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says
   /// nothing.
@@ -2829,12 +2892,12 @@ class ChunkIndex {
     while (true) {
       const std::size_t count = node->count_not_after(position);
       if (count == 0) return nullptr;
-      const Slot& slot = node->slots[count - 1];
+      const auto& slot = node->slots[count - 1];
       if (node->level == 0) {
         return slot.end > position.block && node->datasets[count - 1] == position.dataset ? slot.below.value : nullptr;
       }
       node = slot.below.node;
-      prefetch(node);
+      node->prefetch();
     }
   }
 
@@ -2863,12 +2926,23 @@ class ChunkIndex {
 
   // -- the writer
 
-  void retire(Node* node) { epochs_.retire(std::unique_ptr<Node>(node)); }
+  void retire(Node* node) { epochs_.retire(NodePtr(node)); }
+
+  /// An empty one, that readers cannot see.
+  NodePtr make_node(std::size_t level) { return take_spare(Node(batch_, level)); }
+
+  NodePtr take_spare(const Node& as) {
+    if (spare_.empty()) return std::make_unique<Node>(as);
+    NodePtr node = std::move(spare_.back());
+    spare_.pop_back();
+    *node = as;
+    return node;
+  }
 
   /// `node` itself where readers cannot see it yet, else a copy of it that they cannot.
   Node* writable(Node* node) {
     if (node->batch == batch_) return node;
-    auto copy = std::make_unique<Node>(*node);
+    NodePtr copy = take_spare(*node);
     copy->batch = batch_;
     retire(node);
     return copy.release();
@@ -2880,47 +2954,21 @@ class ChunkIndex {
     return item;
   }
 
-  static void set(Node& node, std::size_t at, const Item& item) {
-    node.begins[at] = item.key.begin;
-    node.slots[at] = {item.below, item.end.block};
-    node.datasets[at] = item.key.dataset;
-    node.end_datasets[at] = item.end.dataset;
-    node.asked[at] = item.key.asked;
-  }
-
-  static Item get(const Node& node, std::size_t at) { return {node.key(at), node.end(at), node.slots[at].below}; }
-
-  static void put(Node& node, std::size_t at, const Item& item) {
-    for (std::size_t i = node.size; i > at; --i) set(node, i, get(node, i - 1));
-    set(node, at, item);
-    ++node.size;
-  }
-
-  static void shrink(Node& node, std::size_t size) {
-    std::fill(node.begins.begin() + static_cast<std::ptrdiff_t>(size), node.begins.end(), latest);
-    node.size = static_cast<std::uint32_t>(size);
-  }
-
-  static void take_out(Node& node, std::size_t at) {
-    for (std::size_t i = at; i + 1 < node.size; ++i) set(node, i, get(node, i + 1));
-    shrink(node, node.size - 1);
-  }
-
   /// Puts `item` into `node`, which is writable; returns the right half where it had to be split.
   Node* put_or_split(Node& node, std::size_t at, const Item& item) {
     if (node.size < capacity) {
-      put(node, at, item);
+      node.put(at, item);
       return nullptr;
     }
     // Chunks mostly arrive in order of their blocks, or nearly so: then the left node is left full, or nearly so.
     const std::size_t half = at >= capacity * 3 / 4 ? at : capacity / 2;
-    auto right = std::make_unique<Node>(batch_, node.level);
-    for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
-    shrink(node, half);
+    NodePtr right = make_node(node.level);
+    for (std::size_t i = half; i < node.size; ++i) right->put(right->size, node.item(i));
+    node.shrink(half);
     if (at > half || half == capacity) {
-      put(*right, at - half, item);
+      right->put(at - half, item);
     } else {
-      put(node, at, item);
+      node.put(at, item);
     }
     return right.release();
   }
@@ -2931,7 +2979,7 @@ class ChunkIndex {
     if (node->level == 0) return put_or_split(*node, count, item);
     const std::size_t at = count == 0 ? 0 : count - 1;
     Node* right = insert_below(node->slots[at].below.node, item);
-    set(*node, at, item_of(node->slots[at].below.node));
+    node->set(at, item_of(node->slots[at].below.node));
     return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
   }
 
@@ -2941,13 +2989,13 @@ class ChunkIndex {
     if (node->level == 0) {
       erased = node->slots[at].below.value;
       epochs_.retire(ValuePtr(erased));
-      take_out(*node, at);
+      node->take_out(at);
     } else if (Node* child = erase_below(node->slots[at].below.node, key, erased)) {
-      set(*node, at, item_of(child));
+      node->set(at, item_of(child));
       // A branch may have one child: appending starts one with it.
       if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
     } else {
-      take_out(*node, at);
+      node->take_out(at);
     }
     if (node->size > 0) return node;
     retire(node);
@@ -2959,10 +3007,10 @@ class ChunkIndex {
     Node* right = node.slots[at + 1].below.node;
     if (node.slots[at].below.node->size + right->size > capacity * 3 / 4) return;
     Node* left = writable(node.slots[at].below.node);
-    for (std::size_t i = 0; i < right->size; ++i) put(*left, left->size, get(*right, i));
+    for (std::size_t i = 0; i < right->size; ++i) left->put(left->size, right->item(i));
     retire(right);
-    set(node, at, item_of(left));
-    take_out(node, at + 1);
+    node.set(at, item_of(left));
+    node.take_out(at + 1);
   }
 
   static void destroy(Node* node) {
@@ -2976,7 +3024,8 @@ class ChunkIndex {
     delete node;
   }
 
-  Epochs epochs_;
+  Epochs<Garbage> epochs_;
+  std::vector<NodePtr> spare_;
   std::atomic<const Node*> root_{nullptr};
   DatasetNumbers datasets_;
   Node* working_ = nullptr;
@@ -6147,7 +6196,13 @@ namespace garner::detail {
 /// time.
 template <Storage S>
 class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is one
+ private:
+  using Listed = Pinned<S>;
+  using Index = core::ChunkIndex<Listed, Unlist<S>>;
+
  public:
+  using Garbage = typename Index::Garbage;
+
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
   /// What serves it from now on.
@@ -6184,7 +6239,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
 
   /// Lets readers see what has changed, and appends to `garbage` what none of them can see any more. To be
   /// destroyed outside of every lock: among it are pins.
-  void publish(std::vector<core::Epochs::Garbage>& garbage) {
+  void publish(std::vector<Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
   }
@@ -6226,8 +6281,6 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   }
 
  private:
-  using Listed = Pinned<S>;
-  using Index = core::ChunkIndex<Listed, Unlist<S>>;
   using ListedPtr = typename Index::ValuePtr;
 
   /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.
@@ -6999,26 +7052,35 @@ class Performer {
     return volumes_;
   }
 
-  /// Blocks. Of several at once the one that asked last is believed.
+  /// Blocks.
   void refresh_usage() {
+    after_usage([](core::Instant) {});
+  }
+
+ private:
+  /// What the store holds now becomes known, and then, in the same input, `call(now)` is made. Blocks. Of several at
+  /// once the one that asked last is believed.
+  template <class Call>
+  void after_usage(const Call& call) {
     const std::uint64_t turn = ++usage_turns_;
     // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
     const std::uint64_t staged = transfers_.staged();
     const std::optional<StoreUsage> usage = store_.usage();
-    if (!usage) return;
-    std::vector<VolumeStatus> volumes = store_.volumes();
+    std::vector<VolumeStatus> volumes;
+    if (usage) volumes = store_.volumes();
     engine_.input([&](core::Instant now) {
-      if (turn < last_usage_) return;
-      last_usage_ = turn;
-      if (!volumes.empty()) engine_.table().volumes_told(volumes, now);
-      engine_.table().measured(*usage, staged, now);
-      const std::scoped_lock lock(usage_mutex_);
-      usage_ = *usage;
-      volumes_.swap(volumes);
+      if (usage && turn > last_usage_) {
+        last_usage_ = turn;
+        if (!volumes.empty()) engine_.table().volumes_told(volumes, now);
+        engine_.table().measured(*usage, staged, now);
+        const std::scoped_lock lock(usage_mutex_);
+        usage_ = *usage;
+        volumes_.swap(volumes);
+      }
+      call(now);
     });
   }
 
- private:
   /// As the store last told: what can be staged again may be healthy.
   [[nodiscard]] bool any_unhealthy() const {
     const std::scoped_lock lock(usage_mutex_);
@@ -7095,8 +7157,7 @@ class Performer {
     }
     if (!some.empty()) {
       const auto published = transfers_.publish(some);
-      refresh_usage();
-      engine_.input([&](core::Instant now) {
+      after_usage([&](core::Instant now) {
         for (std::size_t i = 0; i < some.size(); ++i) {
           engine_.table().published(some[i].id, published[i].generation, published[i].outcome, now);
         }
@@ -7115,8 +7176,7 @@ class Performer {
   void perform(core::action::Discard& action) {
     engine_.spawn([this, action] {
       const core::Outcome outcome = transfers_.discard(action);
-      refresh_usage();
-      report(&core::ChunkTable::discarded, action.id, outcome);
+      after_usage([&](core::Instant now) { engine_.table().discarded(action.id, outcome, now); });
     });
   }
 
@@ -7145,8 +7205,7 @@ class Performer {
   }
 
   void removed(const Generation& generation, const core::Outcome& outcome) {
-    refresh_usage();
-    report(&core::ChunkTable::removed, generation, outcome);
+    after_usage([&](core::Instant now) { engine_.table().removed(generation, outcome, now); });
   }
 
   void perform(core::action::Describe& action) {
@@ -7179,8 +7238,7 @@ class Performer {
   void perform(core::action::CleanUp& action) {
     engine_.spawn([this, partial = action.partial] {
       const core::Outcome outcome = store_.clean_up(partial);
-      refresh_usage();
-      report(&core::ChunkTable::cleaned_up, outcome);
+      after_usage([&](core::Instant now) { engine_.table().cleaned_up(outcome, now); });
     });
   }
 
@@ -7189,8 +7247,7 @@ class Performer {
     engine_.spawn([this] {
       const std::vector<VolumeStatus> volumes =
           store_.examine([this](const Generation& generation) { report(&core::ChunkTable::found, generation); });
-      refresh_usage();
-      report(&core::ChunkTable::examined, volumes);
+      after_usage([&](core::Instant now) { engine_.table().examined(volumes, now); });
     });
   }
 
@@ -7435,7 +7492,7 @@ class Engine final : public DrainListener {
   void input(Call&& call) {
     const Instant now = executor_.now();
     std::vector<std::shared_ptr<const void>> spent;
-    std::vector<core::Epochs::Garbage> garbage;
+    std::vector<typename Listing<S>::Garbage> garbage;
     std::optional<Handle> due;
     {
       const std::scoped_lock lock(mutex_);

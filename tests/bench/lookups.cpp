@@ -266,7 +266,7 @@ double time_change(std::uint64_t chunks) {
   using Index = garner::core::ChunkIndex<const std::uint64_t>;
   Index index;
   std::vector<Index::Key> keys;
-  std::vector<garner::core::Epochs::Garbage> garbage;
+  std::vector<Index::Garbage> garbage;
   const auto insert = [&](std::uint64_t number) {
     return index.insert(bench::dataset_of(number), bench::range_of(number), number,
                         std::make_unique<const std::uint64_t>(number));

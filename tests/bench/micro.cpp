@@ -50,7 +50,7 @@ void find(benchmark::State& state) {
 
 void change_index(benchmark::State& state) {
   Index index;
-  std::vector<garner::core::Epochs::Garbage> garbage;
+  std::vector<Index::Garbage> garbage;
   std::uint64_t number = 0;
   for (auto turn : state) {
     (void)turn;

@@ -22,7 +22,6 @@
 using garner::BlockNumber;
 using garner::BlockRange;
 using garner::DatasetId;
-using garner::core::Epochs;
 using garner::core::Random;
 
 namespace {
@@ -84,7 +83,7 @@ std::vector<std::uint64_t> visit(const Index& index, const DatasetId& in, const 
 
 void publish(Index& index) {
   index.publish();
-  std::vector<Epochs::Garbage> garbage;
+  std::vector<Index::Garbage> garbage;
   index.collect(garbage);
 }
 
@@ -225,14 +224,14 @@ TEST_CASE("every value that was put in is released once, when no reader is insid
     const auto seen = index.find(dataset(1), 50, [&](int& count) {
       for (std::size_t i = 0; i < 60; ++i) index.erase(keys[i]);
       index.publish();
-      std::vector<Epochs::Garbage> garbage;
+      std::vector<Counting::Garbage> garbage;
       index.collect(garbage);
       garbage.clear();
       CHECK(index.pending());
       return count;
     });
     CHECK(seen == 0);
-    std::vector<Epochs::Garbage> garbage;
+    std::vector<Counting::Garbage> garbage;
     index.collect(garbage);
     CHECK_FALSE(index.pending());
     CHECK(released == 0);

@@ -12,7 +12,8 @@
 #include <utility>
 #include <vector>
 
-using garner::core::Epochs;
+using Garbage = std::shared_ptr<const void>;
+using Epochs = garner::core::Epochs<Garbage>;
 
 namespace {
 
@@ -32,7 +33,7 @@ struct Reader {
 std::unique_ptr<Reader> enter(const Epochs& epochs) { return std::make_unique<Reader>(epochs); }
 
 void collect_and_destroy(Epochs& epochs) {
-  std::vector<Epochs::Garbage> garbage;
+  std::vector<Garbage> garbage;
   epochs.collect(garbage);
 }
 
@@ -44,7 +45,7 @@ TEST_CASE("what is retired while nobody is inside is given back at once") {
   CHECK_FALSE(epochs.pending());
   epochs.retire(std::make_unique<Counted>(ended));
   CHECK(epochs.pending());
-  std::vector<Epochs::Garbage> garbage;
+  std::vector<Garbage> garbage;
   epochs.collect(garbage);
   CHECK(garbage.size() == 1);
   CHECK_FALSE(epochs.pending());

@@ -5,22 +5,20 @@
 // (`core/epoch.hpp`).
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <atomic>
-#include <compare>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "garner/chunk.hpp"
 #include "garner/core/dataset_numbers.hpp"
 #include "garner/core/epoch.hpp"
+#include "garner/core/index_node.hpp"
 
 namespace garner::core {
 
@@ -38,16 +36,15 @@ namespace garner::core {
 /// once.
 template <class T, class Release = std::default_delete<T>>
 class ChunkIndex {
- public:
-  using ValuePtr = std::unique_ptr<T, Release>;
+ private:
+  using Node = IndexNode<T>;
+  using NodePtr = std::unique_ptr<Node>;
 
-  /// Names one entry. `asked` is its own, and decides between ranges of one begin: the greatest wins.
-  struct Key {
-    std::uint32_t dataset = 0;
-    BlockNumber begin = 0;
-    std::uint64_t asked = 0;
-    friend constexpr auto operator<=>(const Key&, const Key&) noexcept = default;
-  };
+ public:
+  using Key = IndexKey;
+  using ValuePtr = std::unique_ptr<T, Release>;
+  /// What no reader can see any more.
+  using Garbage = std::variant<NodePtr, ValuePtr, DatasetNumbers::Replaced>;
 
   ChunkIndex() = default;
   ChunkIndex(const ChunkIndex&) = delete;
@@ -58,16 +55,17 @@ class ChunkIndex {
   }
 
   Key insert(const DatasetId& dataset, const BlockRange& range, std::uint64_t asked, ValuePtr value) {
-    const Key key{datasets_.of(dataset, epochs_), range.begin, asked};
+    const auto retire = [this](DatasetNumbers::Replaced replaced) { epochs_.retire(std::move(replaced)); };
+    const Key key{datasets_.of(dataset, retire), range.begin, asked};
     Item item{key, {key.dataset, range.end}, {}};
     item.below.value = value.release();
     if (working_ == nullptr) {
-      working_ = std::make_unique<Node>(batch_, 0).release();
-      put(*working_, 0, item);
+      working_ = make_node(0).release();
+      working_->put(0, item);
     } else if (Node* right = insert_below(working_, item)) {
-      auto root = std::make_unique<Node>(batch_, working_->level + 1);
-      put(*root, 0, item_of(working_));
-      put(*root, 1, item_of(right));
+      NodePtr root = make_node(working_->level + 1);
+      root->put(0, item_of(working_));
+      root->put(1, item_of(right));
       working_ = root.release();
     }
     ++size_;
@@ -101,7 +99,16 @@ class ChunkIndex {
 
   /// Appends to `out` what no reader can see any more, erased values among it: the caller destroys it,
   /// outside its locks. Nothing may be unpublished.
-  void collect(std::vector<Epochs::Garbage>& out) { epochs_.collect(out); }
+  void collect(std::vector<Garbage>& out) {
+    epochs_.collect(out);
+    // The next change copies a path again, mostly of as many nodes: they cost no allocation then.
+    std::erase_if(out, [this](Garbage& garbage) {
+      auto* node = std::get_if<NodePtr>(&garbage);
+      if (node == nullptr || spare_.size() >= most_spare) return false;
+      spare_.push_back(std::move(*node));
+      return true;
+    });
+  }
   /// Whether `collect` will have more to give once the readers that are inside now have left.
   [[nodiscard]] bool pending() const noexcept { return epochs_.pending(); }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -143,97 +150,14 @@ class ChunkIndex {
   }
 
  private:
-  static constexpr std::uint64_t latest = std::numeric_limits<std::uint64_t>::max();
-  static constexpr std::size_t capacity = 32;
+  using Position = IndexPosition;
+  using Item = typename Node::Item;
 
-  struct Position {
-    std::uint32_t dataset = 0;
-    BlockNumber block = 0;
-    friend constexpr auto operator<=>(const Position&, const Position&) noexcept = default;
-  };
-
-  struct Node;
-  union Below {
-    Node* node;
-    T* value;
-  };
-
-  /// What a reader needs of a slot once it has found it, side by side.
-  struct Slot {
-    Below below{};
-    BlockNumber end = 0;  // the greatest below it
-  };
-
-  /// Sorted slots: of a leaf (level 0) the entries, of a branch its children, each with its first key. A reader goes
-  /// through the first cache lines of a node, and one of `slots`; the rest is the writer's.
-  struct alignas(64) Node {
-    Node(std::uint64_t made_in, std::size_t height) : level(static_cast<std::uint32_t>(height)), batch(made_in) {
-      begins.fill(latest);
-    }
-    Node(const Node&) = default;
-
-    std::uint32_t level;
-    std::uint32_t size = 0;
-    std::array<BlockNumber, capacity> begins{};  // behind the last one: the greatest number
-    std::array<Slot, capacity> slots{};
-    std::array<std::uint32_t, capacity> datasets{};
-    std::array<std::uint32_t, capacity> end_datasets{};
-    std::array<std::uint64_t, capacity> asked{};
-    std::uint64_t batch;  // made in; while that is unpublished, the node may be changed in place
-
-    [[nodiscard]] Key key(std::size_t at) const noexcept { return {datasets[at], begins[at], asked[at]}; }
-    [[nodiscard]] Position end(std::size_t at) const noexcept { return {end_datasets[at], slots[at].end}; }
-
-    /// How many slots have a key that is not after `key`.
-    [[nodiscard]] std::size_t count_not_after(const Key& key) const noexcept {
-      std::size_t low = 0;
-      std::size_t high = size;
-      while (low < high) {
-        const std::size_t middle = (low + high) / 2;
-        if (key < this->key(middle)) {
-          high = middle;
-        } else {
-          low = middle + 1;
-        }
-      }
-      return low;
-    }
-    /// How many slots begin at or before `position`.
-    [[nodiscard]] std::size_t count_not_after(const Position& position) const noexcept {
-      if (datasets[0] != position.dataset || datasets[size - 1] != position.dataset) {
-        return count_not_after(Key{position.dataset, position.block, latest});
-      }
-      // Without a branch that could be foretold wrongly.
-      static_assert(capacity == 32);
-      std::size_t count = 0;
-      for (std::size_t step = 16; step > 0; step /= 2) {
-        count += begins[count + step - 1] <= position.block ? step : 0;
-      }
-      count += begins[count] <= position.block ? std::size_t{1} : 0;
-      return std::min<std::size_t>(count, size);
-    }
-    [[nodiscard]] Position greatest_end() const noexcept {
-      Position greatest = end(0);
-      for (std::size_t i = 1; i < size; ++i) greatest = std::max(greatest, end(i));
-      return greatest;
-    }
-  };
-
-  struct Item {
-    Key key;
-    Position end;
-    Below below;
-  };
+  static constexpr std::uint64_t latest = Node::latest;
+  static constexpr std::size_t capacity = Node::capacity;
+  static constexpr std::size_t most_spare = 64;
 
   // -- readers
-
-  static void prefetch(const Node* node) noexcept {
-#if defined(__GNUC__)
-    for (std::size_t byte = 0; byte < offsetof(Node, slots); byte += 64) {
-      __builtin_prefetch(reinterpret_cast<const char*>(node) + byte);
-    }
-#endif
-  }
 
   /// The last range that begins at or before `position`, where it ends after it: then it is the answer. Null says
   /// nothing.
@@ -242,12 +166,12 @@ class ChunkIndex {
     while (true) {
       const std::size_t count = node->count_not_after(position);
       if (count == 0) return nullptr;
-      const Slot& slot = node->slots[count - 1];
+      const auto& slot = node->slots[count - 1];
       if (node->level == 0) {
         return slot.end > position.block && node->datasets[count - 1] == position.dataset ? slot.below.value : nullptr;
       }
       node = slot.below.node;
-      prefetch(node);
+      node->prefetch();
     }
   }
 
@@ -276,12 +200,23 @@ class ChunkIndex {
 
   // -- the writer
 
-  void retire(Node* node) { epochs_.retire(std::unique_ptr<Node>(node)); }
+  void retire(Node* node) { epochs_.retire(NodePtr(node)); }
+
+  /// An empty one, that readers cannot see.
+  NodePtr make_node(std::size_t level) { return take_spare(Node(batch_, level)); }
+
+  NodePtr take_spare(const Node& as) {
+    if (spare_.empty()) return std::make_unique<Node>(as);
+    NodePtr node = std::move(spare_.back());
+    spare_.pop_back();
+    *node = as;
+    return node;
+  }
 
   /// `node` itself where readers cannot see it yet, else a copy of it that they cannot.
   Node* writable(Node* node) {
     if (node->batch == batch_) return node;
-    auto copy = std::make_unique<Node>(*node);
+    NodePtr copy = take_spare(*node);
     copy->batch = batch_;
     retire(node);
     return copy.release();
@@ -293,47 +228,21 @@ class ChunkIndex {
     return item;
   }
 
-  static void set(Node& node, std::size_t at, const Item& item) {
-    node.begins[at] = item.key.begin;
-    node.slots[at] = {item.below, item.end.block};
-    node.datasets[at] = item.key.dataset;
-    node.end_datasets[at] = item.end.dataset;
-    node.asked[at] = item.key.asked;
-  }
-
-  static Item get(const Node& node, std::size_t at) { return {node.key(at), node.end(at), node.slots[at].below}; }
-
-  static void put(Node& node, std::size_t at, const Item& item) {
-    for (std::size_t i = node.size; i > at; --i) set(node, i, get(node, i - 1));
-    set(node, at, item);
-    ++node.size;
-  }
-
-  static void shrink(Node& node, std::size_t size) {
-    std::fill(node.begins.begin() + static_cast<std::ptrdiff_t>(size), node.begins.end(), latest);
-    node.size = static_cast<std::uint32_t>(size);
-  }
-
-  static void take_out(Node& node, std::size_t at) {
-    for (std::size_t i = at; i + 1 < node.size; ++i) set(node, i, get(node, i + 1));
-    shrink(node, node.size - 1);
-  }
-
   /// Puts `item` into `node`, which is writable; returns the right half where it had to be split.
   Node* put_or_split(Node& node, std::size_t at, const Item& item) {
     if (node.size < capacity) {
-      put(node, at, item);
+      node.put(at, item);
       return nullptr;
     }
     // Chunks mostly arrive in order of their blocks, or nearly so: then the left node is left full, or nearly so.
     const std::size_t half = at >= capacity * 3 / 4 ? at : capacity / 2;
-    auto right = std::make_unique<Node>(batch_, node.level);
-    for (std::size_t i = half; i < node.size; ++i) put(*right, right->size, get(node, i));
-    shrink(node, half);
+    NodePtr right = make_node(node.level);
+    for (std::size_t i = half; i < node.size; ++i) right->put(right->size, node.item(i));
+    node.shrink(half);
     if (at > half || half == capacity) {
-      put(*right, at - half, item);
+      right->put(at - half, item);
     } else {
-      put(node, at, item);
+      node.put(at, item);
     }
     return right.release();
   }
@@ -344,7 +253,7 @@ class ChunkIndex {
     if (node->level == 0) return put_or_split(*node, count, item);
     const std::size_t at = count == 0 ? 0 : count - 1;
     Node* right = insert_below(node->slots[at].below.node, item);
-    set(*node, at, item_of(node->slots[at].below.node));
+    node->set(at, item_of(node->slots[at].below.node));
     return right == nullptr ? nullptr : put_or_split(*node, at + 1, item_of(right));
   }
 
@@ -354,13 +263,13 @@ class ChunkIndex {
     if (node->level == 0) {
       erased = node->slots[at].below.value;
       epochs_.retire(ValuePtr(erased));
-      take_out(*node, at);
+      node->take_out(at);
     } else if (Node* child = erase_below(node->slots[at].below.node, key, erased)) {
-      set(*node, at, item_of(child));
+      node->set(at, item_of(child));
       // A branch may have one child: appending starts one with it.
       if (child->size < capacity / 4 && node->size > 1) merge(*node, at + 1 < node->size ? at : at - 1);
     } else {
-      take_out(*node, at);
+      node->take_out(at);
     }
     if (node->size > 0) return node;
     retire(node);
@@ -372,10 +281,10 @@ class ChunkIndex {
     Node* right = node.slots[at + 1].below.node;
     if (node.slots[at].below.node->size + right->size > capacity * 3 / 4) return;
     Node* left = writable(node.slots[at].below.node);
-    for (std::size_t i = 0; i < right->size; ++i) put(*left, left->size, get(*right, i));
+    for (std::size_t i = 0; i < right->size; ++i) left->put(left->size, right->item(i));
     retire(right);
-    set(node, at, item_of(left));
-    take_out(node, at + 1);
+    node.set(at, item_of(left));
+    node.take_out(at + 1);
   }
 
   static void destroy(Node* node) {
@@ -389,7 +298,8 @@ class ChunkIndex {
     delete node;
   }
 
-  Epochs epochs_;
+  Epochs<Garbage> epochs_;
+  std::vector<NodePtr> spare_;
   std::atomic<const Node*> root_{nullptr};
   DatasetNumbers datasets_;
   Node* working_ = nullptr;

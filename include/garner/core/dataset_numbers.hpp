@@ -13,16 +13,24 @@
 #include <utility>
 #include <vector>
 
-#include "garner/core/epoch.hpp"
 #include "garner/ids.hpp"
 
 namespace garner::core {
 
 /// Numbers are given once and never taken back.
-/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that `of` is given; `of` from one thread at
-/// a time.
+/// Thread-safety: `find` from any thread inside of a guard of the `Epochs` that what `of` replaces is retired to; `of`
+/// from one thread at a time.
 class DatasetNumbers {
+ private:
+  struct Known {
+    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
+    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
+  };
+
  public:
+  /// What a reader may still be in.
+  using Replaced = std::unique_ptr<const Known>;
+
   DatasetNumbers() = default;
   DatasetNumbers(const DatasetNumbers&) = delete;
   DatasetNumbers& operator=(const DatasetNumbers&) = delete;
@@ -41,8 +49,9 @@ class DatasetNumbers {
     return std::nullopt;
   }
 
-  /// Its number, the next one where it has none yet.
-  std::uint32_t of(const DatasetId& dataset, Epochs& epochs) {
+  /// Its number, the next one where it has none yet: then `retire(replaced)` is called, or nothing was replaced.
+  template <class Retire>
+  std::uint32_t of(const DatasetId& dataset, Retire&& retire) {
     if (const auto number = find(dataset)) return *number;
     auto grown = std::make_unique<Known>();
     Known* const old = known_.load();
@@ -52,16 +61,11 @@ class DatasetNumbers {
     std::sort(grown->sorted.begin(), grown->sorted.end());
     for (const auto& entry : grown->sorted) grown->prefixes.push_back(prefix_of(entry.first));
     known_.store(grown.release(), std::memory_order_seq_cst);
-    if (old != nullptr) epochs.retire(std::unique_ptr<Known>(old));
+    if (old != nullptr) retire(Replaced(old));
     return number;
   }
 
  private:
-  struct Known {
-    std::vector<std::uint64_t> prefixes;  // of the ids, in their order: most searches end with these
-    std::vector<std::pair<DatasetId, std::uint32_t>> sorted;
-  };
-
   /// The first bytes of an id as a number, which orders as they do.
   static std::uint64_t prefix_of(const DatasetId& id) noexcept {
     std::uint64_t prefix = 0;

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -25,12 +24,12 @@ namespace garner::core {
 /// happen, as new readers keep entering; so first the set that is not current is seen at zero (only late
 /// readers can be in it), then the two are swapped, and then the other set is seen at zero.
 ///
+/// `Garbage` owns what is not to be destroyed while a reader may see it; its destructor may do anything.
+///
 /// Thread-safety: `enter` from any thread; all else from one thread at a time.
+template <class Garbage>
 class Epochs {
  public:
-  /// What is not to be destroyed while a reader may see it. The destructor may do anything.
-  using Garbage = std::shared_ptr<const void>;
-
   /// A reader's stay. Short: nothing that was retired during it is freed before it ends.
   class Guard {
    public:
@@ -51,10 +50,7 @@ class Epochs {
   }
 
   /// Hands over what readers cannot reach any more, but may have reached before.
-  template <class T, class Release>
-  void retire(std::unique_ptr<T, Release> garbage) {
-    retired_.emplace_back(std::move(garbage));
-  }
+  void retire(Garbage garbage) { retired_.push_back(std::move(garbage)); }
 
   /// Appends to `out` what no reader can see any more. The caller destroys it, where its destructors do no
   /// harm.

@@ -66,7 +66,7 @@ class Engine final : public DrainListener {
   void input(Call&& call) {
     const Instant now = executor_.now();
     std::vector<std::shared_ptr<const void>> spent;
-    std::vector<core::Epochs::Garbage> garbage;
+    std::vector<typename Listing<S>::Garbage> garbage;
     std::optional<Handle> due;
     {
       const std::scoped_lock lock(mutex_);

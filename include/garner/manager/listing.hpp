@@ -24,7 +24,13 @@ namespace garner::detail {
 /// time.
 template <Storage S>
 class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is one
+ private:
+  using Listed = Pinned<S>;
+  using Index = core::ChunkIndex<Listed, Unlist<S>>;
+
  public:
+  using Garbage = typename Index::Garbage;
+
   explicit Listing(std::shared_ptr<PinHost<S>> host) : host_(std::move(host)) {}
 
   /// What serves it from now on.
@@ -61,7 +67,7 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
 
   /// Lets readers see what has changed, and appends to `garbage` what none of them can see any more. To be
   /// destroyed outside of every lock: among it are pins.
-  void publish(std::vector<core::Epochs::Garbage>& garbage) {
+  void publish(std::vector<Garbage>& garbage) {
     if (std::exchange(changed_, false)) index_.publish();
     index_.collect(garbage);
   }
@@ -103,8 +109,6 @@ class Listing {  // NOLINT(clang-analyzer-optin.performance.Padding): there is o
   }
 
  private:
-  using Listed = Pinned<S>;
-  using Index = core::ChunkIndex<Listed, Unlist<S>>;
   using ListedPtr = typename Index::ValuePtr;
 
   /// By all that names a generation: in a directory that somebody put together, a number alone may stand for several.

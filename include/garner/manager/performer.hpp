@@ -77,26 +77,35 @@ class Performer {
     return volumes_;
   }
 
-  /// Blocks. Of several at once the one that asked last is believed.
+  /// Blocks.
   void refresh_usage() {
+    after_usage([](core::Instant) {});
+  }
+
+ private:
+  /// What the store holds now becomes known, and then, in the same input, `call(now)` is made. Blocks. Of several at
+  /// once the one that asked last is believed.
+  template <class Call>
+  void after_usage(const Call& call) {
     const std::uint64_t turn = ++usage_turns_;
     // Before the store is asked: what comes meanwhile then counts twice rather than not at all.
     const std::uint64_t staged = transfers_.staged();
     const std::optional<StoreUsage> usage = store_.usage();
-    if (!usage) return;
-    std::vector<VolumeStatus> volumes = store_.volumes();
+    std::vector<VolumeStatus> volumes;
+    if (usage) volumes = store_.volumes();
     engine_.input([&](core::Instant now) {
-      if (turn < last_usage_) return;
-      last_usage_ = turn;
-      if (!volumes.empty()) engine_.table().volumes_told(volumes, now);
-      engine_.table().measured(*usage, staged, now);
-      const std::scoped_lock lock(usage_mutex_);
-      usage_ = *usage;
-      volumes_.swap(volumes);
+      if (usage && turn > last_usage_) {
+        last_usage_ = turn;
+        if (!volumes.empty()) engine_.table().volumes_told(volumes, now);
+        engine_.table().measured(*usage, staged, now);
+        const std::scoped_lock lock(usage_mutex_);
+        usage_ = *usage;
+        volumes_.swap(volumes);
+      }
+      call(now);
     });
   }
 
- private:
   /// As the store last told: what can be staged again may be healthy.
   [[nodiscard]] bool any_unhealthy() const {
     const std::scoped_lock lock(usage_mutex_);
@@ -173,8 +182,7 @@ class Performer {
     }
     if (!some.empty()) {
       const auto published = transfers_.publish(some);
-      refresh_usage();
-      engine_.input([&](core::Instant now) {
+      after_usage([&](core::Instant now) {
         for (std::size_t i = 0; i < some.size(); ++i) {
           engine_.table().published(some[i].id, published[i].generation, published[i].outcome, now);
         }
@@ -193,8 +201,7 @@ class Performer {
   void perform(core::action::Discard& action) {
     engine_.spawn([this, action] {
       const core::Outcome outcome = transfers_.discard(action);
-      refresh_usage();
-      report(&core::ChunkTable::discarded, action.id, outcome);
+      after_usage([&](core::Instant now) { engine_.table().discarded(action.id, outcome, now); });
     });
   }
 
@@ -223,8 +230,7 @@ class Performer {
   }
 
   void removed(const Generation& generation, const core::Outcome& outcome) {
-    refresh_usage();
-    report(&core::ChunkTable::removed, generation, outcome);
+    after_usage([&](core::Instant now) { engine_.table().removed(generation, outcome, now); });
   }
 
   void perform(core::action::Describe& action) {
@@ -257,8 +263,7 @@ class Performer {
   void perform(core::action::CleanUp& action) {
     engine_.spawn([this, partial = action.partial] {
       const core::Outcome outcome = store_.clean_up(partial);
-      refresh_usage();
-      report(&core::ChunkTable::cleaned_up, outcome);
+      after_usage([&](core::Instant now) { engine_.table().cleaned_up(outcome, now); });
     });
   }
 
@@ -267,8 +272,7 @@ class Performer {
     engine_.spawn([this] {
       const std::vector<VolumeStatus> volumes =
           store_.examine([this](const Generation& generation) { report(&core::ChunkTable::found, generation); });
-      refresh_usage();
-      report(&core::ChunkTable::examined, volumes);
+      after_usage([&](core::Instant now) { engine_.table().examined(volumes, now); });
     });
   }
 
