@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The kinds of steps that a simulated life is made of.
+// The kinds of steps that a simulated life is made of, and what becomes of its starts in the background.
 #pragma once
 
 #include <array>
@@ -41,6 +41,25 @@ constexpr const char* to_string(Call call) {
       "wait",     "verify", "options", "bit rot",  "power cut", "kill",      "restart",
       "close",    "lie",    "reject",  "converge", "litter",    "odd start", "disk"};
   return names[static_cast<std::size_t>(call)];
+}
+
+/// What a start in the background can meet while the store is read.
+enum class Reading : std::uint8_t {
+  left_alone,
+  called,              ///< and read to its end
+  thrown_away,         ///< the manager, before anything was read
+  closed_before,       ///< likewise
+  closed_meanwhile,    ///< in the middle, or when all was read and nothing was done about it yet
+  deletion_done,       ///< of what had been found when it was closed
+  deletion_forgotten,  ///< of what had not
+};
+inline constexpr std::size_t readings = 7;
+
+constexpr const char* to_string(Reading reading) {
+  constexpr std::array<const char*, readings> names = {"left alone",        "called",           "thrown away",
+                                                       "closed before",     "closed meanwhile", "deletion done",
+                                                       "deletion forgotten"};
+  return names[static_cast<std::size_t>(reading)];
 }
 
 }  // namespace simulation

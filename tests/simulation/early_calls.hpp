@@ -2,9 +2,11 @@
 //
 // Calls to a manager that does not know yet what its store holds (`Startup::background`), before that is read and in
 // the middle of it; what must hold meanwhile; and what they mean, to be said of what the start would have found without
-// them.
+// them, or, where the manager was closed before all was read, of what the next one finds.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <set>
@@ -15,6 +17,9 @@
 
 #include "garner/simulation/decisions.hpp"
 #include "garner/simulation/sim_downloader.hpp"
+#include "garner/simulation/sim_hooks.hpp"
+#include "garner/simulation/sim_world.hpp"
+#include "simulation/calls.hpp"
 #include "simulation/checks.hpp"
 #include "simulation/found.hpp"
 #include "simulation/lake.hpp"
@@ -25,8 +30,8 @@ namespace simulation {
 class EarlyCalls {
  public:
   /// `fail` takes what is wrong.
-  EarlyCalls(garner::Decisions& decisions, garner::SimNetwork& network, std::function<void(std::string)> fail)
-      : decisions_(decisions), network_(network), fail_(std::move(fail)) {}
+  EarlyCalls(garner::SimWorld& world, garner::SimNetwork& network, std::function<void(std::string)> fail)
+      : decisions_(world.decisions()), world_(world), network_(network), fail_(std::move(fail)) {}
 
   /// Of a manager that has just begun, and will find `names`.
   void begin(Manager& manager, const Found& names, bool may_call) {
@@ -36,19 +41,47 @@ class EarlyCalls {
     deleted_.clear();
     left_ = may_call ? decisions_.choose(6) : 0;
     moved_ = network_.bytes_moved();
+    closes_in_ = may_call && decisions_.chance(1, 3) ? 1 + decisions_.choose(16) : 0;
+    if (closes_in_ > 0) {
+      // Nobody but an observer can close it in the middle without waiting for what is under way, and go on.
+      closer_ = manager.subscribe([this](const garner::Event&) {
+        if (closes_in_ == 1 && manager_ != nullptr) manager_->close();
+      });
+    }
     make_some();
   }
-  void end() noexcept { manager_ = nullptr; }
+  void end() {
+    closer_.reset();
+    manager_ = nullptr;
+  }
   void forget() { calls_.clear(); }
 
   /// At each operation of a disk: looks at it, and calls it now and then.
   void consider() {
     if (manager_ == nullptr || !manager_->status().recovering) return;
     look();
+    if (manager_->status().closed) return;
     if (left_ > 0 && decisions_.chance(1, 4)) make_one();
+    if (closes_in_ > 1) --closes_in_;
+    // As soon as there is anything to tell an observer.
+    while (closes_in_ == 1 && world_.has_ready() && !garner::SimMutex::any_held() && !manager_->status().closed) {
+      world_.run_one_until(world_.now());
+    }
   }
 
+  void note(Reading reading) noexcept { ++met_[static_cast<std::size_t>(reading)]; }
+  [[nodiscard]] const std::array<std::uint64_t, readings>& met() const noexcept { return met_; }
+
   [[nodiscard]] bool any() const noexcept { return !calls_.empty(); }
+
+  /// Deleted at any moment, whether or not it was wanted again.
+  [[nodiscard]] const std::set<garner::ChunkId>& deleted() const noexcept { return deleted_; }
+  /// Whether the last call about it wants it.
+  [[nodiscard]] bool wants(const garner::ChunkId& id) const {
+    Model model;
+    replay(model, [](const Version&) {});
+    return model.wanted.contains(id);
+  }
   /// In their order, said to `model`; `wanted(version)` before each that is wanted.
   template <class Wanted>
   void replay(Model& model, const Wanted& wanted) const {
@@ -137,8 +170,12 @@ class EarlyCalls {
   }
 
   garner::Decisions& decisions_;
+  garner::SimWorld& world_;
   garner::SimNetwork& network_;
   std::function<void(std::string)> fail_;
+  std::array<std::uint64_t, readings> met_{};
+  garner::Subscription closer_;
+  std::uint64_t closes_in_ = 0;  ///< operations; 1: whenever it can be, 0: not
   Manager* manager_ = nullptr;
   const Found* names_ = nullptr;
   std::vector<Early> calls_;

@@ -53,7 +53,7 @@ class Life {
         network_(world_),
         machine_(world_, std::move(disks)),
         checks_(world_, machine_, [this](std::string what) { fail(std::move(what)); }),
-        early_(decisions, network_, [this](std::string what) { fail(std::move(what)); }) {
+        early_(world_, network_, [this](std::string what) { fail(std::move(what)); }) {
     world_.trace = plan_.trace;
     world_.allows = [this](garner::SimFaultKind kind) { return allows(kind); };
     machine_.on_operation = [this] {
@@ -192,6 +192,9 @@ class Life {
     early_.begin(*manager_, names_, ConstDisks(machine_).all_sound());
     if (decisions_.chance(1, 16)) {
       early_.end();
+      const bool is_closed = decisions_.chance(1, 2);
+      early_.note(is_closed ? Reading::closed_before : Reading::thrown_away);
+      if (is_closed) close_early(false);
       return false;
     }
     while (manager_->status().recovering && !machine_.ended()) {
@@ -200,8 +203,47 @@ class Life {
     }
     early_.end();
     if (machine_.ended()) return false;
+    if (manager_->status().closed) {
+      early_.note(Reading::closed_meanwhile);
+      close_early(true);
+      return false;
+    }
+    early_.note(early_.any() ? Reading::called : Reading::left_alone);
     if (manager_->status().recovery_error) fail("the store cannot be read: " + manager_->status().recovery_subject);
     return true;
+  }
+
+  /// Before all was read, or any of it where that was not begun. A deletion of what had been found by then is done, one
+  /// of what had not is forgotten; all else is as it was. What was deleted and then wanted again is there or not.
+  void close_early(bool was_begun) {
+    std::set<garner::ChunkId> open;  // what is to be marked as deleted need not outlive it from now on
+    for (const garner::ChunkId& id : early_.deleted()) {
+      if (!manager_->chunk_status(id)) continue;
+      open.insert(id);
+      model_.remove(id);
+    }
+    checks_.durable.follow(model_);
+    manager_->close();
+    if (ledger_.wrong()) fail(*ledger_.wrong());
+    if (machine_.ended()) return;
+    const Found left = Found::by_names(ConstDisks(machine_), options_.startup_check);
+    std::map<garner::ChunkId, std::size_t> copies;
+    for (const auto& [id, generation] : names_.generations) ++copies[id];
+    for (const auto& [id, newest] : names_.newest) {
+      const bool is_there = left.generations.contains({id, newest.number});
+      if (!open.contains(id)) {
+        // An older copy that was found beside it may go.
+        if (!is_there) fail("a chunk is gone whose deletion was not known to be one: " + id.to_hex());
+        if (early_.deleted().contains(id) && was_begun) early_.note(Reading::deletion_forgotten);
+      } else if (copies[id] == 1 && !early_.wants(id)) {
+        // Of several copies perhaps not all had been found.
+        if (is_there) fail("a chunk is there whose deletion was done before the end: " + id.to_hex());
+        checks_.durable.forget(id);
+        early_.note(Reading::deletion_done);
+      }
+    }
+    throw_away();
+    if (decisions_.chance(1, 2)) machine_.end_now(any_end());
   }
 
   /// A change of mind costs at most one transfer; a repeated wish costs nothing, and what an earlier run had of it is

@@ -40,6 +40,9 @@ TEST_CASE("whatever is called and whatever fails, the store converges and never 
   for (std::size_t i = 0; i < met.states.size(); ++i) {
     CHECK_MESSAGE(met.states[i] > 0, garner::to_string(static_cast<garner::ChunkState>(i)));
   }
+  for (std::size_t i = 0; i < met.readings_met.size(); ++i) {
+    CHECK_MESSAGE(met.readings_met[i] > 0, simulation::to_string(static_cast<simulation::Reading>(i)));
+  }
 }
 
 TEST_CASE("a step that is left out leaves the others what they are") {

@@ -45,6 +45,7 @@ struct Counters {
   std::array<std::uint64_t, event_kinds> events{};
   std::array<std::uint64_t, error_classes> classes{};
   std::array<std::uint64_t, chunk_states> states{};  ///< of chunks, as `chunk_status` told them
+  std::array<std::uint64_t, readings> readings_met{};
 
   void add(const Counters& more) {
     add(calls_made, more.calls_made);
@@ -52,6 +53,7 @@ struct Counters {
     add(events, more.events);
     add(classes, more.classes);
     add(states, more.states);
+    add(readings_met, more.readings_met);
   }
 
  private:

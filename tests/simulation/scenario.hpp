@@ -91,7 +91,7 @@ class Scenario : public Damage {
   }
 
   [[nodiscard]] Counters counters() const {
-    return {made_, world_.met(), ledger_.events(), ledger_.classes(), states_};
+    return {made_, world_.met(), ledger_.events(), ledger_.classes(), states_, early_.met()};
   }
 
  private:

@@ -190,6 +190,8 @@ bool show_counters(const Counters& counters) {
                          [](std::size_t i) { return garner::to_string(static_cast<garner::SimFaultKind>(i)); });
   all_met &= show_counts("states of chunks", counters.states,
                          [](std::size_t i) { return garner::to_string(static_cast<garner::ChunkState>(i)); });
+  all_met &= show_counts("starts in the background", counters.readings_met,
+                         [](std::size_t i) { return to_string(static_cast<Reading>(i)); });
   all_met &= show_counts("events", counters.events, [](std::size_t i) {
     const auto kind = static_cast<garner::EventKind>(i);
     return kind == garner::EventKind::events_dropped ? "" : garner::to_string(kind);  // needs a slow observer: threads
