@@ -315,6 +315,14 @@ class Scenario : public Damage {
     options_.max_concurrent_chunks = 1 + decisions_.choose(4);
     options_.max_concurrent_files = 1 + decisions_.choose(4);
     options_.max_files_per_host = 1 + decisions_.choose(4);
+    options_.when_filled.reset();
+    if (decisions_.chance(1, 4)) {
+      // No more than otherwise: what is checked holds for both.
+      garner::FetchLimits& filled = options_.when_filled.emplace();
+      filled.max_concurrent_chunks = 1 + decisions_.choose(options_.max_concurrent_chunks);
+      filled.max_concurrent_files = 1 + decisions_.choose(options_.max_concurrent_files);
+      filled.max_files_per_host = 1 + decisions_.choose(options_.max_files_per_host);
+    }
     options_.revive = decisions_.chance(2, 3);
     options_.max_bytes = !calm_ && decisions_.chance(1, 4) ? 40 + decisions_.choose(300) : garner::Options().max_bytes;
     options_.keep_free_bytes = decisions_.chance(1, 8) ? 1 + decisions_.choose(3000) : 0;
