@@ -144,7 +144,7 @@ class Life {
     network_.take_most_active();
     const bool is_background = options_.startup == garner::Startup::background;
     checks_.after_start(*manager_, model_, names_, options_.startup_check, is_background && early_.any());
-    if (machine_.disks() == 1) partial_.look(machine_.disk());
+    partial_.look(machine_);
     if (is_background) {
       early_.replay(model_, [this](const Version& version) { count_bytes(version); });
     } else {

@@ -14,6 +14,7 @@
 
 #include "garner/manager/file_origin.hpp"
 #include "garner/simulation/sim_disk.hpp"
+#include "garner/simulation/sim_machine.hpp"
 #include "garner/storage/checkpoint.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "simulation/lake.hpp"
@@ -22,19 +23,11 @@ namespace simulation {
 
 class PartialFetches {
  public:
-  /// After a start.
-  void look(const garner::SimDisk& disk) {
+  /// After a start. Of several disks nobody knows which one goes on with it.
+  void look(const garner::SimMachine& machine) {
     left_.clear();
     bytes_ = 0;
-    for (const auto& [path, bytes] : disk.tree()) {
-      if (!path.starts_with(place)) continue;
-      if (bytes) bytes_ += bytes->size();
-      if (bytes) continue;
-      const auto name = garner::store_layout::parse_staging_name(path.substr(place.size()));
-      if (name && (!left_.contains(name->id) || left_.at(name->id).number < name->number)) {
-        left_[name->id] = {path, name->number};
-      }
-    }
+    for (std::size_t disk = 0; disk < machine.disks(); ++disk) look(machine.disk(disk), machine.disks() == 1);
   }
 
   /// All that there was after the start.
@@ -70,6 +63,18 @@ class PartialFetches {
     std::string path;
     std::uint64_t number = 0;
   };
+
+  void look(const garner::SimDisk& disk, bool is_only_one) {
+    for (const auto& [path, bytes] : disk.tree()) {
+      if (!path.starts_with(place)) continue;
+      if (bytes) bytes_ += bytes->size();
+      if (bytes || !is_only_one) continue;
+      const auto name = garner::store_layout::parse_staging_name(path.substr(place.size()));
+      if (name && (!left_.contains(name->id) || left_.at(name->id).number < name->number)) {
+        left_[name->id] = {path, name->number};
+      }
+    }
+  }
 
   static bool can_go_on(const garner::detail::Checkpoint& checkpoint, const garner::FileSource& source) {
     if (checkpoint.asked != garner::detail::asked_of(source)) return false;
