@@ -340,7 +340,7 @@ class Scenario : public Damage {
   void lie() {
     const std::vector<Version>& lies = Lake::get().lies();
     // The last one is huge.
-    want(lies[decisions_.chance(1, 1024) ? lies.size() - 1 : decisions_.choose(lies.size() - 1)]);
+    want(lies[decisions_.chance(1, 256) ? lies.size() - 1 : decisions_.choose(lies.size() - 1)]);
   }
 
   /// Lets go of what cannot be had, and of options with which not all of it can be wanted.
@@ -365,9 +365,20 @@ class Scenario : public Damage {
       case 1: source.urls.front() = "ftp://nowhere/"; break;
       case 2: source.urls.clear(); break;
       case 3: source.size = 1; break;  // what the bytes are is not for it to say
+      case 4: want_from_elsewhere(chunk.id); break;
       default: break;
     }
     return source;
+  }
+
+  /// While it is asked where they are to be had from. One chunk has two versions of the same bytes.
+  void want_from_elsewhere(const garner::ChunkId& id) {
+    if (manager_->status().closed) return;
+    const auto at = model_.wanted.find(id);
+    const Version& one = Lake::get().version(4, 1);
+    const Version& other = Lake::get().version(4, 2);
+    if (at == model_.wanted.end() || (at->second != &one && at->second != &other)) return;
+    want(at->second == &one ? other : one);
   }
 
   // ---- calls that change nothing
