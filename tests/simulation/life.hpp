@@ -394,16 +394,23 @@ class Life {
     manager_->set_options(options_);
     if (!pass()) return;
     const garner::Instant before = world_.now();
+    // For the last chunk nobody has waited; where it was found corrupt it is not served any more.
+    std::uint64_t most = most_served();
     if (!pass()) return;
     const garner::ScrubStatus scrub = manager_->status().scrub;
     options_.scrub_interval = {};
     manager_->set_options(options_);
-    // For the last chunk nobody has waited.
-    std::uint64_t most = 0;
-    for (const Manager::ChunkRef& ref : Checks::served(*manager_)) most = std::max(most, ref.bytes());
+    most = std::max(most, most_served());
     const std::uint64_t paid = scrub.bytes_done > most ? scrub.bytes_done - most : 0;
     const std::chrono::milliseconds least(paid * 1000 / options_.scrub_bytes_per_second);
     if (world_.now() - before < least) fail("a scrub is faster than it was told to be");
+  }
+
+  /// Bytes of one chunk.
+  [[nodiscard]] std::uint64_t most_served() const {
+    std::uint64_t most = 0;
+    for (const Manager::ChunkRef& ref : Checks::served(*manager_)) most = std::max(most, ref.bytes());
+    return most;
   }
 
   /// Lets time pass until the next pass has ended.
