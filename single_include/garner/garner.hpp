@@ -8234,7 +8234,11 @@ inline std::uint64_t bytes_unwritten() noexcept {
 /// Thread-safe; one descriptor in one thread at a time.
 class PosixSync {
  public:
-  explicit PosixSync(std::size_t max_threads) : threads_(max_threads) {}
+  /// A syncfs writes down what strangers have written, too: only where that cannot be more than this.
+  static constexpr std::uint64_t little = std::uint64_t{256} << 20;
+
+  explicit PosixSync(std::size_t max_threads, std::uint64_t max_unwritten = little)
+      : max_unwritten_(max_unwritten), threads_(max_threads) {}
 
   struct Item {
     int fd = -1;
@@ -8245,15 +8249,13 @@ class PosixSync {
   /// Makes each of `items`, files that were written through their descriptors and directories on the file system of
   /// `root`, durable, and tells of which that is certain. None of them is to be synced again.
   void run(int root, std::span<Item> items) {
-    if (items.size() >= few && bytes_unwritten() <= others_bytes && sync_all(root, items)) return;
+    if (items.size() >= few && bytes_unwritten() <= max_unwritten_ && sync_all(root, items)) return;
     threads_.run(items.size(), [&](std::size_t i) { items[i].is_durable = ::fsync(items[i].fd) == 0; });
   }
 
  private:
   /// Fewer are synced one by one.
   static constexpr std::size_t few = 12;
-  /// A syncfs writes down what strangers have written, too: only where that cannot be much.
-  static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
 
   /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is
   /// told of each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such
@@ -8267,6 +8269,7 @@ class PosixSync {
     return true;
   }
 
+  const std::uint64_t max_unwritten_;
   SyncThreads threads_;
 };
 
@@ -8377,12 +8380,14 @@ class PosixFileSystem {
 
   /// Opens the directory at `path`, which is not created. A link at the end of `path` is not followed
   /// (`errc::not_a_directory`); links on the way there are. `max_sync_threads`: as in `Options`.
+  /// `max_unwritten`: where the whole machine has more bytes than that to write, many syncs are not made one syncfs.
   static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec,
-                              std::size_t max_sync_threads = Options().max_sync_threads) {
+                              std::size_t max_sync_threads = Options().max_sync_threads,
+                              std::uint64_t max_unwritten = detail::PosixSync::little) {
     std::filesystem::path absolute = detail::absolute_directory(path);
     const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
     ec = detail::errno_result(fd);
-    return {Directory(fd), std::move(absolute), max_sync_threads};
+    return {Directory(fd), std::move(absolute), std::make_unique<detail::PosixSync>(max_sync_threads, max_unwritten)};
   }
 
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
@@ -8570,8 +8575,8 @@ class PosixFileSystem {
     void operator()(DIR* directory) const noexcept { ::closedir(directory); }
   };
 
-  PosixFileSystem(Directory root, std::filesystem::path path, std::size_t max_sync_threads)
-      : root_(std::move(root)), path_(std::move(path)), sync_(std::make_unique<detail::PosixSync>(max_sync_threads)) {}
+  PosixFileSystem(Directory root, std::filesystem::path path, std::unique_ptr<detail::PosixSync> sync)
+      : root_(std::move(root)), path_(std::move(path)), sync_(std::move(sync)) {}
 
   static int open_at(const Directory& directory, const std::string& name, int flags, mode_t mode = 0) noexcept {
     if (!detail::is_plain_name(name)) return errno = EINVAL, -1;
@@ -12255,13 +12260,14 @@ inline std::error_code make_directories(const std::filesystem::path& path, Durab
 }
 
 inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability,
-                                           std::size_t max_sync_threads) {
+                                           std::size_t max_sync_threads,
+                                           std::uint64_t max_unwritten = PosixSync::little) {
   std::error_code ec;
-  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
+  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads, max_unwritten);
   struct stat format {};
   if (ec == std::errc::no_such_file_or_directory) {
     ec = make_directories(fs.path(), durability);
-    if (!ec) fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
+    if (!ec) fs = PosixFileSystem::open(data_dir, ec, max_sync_threads, max_unwritten);
   } else if (!ec && durability == Durability::full &&
              ::lstat((fs.path() / store_layout::format_file).c_str(), &format) < 0) {
     ec = sync_name(fs.path(), true);  // made a moment ago, perhaps by a process that was killed
@@ -12279,19 +12285,21 @@ inline std::error_code require_mount_point(const std::filesystem::path& path) {
   return inner.st_dev != outer.st_dev || is_root ? std::error_code() : std::make_error_code(std::errc::no_such_device);
 }
 
+/// `max_unwritten`: as `PosixFileSystem::open` says.
 inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
-                                                           const Options& options) {
+                                                           const Options& options,
+                                                           std::uint64_t max_unwritten = PosixSync::little) {
   std::vector<Location> locations = options.locations;
   if (locations.empty()) locations.push_back({"."});
   std::vector<VolumePlace<PosixFileSystem>> places;
   for (const Location& location : locations) {
     std::filesystem::path path = absolute_directory(data_dir / location.path);
     const auto open = [path, must_be_mount_point = location.must_be_mount_point, durability = options.durability,
-                       max_sync_threads = options.max_sync_threads] {
+                       max_sync_threads = options.max_sync_threads, max_unwritten] {
       if (must_be_mount_point) {
         if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
       }
-      return open_data_directory(path, durability, max_sync_threads);
+      return open_data_directory(path, durability, max_sync_threads, max_unwritten);
     };
     places.push_back({std::move(path), open, location.max_bytes, location.keep_free_bytes});
   }

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "garner/policies/storage.hpp"
 #include "garner/status.hpp"
 #include "garner/storage/posix_file_system.hpp"
+#include "garner/storage/posix_sync.hpp"
 #include "garner/storage/store_layout.hpp"
 #include "garner/storage/store_volumes.hpp"
 
@@ -57,13 +59,14 @@ inline std::error_code make_directories(const std::filesystem::path& path, Durab
 }
 
 inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability,
-                                           std::size_t max_sync_threads) {
+                                           std::size_t max_sync_threads,
+                                           std::uint64_t max_unwritten = PosixSync::little) {
   std::error_code ec;
-  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
+  PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads, max_unwritten);
   struct stat format {};
   if (ec == std::errc::no_such_file_or_directory) {
     ec = make_directories(fs.path(), durability);
-    if (!ec) fs = PosixFileSystem::open(data_dir, ec, max_sync_threads);
+    if (!ec) fs = PosixFileSystem::open(data_dir, ec, max_sync_threads, max_unwritten);
   } else if (!ec && durability == Durability::full &&
              ::lstat((fs.path() / store_layout::format_file).c_str(), &format) < 0) {
     ec = sync_name(fs.path(), true);  // made a moment ago, perhaps by a process that was killed
@@ -81,19 +84,21 @@ inline std::error_code require_mount_point(const std::filesystem::path& path) {
   return inner.st_dev != outer.st_dev || is_root ? std::error_code() : std::make_error_code(std::errc::no_such_device);
 }
 
+/// `max_unwritten`: as `PosixFileSystem::open` says.
 inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
-                                                           const Options& options) {
+                                                           const Options& options,
+                                                           std::uint64_t max_unwritten = PosixSync::little) {
   std::vector<Location> locations = options.locations;
   if (locations.empty()) locations.push_back({"."});
   std::vector<VolumePlace<PosixFileSystem>> places;
   for (const Location& location : locations) {
     std::filesystem::path path = absolute_directory(data_dir / location.path);
     const auto open = [path, must_be_mount_point = location.must_be_mount_point, durability = options.durability,
-                       max_sync_threads = options.max_sync_threads] {
+                       max_sync_threads = options.max_sync_threads, max_unwritten] {
       if (must_be_mount_point) {
         if (const std::error_code ec = require_mount_point(path)) throw Error(ec, path.string());
       }
-      return open_data_directory(path, durability, max_sync_threads);
+      return open_data_directory(path, durability, max_sync_threads, max_unwritten);
     };
     places.push_back({std::move(path), open, location.max_bytes, location.keep_free_bytes});
   }

@@ -136,12 +136,14 @@ class PosixFileSystem {
 
   /// Opens the directory at `path`, which is not created. A link at the end of `path` is not followed
   /// (`errc::not_a_directory`); links on the way there are. `max_sync_threads`: as in `Options`.
+  /// `max_unwritten`: where the whole machine has more bytes than that to write, many syncs are not made one syncfs.
   static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec,
-                              std::size_t max_sync_threads = Options().max_sync_threads) {
+                              std::size_t max_sync_threads = Options().max_sync_threads,
+                              std::uint64_t max_unwritten = detail::PosixSync::little) {
     std::filesystem::path absolute = detail::absolute_directory(path);
     const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
     ec = detail::errno_result(fd);
-    return {Directory(fd), std::move(absolute), max_sync_threads};
+    return {Directory(fd), std::move(absolute), std::make_unique<detail::PosixSync>(max_sync_threads, max_unwritten)};
   }
 
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
@@ -329,8 +331,8 @@ class PosixFileSystem {
     void operator()(DIR* directory) const noexcept { ::closedir(directory); }
   };
 
-  PosixFileSystem(Directory root, std::filesystem::path path, std::size_t max_sync_threads)
-      : root_(std::move(root)), path_(std::move(path)), sync_(std::make_unique<detail::PosixSync>(max_sync_threads)) {}
+  PosixFileSystem(Directory root, std::filesystem::path path, std::unique_ptr<detail::PosixSync> sync)
+      : root_(std::move(root)), path_(std::move(path)), sync_(std::move(sync)) {}
 
   static int open_at(const Directory& directory, const std::string& name, int flags, mode_t mode = 0) noexcept {
     if (!detail::is_plain_name(name)) return errno = EINVAL, -1;

@@ -46,7 +46,11 @@ inline std::uint64_t bytes_unwritten() noexcept {
 /// Thread-safe; one descriptor in one thread at a time.
 class PosixSync {
  public:
-  explicit PosixSync(std::size_t max_threads) : threads_(max_threads) {}
+  /// A syncfs writes down what strangers have written, too: only where that cannot be more than this.
+  static constexpr std::uint64_t little = std::uint64_t{256} << 20;
+
+  explicit PosixSync(std::size_t max_threads, std::uint64_t max_unwritten = little)
+      : max_unwritten_(max_unwritten), threads_(max_threads) {}
 
   struct Item {
     int fd = -1;
@@ -57,15 +61,13 @@ class PosixSync {
   /// Makes each of `items`, files that were written through their descriptors and directories on the file system of
   /// `root`, durable, and tells of which that is certain. None of them is to be synced again.
   void run(int root, std::span<Item> items) {
-    if (items.size() >= few && bytes_unwritten() <= others_bytes && sync_all(root, items)) return;
+    if (items.size() >= few && bytes_unwritten() <= max_unwritten_ && sync_all(root, items)) return;
     threads_.run(items.size(), [&](std::size_t i) { items[i].is_durable = ::fsync(items[i].fd) == 0; });
   }
 
  private:
   /// Fewer are synced one by one.
   static constexpr std::size_t few = 12;
-  /// A syncfs writes down what strangers have written, too: only where that cannot be much.
-  static constexpr std::uint64_t others_bytes = std::uint64_t{256} << 20;
 
   /// False where it failed, for whomever: then it is known of none, and an fsync of each tells, since a descriptor is
   /// told of each failure that came after it was opened, whoever else was told before. A syncfs by itself is no such
@@ -79,6 +81,7 @@ class PosixSync {
     return true;
   }
 
+  const std::uint64_t max_unwritten_;
   SyncThreads threads_;
 };
 
