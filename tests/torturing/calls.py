@@ -6,6 +6,8 @@ import re
 # "fsync(4</data/store>) = -1 EIO (Input/output error) (INJECTED)"; the last call of one that is killed has no result.
 CALL = re.compile(r"(\w+)\((.*?)\)?\s+= (-?\w+|\?)(.*)")
 HANDLE = re.compile(r"(\d+|AT_FDCWD)<([^>]*)>")
+# The arguments of a sync_file_range that begins to write what is not written, and waits for all.
+WHOLE_FILE = ", 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE|SYNC_FILE_RANGE_WRITE|SYNC_FILE_RANGE_WAIT_AFTER"
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -54,13 +56,16 @@ class Order:
 
     An entry of a directory is pending when it was made or taken away, synced after the next sync of that directory, and
     lost after one that failed: from then on nothing tells what the disk has, but another change of it and that one's sync.
+
+    A syncfs that succeeds syncs all directories. What it tells of files it tells once, and perhaps to somebody else:
+    they are unasked then, until each has told of itself. One that fails has synced nothing.
     """
 
     def __init__(self, store):
         self.store = str(store)
         self.parent, _, self.name = self.store.rpartition("/")
         self.entries = {}  # (directory, name): (is there, "pending", "synced" or "lost")
-        self.bytes = {}  # file: "pending", "synced" or "lost"
+        self.bytes = {}  # file: "pending", "unasked", "synced" or "lost"
         self.generations = {}  # chunk id: [(dataset, name)], those that ever were in chunks/
 
     def follow(self, calls):
@@ -85,8 +90,15 @@ class Order:
         name = call.texts()[0] if call.texts() else ""
         if call.name == "fsync":
             self.sync(at, "synced" if call.done else "lost")
+        elif call.name == "sync_file_range" and call.arguments.endswith(WHOLE_FILE):
+            if not call.done:
+                self.settle(at, "lost")
+            elif self.bytes.get(at) == "unasked":
+                self.settle(at, "synced")
         if not call.done:
             return
+        if call.name == "syncfs":
+            self.sync_all()
         if call.name in ("openat", "openat2") and "O_CREAT" in call.arguments:
             self.change(at, name, True)
             self.bytes[f"{at}/{name}".lstrip("/")] = "pending"
@@ -107,9 +119,22 @@ class Order:
     def change(self, directory, name, there):
         self.entries[directory, name] = there, "pending"
 
+    def settle(self, file, outcome):
+        if self.bytes.get(file) in ("pending", "unasked"):
+            self.bytes[file] = outcome
+
+    def sync_all(self):
+        for within in {within for within, _ in self.entries} - {".."}:
+            self.sync_entries(within, "synced")
+        for file, state in self.bytes.items():
+            if state == "pending":
+                self.bytes[file] = "unasked"
+
     def sync(self, at, outcome):
-        if self.bytes.get(at) == "pending":
-            self.bytes[at] = outcome
+        self.settle(at, outcome)
+        self.sync_entries(at, outcome)
+
+    def sync_entries(self, at, outcome):
         for entry, (there, state) in self.entries.items():
             if entry[0] == at and state == "pending":
                 self.entries[entry] = there, outcome

@@ -51,7 +51,7 @@ inline std::string bytes_of(std::string_view url, std::size_t size) {
 /// All versions, each made when it is first asked for.
 class Lake {
  public:
-  static constexpr std::array names = {"a", "b", "c", "d", "e", "l"};
+  static constexpr std::array names = {"a", "b", "c", "d", "e", "f", "g", "h", "l"};
 
   /// Throws `std::out_of_range` where there is none.
   const Version& version(const std::string& name, int number) {
@@ -64,7 +64,7 @@ class Lake {
   static int versions(const std::string& name) { return name == "a" || name == "c" ? 2 : 1; }
 
   static garner::DatasetId dataset(const std::string& name) {
-    return garner::DatasetId::from_name(name == "d" ? "rivers" : "lakes");
+    return garner::DatasetId::from_name(name == "d" || name == "h" ? "rivers" : "lakes");
   }
   static garner::ChunkId id(const std::string& name) { return garner::ChunkId::from_name(name); }
   static std::string name_of(const garner::ChunkId& id) {
@@ -111,7 +111,8 @@ class Lake {
   };
 
   /// The smallest that take every path: an empty file, some in one piece, some in more, one that is reserved before it
-  /// is written (from 1 MiB on), one that is cut down before it is removed (beyond 16 MiB).
+  /// is written (from 1 MiB on), one that is cut down before it is removed (beyond 16 MiB), and small ones that have
+  /// enough syncs together for one of the whole file system.
   static std::vector<File> files(const std::string& title) {
     if (title == "a.1") return {{"empty", 0, false, false}, {"head", 10, true, false}, {"rows", 70'000, true, true}};
     if (title == "a.2") return {{"head", 10, true, false}, {"rows", 3'000, true, true}};
@@ -120,6 +121,9 @@ class Lake {
     if (title == "c.2") return {{"rows", 4'000, true, true}};
     if (title == "d.1") return {{"rows", 5'000, false, false}};
     if (title == "e.1") return {{"head", 6'000, true, false}, {"rows", 140'000, true, false}};
+    if (title == "f.1") return {{"head", 10, true, false}, {"rows", 900, true, true}};
+    if (title == "g.1") return {{"head", 20, true, true}, {"rows", 700, true, false}};
+    if (title == "h.1") return {{"head", 30, false, false}, {"rows", 500, true, true}};
     if (title == "l.1") return {{"rows", (std::size_t{17} << 20) + 1, true, false}};
     throw std::out_of_range("there is no version " + title);
   }
