@@ -4969,12 +4969,15 @@ class ChunkRules : protected FetchRules {
     if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
-    } else if (copy.drained && !closed_) {
+    } else if (copy.drained && !closed_ && !is_removal_slow(copy)) {
       begin(copy, Copy::Operation::remove);
     } else if (copy.mark != Copy::Mark::doomed) {
       begin(copy, Copy::Operation::doom);
     }
   }
+
+  /// It has failed, and may take its time: before it is tried again the next start is told, once.
+  static bool is_removal_slow(const Copy& copy) noexcept { return copy.failures > 0 && copy.mark == Copy::Mark::none; }
 
   void begin(Copy& copy, Copy::Operation operation) {
     copy.operation = operation;
@@ -5952,6 +5955,15 @@ class ChunkTable : public ChunkQuestions {
       if (!closed_) copy->retry_at.reset();
     });
     pump(now);
+  }
+
+  /// Asked before a Doom is performed: whether the last pin has gone meanwhile, as it mostly has. Then the generation is
+  /// removed at once, nothing needs to say that it will be, and this was the report.
+  bool is_doom_moot(const Generation& generation, Instant now) {
+    const Copy& copy = *entries_.at(generation.id).copy(generation);
+    if (!copy.drained || copy.away || closed_ || copy.failures > 0) return false;
+    operation_done(generation, {}, now, [](ChunkEntry&, Copy& moot) { moot.mark = Copy::Mark::none; });
+    return true;
   }
 
   void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
@@ -7182,6 +7194,9 @@ class Performer {
 
   void perform(core::action::Doom& action) {
     engine_.spawn([this, generation = action.generation] {
+      bool is_moot = false;
+      engine_.input([&](core::Instant now) { is_moot = engine_.table().is_doom_moot(generation, now); });
+      if (is_moot) return;
       const core::Outcome outcome = store_.doom(generation);
       report(&core::ChunkTable::doomed, generation, outcome);
     });

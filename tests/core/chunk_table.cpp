@@ -286,6 +286,46 @@ TEST_CASE("a removal waits for the mark that is under way, so that neither overt
   CHECK(bench.doomed(1) == "remove 1");
 }
 
+TEST_CASE("a mark is not made where the last pin has gone before that was begun") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  CHECK(bench.unwant("a") == "unlist 1, doom 1");
+  SUBCASE("the chunk is removed at once") {
+    bench.drained(1);
+    CHECK(bench.about_to_doom(1) == "moot: remove 1");
+    CHECK(bench.removed(1) == "");
+    CHECK_FALSE(bench.knows("a"));
+  }
+  SUBCASE("where it is wanted again meanwhile it is made, and taken back") {
+    bench.drained(1);
+    CHECK(bench.want(describe("a")) == "list 1");
+    CHECK(bench.about_to_doom(1) == "");
+    CHECK(bench.doomed(1) == "spare 1");
+  }
+  SUBCASE("where pins keep it the mark is made") {
+    CHECK(bench.about_to_doom(1) == "");
+    CHECK(bench.doomed(1) == "");
+    CHECK(bench.table.settled());
+  }
+  SUBCASE("after a close, when nothing is removed, it is made") {
+    bench.drained(1);
+    bench.close();
+    CHECK(bench.about_to_doom(1) == "");
+    CHECK(bench.doomed(1) == "");
+    CHECK(bench.table.idle());
+  }
+  SUBCASE("where the removal fails it is made once, before that is tried again") {
+    bench.drained(1);
+    bench.about_to_doom(1);
+    CHECK(bench.removed(1, errc::io_error) == "");
+    CHECK(bench.wake() == "doom 1");
+    CHECK(bench.about_to_doom(1) == "");
+    CHECK(bench.doomed(1) == "remove 1");
+    CHECK(bench.removed(1, errc::io_error) == "");
+    CHECK(bench.wake() == "remove 1");
+  }
+}
+
 TEST_CASE("deleting a chunk that is draining or being removed: nothing") {
   TableBench bench;
   bench.make_ready(describe("a"));

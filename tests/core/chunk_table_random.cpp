@@ -270,6 +270,7 @@ class World {
   void answer(const action::CleanUp&) { table_.cleaned_up(fault(), now_); }
   void answer(const action::Doom& task) {
     Held& held = end_operation(task.generation);
+    if (table_.is_doom_moot(task.generation, now_)) return;
     const Outcome outcome = fault();
     held.doomed = held.doomed || outcome.ok();
     table_.doomed(task.generation, outcome, now_);

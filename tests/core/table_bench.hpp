@@ -171,6 +171,12 @@ class TableBench {
     table.drained(generation(number), now);
     return asked();
   }
+  /// "moot", where it is, and what it leads to.
+  std::string about_to_doom(std::uint64_t number) {
+    const bool is_moot = table.is_doom_moot(generation(number), now);
+    const std::string next = asked();
+    return is_moot ? "moot: " + next : next;
+  }
   std::string doomed(std::uint64_t number, std::error_code error = {}) {
     table.doomed(generation(number), outcome(error), now);
     return asked();

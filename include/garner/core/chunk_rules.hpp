@@ -227,12 +227,15 @@ class ChunkRules : protected FetchRules {
     if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
-    } else if (copy.drained && !closed_) {
+    } else if (copy.drained && !closed_ && !is_removal_slow(copy)) {
       begin(copy, Copy::Operation::remove);
     } else if (copy.mark != Copy::Mark::doomed) {
       begin(copy, Copy::Operation::doom);
     }
   }
+
+  /// It has failed, and may take its time: before it is tried again the next start is told, once.
+  static bool is_removal_slow(const Copy& copy) noexcept { return copy.failures > 0 && copy.mark == Copy::Mark::none; }
 
   void begin(Copy& copy, Copy::Operation operation) {
     copy.operation = operation;

@@ -156,6 +156,15 @@ class ChunkTable : public ChunkQuestions {
     pump(now);
   }
 
+  /// Asked before a Doom is performed: whether the last pin has gone meanwhile, as it mostly has. Then the generation is
+  /// removed at once, nothing needs to say that it will be, and this was the report.
+  bool is_doom_moot(const Generation& generation, Instant now) {
+    const Copy& copy = *entries_.at(generation.id).copy(generation);
+    if (!copy.drained || copy.away || closed_ || copy.failures > 0) return false;
+    operation_done(generation, {}, now, [](ChunkEntry&, Copy& moot) { moot.mark = Copy::Mark::none; });
+    return true;
+  }
+
   void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
     operation_done(generation, outcome, now, [](ChunkEntry&, Copy& copy) { copy.mark = Copy::Mark::doomed; });
   }
