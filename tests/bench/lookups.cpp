@@ -277,18 +277,20 @@ double time_change(std::uint64_t chunks) {
   std::vector<double> samples;
   for (int turn = 0; turn < 20'000; ++turn) {
     const std::uint64_t number = random() % chunks;
+    Index::Key key = keys[number];  // whoever changes something knows what
     for (const bool erase : {true, false}) {
       const auto begin = bench::Clock::now();
       if (erase) {
-        index.erase(keys[number]);
+        index.erase(key);
       } else {
-        keys[number] = insert(number);
+        key = insert(number);
       }
       index.publish();
       index.collect(garbage);
       samples.push_back(bench::nanoseconds(bench::Clock::now() - begin));
       garbage.clear();
     }
+    keys[number] = key;
   }
   return bench::percentile(std::span(samples), 0.5);
 }
