@@ -76,6 +76,7 @@ class Durable {
   /// Takes the disks, as a power cut now would leave them, for a start's.
   void would_start(std::vector<garner::SimDisk> left, const Model& model) {
     follow(model);
+    const bool is_one_of_several = left.size() > 1;
     StoppedDisks stopped(std::move(left));
     const ConstDisks disks = stopped.view();
     std::optional<garner::SimStorage> opened;
@@ -94,10 +95,13 @@ class Durable {
     if (recovery.error) fail_("a power cut would leave a store that does not start: " + recovery.subject);
     for (const garner::Generation& generation : generations) {
       const std::string path = store.location(generation).lexically_relative("/sim").generic_string();
-      if (!disks.tampered(path) && Lake::get().held(disks, generation.id, path) == nullptr) {
+      const Version* held = Lake::get().held(disks, generation.id, path);
+      if (!disks.tampered(path) && held == nullptr) {
         fail_("a power cut would leave a chunk that is not whole: " + path);
       }
-      if (disks.tampered(path)) found[generation.id] = UINT64_MAX;
+      if (disks.tampered(path) || (is_one_of_several && takes_the_place(generation.id, held))) {
+        found[generation.id] = UINT64_MAX;
+      }
     }
     compare(found, " by a power cut");
   }
@@ -107,6 +111,14 @@ class Durable {
   void go_on_from(Facts facts) { facts_ = std::move(facts); }
 
  private:
+  /// Whether it is the same chunk: while a disk was away for a moment, an older copy of it on another may have taken the
+  /// place of the newer one, which then goes.
+  [[nodiscard]] bool takes_the_place(const garner::ChunkId& id, const Version* held) const {
+    const auto at = facts_.kept.find(id);
+    return at != facts_.kept.end() && held != nullptr && at->second.version != nullptr &&
+           held->files == at->second.version->files;
+  }
+
   void compare(const std::map<garner::ChunkId, std::uint64_t>& found, const std::string& how) {
     for (const auto& [id, kept] : facts_.kept) {
       const auto at = found.find(id);
