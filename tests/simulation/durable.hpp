@@ -111,8 +111,8 @@ class Durable {
   void go_on_from(Facts facts) { facts_ = std::move(facts); }
 
  private:
-  /// Whether it is the same chunk: while a disk was away for a moment, an older copy of it on another may have taken the
-  /// place of the newer one, which then goes.
+  /// Whether it is the same chunk: while a disk was away for a moment, an older copy of it on another may have taken
+  /// the place of the newer one, which then goes.
   [[nodiscard]] bool takes_the_place(const garner::ChunkId& id, const Version* held) const {
     const auto at = facts_.kept.find(id);
     return at != facts_.kept.end() && held != nullptr && at->second.version != nullptr &&
