@@ -2743,8 +2743,8 @@ struct alignas(64) IndexNode {
 
 // garner/core/chunk_index.hpp -------------------------------------------------------------------------------
 // (dataset, block) -> chunk, for readers that never wait: an immutable B+ tree behind one atomic pointer. A
-// change copies the path to the leaf and nothing else; what it replaced is freed after a grace period
-// (`core/epoch.hpp`).
+// change copies the path to the leaf and nothing else; after a grace period (`core/epoch.hpp`) what it replaced is the
+// room for the next one, or freed.
 
 namespace garner::core {
 
@@ -2823,8 +2823,8 @@ class ChunkIndex {
     ++batch_;
   }
 
-  /// Appends to `out` what no reader can see any more, erased values among it: the caller destroys it,
-  /// outside its locks. Nothing may be unpublished.
+  /// Appends to `out` what no reader can see any more, erased values among it, but for nodes that are kept for the next
+  /// changes (less than 100 KB). The caller destroys it, outside its locks. Nothing may be unpublished.
   void collect(std::vector<Garbage>& out) {
     epochs_.collect(out);
     // The next change copies a path again, mostly of as many nodes: they cost no allocation then.
@@ -3348,7 +3348,8 @@ struct Discard {
   ChunkId id;
   std::uint64_t number;
 };
-/// Make sure that the next start does not find this generation, although it is still pinned.
+/// Make sure that the next start does not find this generation: it is still pinned, or its removal has failed. To be
+/// asked about first, by `withdraw_doom`.
 struct Doom {
   Generation generation;
 };
@@ -4130,8 +4131,9 @@ namespace garner::core {
 struct Copy {
   enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
-  /// Whether the next start would find it. After a failed doom or spare that is not known.
-  enum class Mark : std::uint8_t { none, unsure, doomed };
+  /// Whether the next start would find it: it would, and may not once what is due has begun; after a failed doom or
+  /// spare that is not known.
+  enum class Mark : std::uint8_t { none, due, unsure, doomed };
 
   explicit Copy(const Generation& published) : generation(published) {}
 
@@ -4969,24 +4971,32 @@ class ChunkRules : protected FetchRules {
     if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
-    } else if (copy.drained && !closed_ && !is_removal_slow(copy)) {
+    } else if (copy.drained && !closed_ && !needs_mark_first(copy)) {
       begin(copy, Copy::Operation::remove);
     } else if (copy.mark != Copy::Mark::doomed) {
       begin(copy, Copy::Operation::doom);
     }
   }
 
-  /// It has failed, and may take its time: before it is tried again the next start is told, once.
-  static bool is_removal_slow(const Copy& copy) noexcept { return copy.failures > 0 && copy.mark == Copy::Mark::none; }
+  /// A removal that has failed may take its time: before it is tried again the next start is told, once.
+  static bool needs_mark_first(const Copy& copy) noexcept {
+    return copy.unfit && copy.failures > 0 && copy.mark == Copy::Mark::none;
+  }
+
+  /// Of a removal, about, in bytes: what it takes by itself is as much as it takes to give a few more back.
+  static std::uint64_t weight_of(const Copy& copy) noexcept { return copy.generation.bytes + (std::uint64_t{1} << 20); }
 
   void begin(Copy& copy, Copy::Operation operation) {
     copy.operation = operation;
     switch (operation) {
       case Copy::Operation::none: break;
-      case Copy::Operation::doom: copy.mark = Copy::Mark::unsure; return act(action::Doom{copy.generation});
+      case Copy::Operation::doom:
+        copy.mark = copy.mark == Copy::Mark::none ? Copy::Mark::due : Copy::Mark::unsure;
+        return act(action::Doom{copy.generation});
       case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
+        removing_ += weight_of(copy);
         if (copy.corrupt) return act(action::Quarantine{copy.generation, *copy.corrupt});
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
@@ -5041,9 +5051,10 @@ class ChunkRules : protected FetchRules {
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> checkable_;
-  bool recovering_ = false;  // it is not known yet what the store holds
-  std::set<ChunkId> held_;   // what waits for that
-  std::size_t checks_ = 0;   // under way
+  std::uint64_t removing_ = 0;  // the weights of the removals that are under way
+  bool recovering_ = false;     // it is not known yet what the store holds
+  std::set<ChunkId> held_;      // what waits for that
+  std::size_t checks_ = 0;      // under way
   Scrub scrub_;
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;
@@ -5433,6 +5444,7 @@ class ChunkTurns : protected ChunkVolumes {
     report(generation.id, now, [&](ChunkEntry& entry) {
       Copy& copy = *entry.copy(generation);
       const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
+      if (operation == Copy::Operation::remove) removing_ -= weight_of(copy);
       if (outcome.ok()) {
         copy.failures = 0;
         finish(entry, copy);
@@ -5444,7 +5456,9 @@ class ChunkTurns : protected ChunkVolumes {
       // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
       if (closed_ && operation == Copy::Operation::remove) return;
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
-      copy.retry_at = now + backoff.delay(copy.failures++, random_);
+      const std::chrono::nanoseconds delay = backoff.delay(copy.failures++, random_);
+      if (operation == Copy::Operation::remove && needs_mark_first(copy)) return;
+      copy.retry_at = now + delay;
     });
   }
 
@@ -5957,13 +5971,18 @@ class ChunkTable : public ChunkQuestions {
     pump(now);
   }
 
-  /// Asked before a Doom is performed: whether the last pin has gone meanwhile, as it mostly has. Then the generation is
-  /// removed at once, nothing needs to say that it will be, and this was the report.
-  bool is_doom_moot(const Generation& generation, Instant now) {
-    const Copy& copy = *entries_.at(generation.id).copy(generation);
-    if (!copy.drained || copy.away || closed_ || copy.failures > 0) return false;
-    operation_done(generation, {}, now, [](ChunkEntry&, Copy& moot) { moot.mark = Copy::Mark::none; });
-    return true;
+  /// When a Doom is about to be performed: true where it is not to be, and this was the report of it. Mostly the last
+  /// pin has gone by then. Its removal needs no mark before it, as long as it comes soon: not where many are under way.
+  bool withdraw_doom(const Generation& generation, Instant now) {
+    constexpr std::uint64_t most_removing = std::uint64_t{1} << 30;  // a fraction of a second
+    Copy& copy = *entries_.at(generation.id).copy(generation);
+    const bool is_soon = copy.drained && !copy.away && !closed_ && removing_ < most_removing;
+    if (copy.mark == Copy::Mark::due && copy.failures == 0 && (is_soon || copy.listed)) {
+      operation_done(generation, {}, now, [](ChunkEntry&, Copy& moot) { moot.mark = Copy::Mark::none; });
+      return true;
+    }
+    copy.mark = Copy::Mark::unsure;
+    return false;
   }
 
   void doomed(const Generation& generation, const Outcome& outcome, Instant now) {
@@ -7194,9 +7213,9 @@ class Performer {
 
   void perform(core::action::Doom& action) {
     engine_.spawn([this, generation = action.generation] {
-      bool is_moot = false;
-      engine_.input([&](core::Instant now) { is_moot = engine_.table().is_doom_moot(generation, now); });
-      if (is_moot) return;
+      bool is_withdrawn = false;
+      engine_.input([&](core::Instant now) { is_withdrawn = engine_.table().withdraw_doom(generation, now); });
+      if (is_withdrawn) return;
       const core::Outcome outcome = store_.doom(generation);
       report(&core::ChunkTable::doomed, generation, outcome);
     });
@@ -7322,7 +7341,6 @@ class StoreRecovery {
     if (recovery.error) return recovery;
     engine_.table().recovery_done(recovery, engine_.now());
     engine_.refresh_usage();
-    engine_.input([](core::Instant) {});  // where the store did not tell
     return recovery;
   }
 
@@ -8250,9 +8268,9 @@ inline std::uint64_t bytes_unwritten() noexcept {
 class PosixSync {
  public:
   /// A syncfs writes down what strangers have written, too: only where that cannot be more than this.
-  static constexpr std::uint64_t little = std::uint64_t{256} << 20;
+  static constexpr std::uint64_t little_unwritten = std::uint64_t{256} << 20;
 
-  explicit PosixSync(std::size_t max_threads, std::uint64_t max_unwritten = little)
+  explicit PosixSync(std::size_t max_threads, std::uint64_t max_unwritten = little_unwritten)
       : max_unwritten_(max_unwritten), threads_(max_threads) {}
 
   struct Item {
@@ -8398,7 +8416,7 @@ class PosixFileSystem {
   /// `max_unwritten`: where the whole machine has more bytes than that to write, many syncs are not made one syncfs.
   static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec,
                               std::size_t max_sync_threads = Options().max_sync_threads,
-                              std::uint64_t max_unwritten = detail::PosixSync::little) {
+                              std::uint64_t max_unwritten = detail::PosixSync::little_unwritten) {
     std::filesystem::path absolute = detail::absolute_directory(path);
     const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
     ec = detail::errno_result(fd);
@@ -12276,7 +12294,7 @@ inline std::error_code make_directories(const std::filesystem::path& path, Durab
 
 inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability,
                                            std::size_t max_sync_threads,
-                                           std::uint64_t max_unwritten = PosixSync::little) {
+                                           std::uint64_t max_unwritten = PosixSync::little_unwritten) {
   std::error_code ec;
   PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads, max_unwritten);
   struct stat format {};
@@ -12303,7 +12321,7 @@ inline std::error_code require_mount_point(const std::filesystem::path& path) {
 /// `max_unwritten`: as `PosixFileSystem::open` says.
 inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
                                                            const Options& options,
-                                                           std::uint64_t max_unwritten = PosixSync::little) {
+                                                           std::uint64_t max_unwritten = PosixSync::little_unwritten) {
   std::vector<Location> locations = options.locations;
   if (locations.empty()) locations.push_back({"."});
   std::vector<VolumePlace<PosixFileSystem>> places;

@@ -292,15 +292,14 @@ TEST_CASE("a mark is not made where the last pin has gone before that was begun"
   CHECK(bench.unwant("a") == "unlist 1, doom 1");
   SUBCASE("the chunk is removed at once") {
     bench.drained(1);
-    CHECK(bench.about_to_doom(1) == "moot: remove 1");
+    CHECK(bench.about_to_doom(1) == "withdrawn: remove 1");
     CHECK(bench.removed(1) == "");
     CHECK_FALSE(bench.knows("a"));
   }
-  SUBCASE("where it is wanted again meanwhile it is made, and taken back") {
-    bench.drained(1);
+  SUBCASE("nor where it is served again") {
     CHECK(bench.want(describe("a")) == "list 1");
-    CHECK(bench.about_to_doom(1) == "");
-    CHECK(bench.doomed(1) == "spare 1");
+    CHECK(bench.about_to_doom(1) == "withdrawn: ");
+    CHECK(bench.table.settled());
   }
   SUBCASE("where pins keep it the mark is made") {
     CHECK(bench.about_to_doom(1) == "");
@@ -314,16 +313,60 @@ TEST_CASE("a mark is not made where the last pin has gone before that was begun"
     CHECK(bench.doomed(1) == "");
     CHECK(bench.table.idle());
   }
-  SUBCASE("where the removal fails it is made once, before that is tried again") {
+  SUBCASE("where the removal fails it is made at once, and that is tried again") {
     bench.drained(1);
     bench.about_to_doom(1);
-    CHECK(bench.removed(1, errc::io_error) == "");
-    CHECK(bench.wake() == "doom 1");
+    CHECK(bench.removed(1, errc::io_error) == "doom 1");
     CHECK(bench.about_to_doom(1) == "");
     CHECK(bench.doomed(1) == "remove 1");
     CHECK(bench.removed(1, errc::io_error) == "");
     CHECK(bench.wake() == "remove 1");
   }
+  SUBCASE("where that fails too, the removal is tried again nevertheless") {
+    bench.drained(1);
+    bench.about_to_doom(1);
+    bench.removed(1, errc::io_error);
+    bench.about_to_doom(1);
+    CHECK(bench.doomed(1, errc::no_space) == "");
+    CHECK(bench.wake() == "remove 1");
+    CHECK(bench.removed(1, errc::io_error) == "");
+    CHECK(bench.wake() == "remove 1");
+  }
+}
+
+TEST_CASE("a mark that may have been made by an earlier try is not taken for one that was not") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  bench.unwant("a");
+  bench.about_to_doom(1);
+  CHECK(bench.doomed(1, errc::sync_failed) == "");
+  CHECK(bench.wake() == "doom 1");
+  SUBCASE("it is taken back where the chunk is served again") {
+    CHECK(bench.want(describe("a")) == "list 1");
+    CHECK(bench.about_to_doom(1) == "");
+    CHECK(bench.doomed(1) == "spare 1");
+  }
+  SUBCASE("it is made where the last pin goes, and the removal comes after it") {
+    bench.drained(1);
+    CHECK(bench.about_to_doom(1) == "");
+    CHECK(bench.doomed(1) == "remove 1");
+  }
+}
+
+TEST_CASE("of very many deletions at once those that have to wait for their removal are marked before it") {
+  TableBench bench;
+  std::uint64_t removing = 0;
+  for (std::uint64_t number = 1; number <= 2000; ++number) {
+    const std::string name = "a" + std::to_string(number);
+    bench.make_ready(describe(name));
+    bench.unwant(name);
+    bench.drained(number);
+    const std::string next = bench.about_to_doom(number);
+    if (next == "withdrawn: remove " + std::to_string(number)) ++removing;
+  }
+  CHECK(removing > 500);
+  CHECK(removing < 1500);
+  CHECK(bench.doomed(2000) == "remove 2000");
 }
 
 TEST_CASE("deleting a chunk that is draining or being removed: nothing") {

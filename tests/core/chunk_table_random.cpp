@@ -270,9 +270,10 @@ class World {
   void answer(const action::CleanUp&) { table_.cleaned_up(fault(), now_); }
   void answer(const action::Doom& task) {
     Held& held = end_operation(task.generation);
-    if (table_.is_doom_moot(task.generation, now_)) return;
+    if (table_.withdraw_doom(task.generation, now_)) return;
     const Outcome outcome = fault();
-    held.doomed = held.doomed || outcome.ok();
+    // One that failed may have made its marker.
+    held.doomed = held.doomed || outcome.ok() || chance(50);
     table_.doomed(task.generation, outcome, now_);
   }
   void answer(const action::Spare& task) {

@@ -171,11 +171,11 @@ class TableBench {
     table.drained(generation(number), now);
     return asked();
   }
-  /// "moot", where it is, and what it leads to.
+  /// "withdrawn", where it is, and what that leads to.
   std::string about_to_doom(std::uint64_t number) {
-    const bool is_moot = table.is_doom_moot(generation(number), now);
+    const bool is_withdrawn = table.withdraw_doom(generation(number), now);
     const std::string next = asked();
-    return is_moot ? "moot: " + next : next;
+    return is_withdrawn ? "withdrawn: " + next : next;
   }
   std::string doomed(std::uint64_t number, std::error_code error = {}) {
     table.doomed(generation(number), outcome(error), now);

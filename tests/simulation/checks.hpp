@@ -42,7 +42,9 @@ class Checks : public Troubles {
 
   /// `fail` takes what is wrong.
   Checks(const garner::SimWorld& world, const garner::SimMachine& machine, std::function<void(std::string)> fail)
-      : Troubles(world, machine), durable(fail), fail_(std::move(fail)) {}
+      : Troubles(world, machine),
+        durable(fail, [&world, &machine] { return machine.disks() > 1 ? disk_troubles(world) : 0; }),
+        fail_(std::move(fail)) {}
 
   Durable durable;
 
@@ -415,6 +417,16 @@ class Checks : public Troubles {
   }
 
   // ---- small things
+
+  static std::uint64_t disk_troubles(const garner::SimWorld& world) {
+    std::uint64_t count = 0;
+    for (const auto kind :
+         {garner::SimFaultKind::disk_full, garner::SimFaultKind::disk_error, garner::SimFaultKind::short_write,
+          garner::SimFaultKind::sync_failure, garner::SimFaultKind::read_only, garner::SimFaultKind::out_of_handles}) {
+      count += world.met()[static_cast<std::size_t>(kind)];
+    }
+    return count;
+  }
 
   /// Of two that begin at one block the one is found that was asked for last.
   void check_order(const Manager& manager, const Model& model) {

@@ -29,18 +29,20 @@ class Durable {
   struct Kept {
     std::uint64_t generation = 0;  ///< the oldest that will do
     const Version* version = nullptr;
+    std::uint64_t troubles = 0;  ///< of the disks, when that was noted
   };
   struct Facts {
     std::map<garner::ChunkId, Kept> kept;
     std::set<garner::ChunkId> gone;
   };
 
-  /// `fail` takes what is wrong.
-  explicit Durable(std::function<void(std::string)> fail) : fail_(std::move(fail)) {}
+  /// `fail` takes what is wrong; `troubles` counts those of the disks where there are several.
+  Durable(std::function<void(std::string)> fail, std::function<std::uint64_t()> troubles)
+      : fail_(std::move(fail)), troubles_(std::move(troubles)) {}
 
   /// `generation` of `id` holds `version`, whole, wanted and durable: it is there from now on, or a newer one.
   void keep(const garner::ChunkId& id, std::uint64_t generation, const Version* version) {
-    facts_.kept[id] = {generation, version};
+    facts_.kept[id] = {generation, version, troubles_()};
   }
   /// Which copy of it is there is open for the moment; one is.
   void keep_any(const garner::ChunkId& id) {
@@ -76,7 +78,6 @@ class Durable {
   /// Takes the disks, as a power cut now would leave them, for a start's.
   void would_start(std::vector<garner::SimDisk> left, const Model& model) {
     follow(model);
-    const bool is_one_of_several = left.size() > 1;
     StoppedDisks stopped(std::move(left));
     const ConstDisks disks = stopped.view();
     std::optional<garner::SimStorage> opened;
@@ -95,13 +96,10 @@ class Durable {
     if (recovery.error) fail_("a power cut would leave a store that does not start: " + recovery.subject);
     for (const garner::Generation& generation : generations) {
       const std::string path = store.location(generation).lexically_relative("/sim").generic_string();
-      const Version* held = Lake::get().held(disks, generation.id, path);
-      if (!disks.tampered(path) && held == nullptr) {
+      if (!disks.tampered(path) && Lake::get().held(disks, generation.id, path) == nullptr) {
         fail_("a power cut would leave a chunk that is not whole: " + path);
       }
-      if (disks.tampered(path) || (is_one_of_several && takes_the_place(generation.id, held))) {
-        found[generation.id] = UINT64_MAX;
-      }
+      if (disks.tampered(path)) found[generation.id] = UINT64_MAX;
     }
     compare(found, " by a power cut");
   }
@@ -111,21 +109,14 @@ class Durable {
   void go_on_from(Facts facts) { facts_ = std::move(facts); }
 
  private:
-  /// Whether it is the same chunk: while a disk was away for a moment, an older copy of it on another may have taken
-  /// the place of the newer one, which then goes.
-  [[nodiscard]] bool takes_the_place(const garner::ChunkId& id, const Version* held) const {
-    const auto at = facts_.kept.find(id);
-    return at != facts_.kept.end() && held != nullptr && at->second.version != nullptr &&
-           held->files == at->second.version->files;
-  }
-
   void compare(const std::map<garner::ChunkId, std::uint64_t>& found, const std::string& how) {
     for (const auto& [id, kept] : facts_.kept) {
       const auto at = found.find(id);
       if (at == found.end() && kept.generation == 0 && is_doubtful_) continue;
       if (at == found.end()) {
         fail_("a chunk was lost" + how + " that was ready and wanted: " + id.to_hex());
-      } else if (at->second < kept.generation) {
+      } else if (at->second < kept.generation && kept.troubles == troubles_()) {
+        // While a disk is away for a moment, an older copy on another may take the place of one there, which then goes.
         fail_("an older copy came back" + how + ": " + id.to_hex());
       }
     }
@@ -135,6 +126,7 @@ class Durable {
   }
 
   std::function<void(std::string)> fail_;
+  std::function<std::uint64_t()> troubles_;
   Facts facts_;
   bool is_doubtful_ = false;
 };

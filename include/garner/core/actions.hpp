@@ -84,7 +84,8 @@ struct Discard {
   ChunkId id;
   std::uint64_t number;
 };
-/// Make sure that the next start does not find this generation, although it is still pinned.
+/// Make sure that the next start does not find this generation: it is still pinned, or its removal has failed. To be
+/// asked about first, by `withdraw_doom`.
 struct Doom {
   Generation generation;
 };

@@ -26,8 +26,9 @@ namespace garner::core {
 struct Copy {
   enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
-  /// Whether the next start would find it. After a failed doom or spare that is not known.
-  enum class Mark : std::uint8_t { none, unsure, doomed };
+  /// Whether the next start would find it: it would, and may not once what is due has begun; after a failed doom or
+  /// spare that is not known.
+  enum class Mark : std::uint8_t { none, due, unsure, doomed };
 
   explicit Copy(const Generation& published) : generation(published) {}
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // (dataset, block) -> chunk, for readers that never wait: an immutable B+ tree behind one atomic pointer. A
-// change copies the path to the leaf and nothing else; what it replaced is freed after a grace period
-// (`core/epoch.hpp`).
+// change copies the path to the leaf and nothing else; after a grace period (`core/epoch.hpp`) what it replaced is the
+// room for the next one, or freed.
 #pragma once
 
 #include <atomic>
@@ -97,8 +97,8 @@ class ChunkIndex {
     ++batch_;
   }
 
-  /// Appends to `out` what no reader can see any more, erased values among it: the caller destroys it,
-  /// outside its locks. Nothing may be unpublished.
+  /// Appends to `out` what no reader can see any more, erased values among it, but for nodes that are kept for the next
+  /// changes (less than 100 KB). The caller destroys it, outside its locks. Nothing may be unpublished.
   void collect(std::vector<Garbage>& out) {
     epochs_.collect(out);
     // The next change copies a path again, mostly of as many nodes: they cost no allocation then.

@@ -227,24 +227,32 @@ class ChunkRules : protected FetchRules {
     if (copy.operation != Copy::Operation::none || copy.retry_at || copy.unchecked) return;
     if (copy.listed) {
       if (copy.mark != Copy::Mark::none) begin(copy, Copy::Operation::spare);
-    } else if (copy.drained && !closed_ && !is_removal_slow(copy)) {
+    } else if (copy.drained && !closed_ && !needs_mark_first(copy)) {
       begin(copy, Copy::Operation::remove);
     } else if (copy.mark != Copy::Mark::doomed) {
       begin(copy, Copy::Operation::doom);
     }
   }
 
-  /// It has failed, and may take its time: before it is tried again the next start is told, once.
-  static bool is_removal_slow(const Copy& copy) noexcept { return copy.failures > 0 && copy.mark == Copy::Mark::none; }
+  /// A removal that has failed may take its time: before it is tried again the next start is told, once.
+  static bool needs_mark_first(const Copy& copy) noexcept {
+    return copy.unfit && copy.failures > 0 && copy.mark == Copy::Mark::none;
+  }
+
+  /// Of a removal, about, in bytes: what it takes by itself is as much as it takes to give a few more back.
+  static std::uint64_t weight_of(const Copy& copy) noexcept { return copy.generation.bytes + (std::uint64_t{1} << 20); }
 
   void begin(Copy& copy, Copy::Operation operation) {
     copy.operation = operation;
     switch (operation) {
       case Copy::Operation::none: break;
-      case Copy::Operation::doom: copy.mark = Copy::Mark::unsure; return act(action::Doom{copy.generation});
+      case Copy::Operation::doom:
+        copy.mark = copy.mark == Copy::Mark::none ? Copy::Mark::due : Copy::Mark::unsure;
+        return act(action::Doom{copy.generation});
       case Copy::Operation::spare: copy.mark = Copy::Mark::unsure; return act(action::Spare{copy.generation});
       case Copy::Operation::remove:
         copy.unfit = true;  // even where it fails: it may be half gone
+        removing_ += weight_of(copy);
         if (copy.corrupt) return act(action::Quarantine{copy.generation, *copy.corrupt});
         return act(action::Remove{copy.generation});
       case Copy::Operation::describe: return act(action::Describe{copy.generation});
@@ -299,9 +307,10 @@ class ChunkRules : protected FetchRules {
   Alarms alarms_;
   std::set<std::pair<std::uint64_t, ChunkId>> startable_;  // fetches with pending files, the oldest first
   std::set<ChunkId> checkable_;
-  bool recovering_ = false;  // it is not known yet what the store holds
-  std::set<ChunkId> held_;   // what waits for that
-  std::size_t checks_ = 0;   // under way
+  std::uint64_t removing_ = 0;  // the weights of the removals that are under way
+  bool recovering_ = false;     // it is not known yet what the store holds
+  std::set<ChunkId> held_;      // what waits for that
+  std::size_t checks_ = 0;      // under way
   Scrub scrub_;
   bool cleaning_ = false;
   std::uint64_t failed_clean_ups_ = 0;

@@ -156,13 +156,18 @@ class ChunkTable : public ChunkQuestions {
     pump(now);
   }
 
-  /// Asked before a Doom is performed: whether the last pin has gone meanwhile, as it mostly has. Then the generation is
-  /// removed at once, nothing needs to say that it will be, and this was the report.
-  bool is_doom_moot(const Generation& generation, Instant now) {
-    const Copy& copy = *entries_.at(generation.id).copy(generation);
-    if (!copy.drained || copy.away || closed_ || copy.failures > 0) return false;
-    operation_done(generation, {}, now, [](ChunkEntry&, Copy& moot) { moot.mark = Copy::Mark::none; });
-    return true;
+  /// When a Doom is about to be performed: true where it is not to be, and this was the report of it. Mostly the last
+  /// pin has gone by then. Its removal needs no mark before it, as long as it comes soon: not where many are under way.
+  bool withdraw_doom(const Generation& generation, Instant now) {
+    constexpr std::uint64_t most_removing = std::uint64_t{1} << 30;  // a fraction of a second
+    Copy& copy = *entries_.at(generation.id).copy(generation);
+    const bool is_soon = copy.drained && !copy.away && !closed_ && removing_ < most_removing;
+    if (copy.mark == Copy::Mark::due && copy.failures == 0 && (is_soon || copy.listed)) {
+      operation_done(generation, {}, now, [](ChunkEntry&, Copy& moot) { moot.mark = Copy::Mark::none; });
+      return true;
+    }
+    copy.mark = Copy::Mark::unsure;
+    return false;
   }
 
   void doomed(const Generation& generation, const Outcome& outcome, Instant now) {

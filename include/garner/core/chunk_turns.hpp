@@ -171,6 +171,7 @@ class ChunkTurns : protected ChunkVolumes {
     report(generation.id, now, [&](ChunkEntry& entry) {
       Copy& copy = *entry.copy(generation);
       const Copy::Operation operation = std::exchange(copy.operation, Copy::Operation::none);
+      if (operation == Copy::Operation::remove) removing_ -= weight_of(copy);
       if (outcome.ok()) {
         copy.failures = 0;
         finish(entry, copy);
@@ -182,7 +183,9 @@ class ChunkTurns : protected ChunkVolumes {
       // After `close` a removal is not tried again; the mark that the next start goes by comes instead.
       if (closed_ && operation == Copy::Operation::remove) return;
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
-      copy.retry_at = now + backoff.delay(copy.failures++, random_);
+      const std::chrono::nanoseconds delay = backoff.delay(copy.failures++, random_);
+      if (operation == Copy::Operation::remove && needs_mark_first(copy)) return;
+      copy.retry_at = now + delay;
     });
   }
 

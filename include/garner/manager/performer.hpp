@@ -207,9 +207,9 @@ class Performer {
 
   void perform(core::action::Doom& action) {
     engine_.spawn([this, generation = action.generation] {
-      bool is_moot = false;
-      engine_.input([&](core::Instant now) { is_moot = engine_.table().is_doom_moot(generation, now); });
-      if (is_moot) return;
+      bool is_withdrawn = false;
+      engine_.input([&](core::Instant now) { is_withdrawn = engine_.table().withdraw_doom(generation, now); });
+      if (is_withdrawn) return;
       const core::Outcome outcome = store_.doom(generation);
       report(&core::ChunkTable::doomed, generation, outcome);
     });

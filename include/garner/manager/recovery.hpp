@@ -38,7 +38,6 @@ class StoreRecovery {
     if (recovery.error) return recovery;
     engine_.table().recovery_done(recovery, engine_.now());
     engine_.refresh_usage();
-    engine_.input([](core::Instant) {});  // where the store did not tell
     return recovery;
   }
 

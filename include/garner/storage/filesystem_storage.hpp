@@ -60,7 +60,7 @@ inline std::error_code make_directories(const std::filesystem::path& path, Durab
 
 inline PosixFileSystem open_data_directory(const std::filesystem::path& data_dir, Durability durability,
                                            std::size_t max_sync_threads,
-                                           std::uint64_t max_unwritten = PosixSync::little) {
+                                           std::uint64_t max_unwritten = PosixSync::little_unwritten) {
   std::error_code ec;
   PosixFileSystem fs = PosixFileSystem::open(data_dir, ec, max_sync_threads, max_unwritten);
   struct stat format {};
@@ -87,7 +87,7 @@ inline std::error_code require_mount_point(const std::filesystem::path& path) {
 /// `max_unwritten`: as `PosixFileSystem::open` says.
 inline std::vector<VolumePlace<PosixFileSystem>> places_of(const std::filesystem::path& data_dir,
                                                            const Options& options,
-                                                           std::uint64_t max_unwritten = PosixSync::little) {
+                                                           std::uint64_t max_unwritten = PosixSync::little_unwritten) {
   std::vector<Location> locations = options.locations;
   if (locations.empty()) locations.push_back({"."});
   std::vector<VolumePlace<PosixFileSystem>> places;

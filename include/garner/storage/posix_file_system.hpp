@@ -139,7 +139,7 @@ class PosixFileSystem {
   /// `max_unwritten`: where the whole machine has more bytes than that to write, many syncs are not made one syncfs.
   static PosixFileSystem open(const std::filesystem::path& path, std::error_code& ec,
                               std::size_t max_sync_threads = Options().max_sync_threads,
-                              std::uint64_t max_unwritten = detail::PosixSync::little) {
+                              std::uint64_t max_unwritten = detail::PosixSync::little_unwritten) {
     std::filesystem::path absolute = detail::absolute_directory(path);
     const int fd = detail::open_component(AT_FDCWD, absolute.c_str(), O_RDONLY | O_DIRECTORY, 0);
     ec = detail::errno_result(fd);

@@ -47,9 +47,9 @@ inline std::uint64_t bytes_unwritten() noexcept {
 class PosixSync {
  public:
   /// A syncfs writes down what strangers have written, too: only where that cannot be more than this.
-  static constexpr std::uint64_t little = std::uint64_t{256} << 20;
+  static constexpr std::uint64_t little_unwritten = std::uint64_t{256} << 20;
 
-  explicit PosixSync(std::size_t max_threads, std::uint64_t max_unwritten = little)
+  explicit PosixSync(std::size_t max_threads, std::uint64_t max_unwritten = little_unwritten)
       : max_unwritten_(max_unwritten), threads_(max_threads) {}
 
   struct Item {
