@@ -42,21 +42,27 @@ void tell_percentiles(const std::string& name, std::vector<double>& samples) {
   bench::tell(name + " max", bench::percentile(std::span(samples), 1));
 }
 
+/// What a storm is over.
+struct Storm {
+  std::uint64_t ids = calls_in_all / callers * 2 / 3;  ///< for each caller; where these are few, again and again
+  bool apart = true;                                   ///< whether each caller has its own
+};
+
 /// Every chunk is asked for, and every second one is deleted a while later.
 template <class Download, class Delete>
-void storm(const std::string& name, const Download& download, const Delete& remove) {
+void storm(const std::string& name, const Storm& over, const Download& download, const Delete& remove) {
   std::vector<std::vector<double>> downloads(callers);
   std::vector<std::vector<double>> deletions(callers);
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < callers; ++i) {
     threads.emplace_back([&, i] {
       constexpr std::uint64_t chunks = calls_in_all / callers * 2 / 3;
-      const std::uint64_t first = held + i * chunks;
+      const std::uint64_t first = held + (over.apart ? i * over.ids : 0);
       for (std::uint64_t at = 0; at < chunks; ++at) {
-        garner::DataChunk chunk = bench::chunk_of(first + at);
+        garner::DataChunk chunk = bench::chunk_of(first + at % over.ids);
         downloads[i].push_back(time_call([&] { download(std::move(chunk)); }));
         if (at % 2 == 0) continue;
-        const garner::ChunkId gone = bench::id_of(first + at / 2);
+        const garner::ChunkId gone = bench::id_of(first + at / 2 % over.ids);
         deletions[i].push_back(time_call([&] { remove(gone); }));
       }
     });
@@ -94,11 +100,10 @@ void time_storm() {
     tell_percentiles(name, samples);
   };
   lookups("lookup at rest", [] { std::this_thread::sleep_for(std::chrono::milliseconds(500)); });
-  lookups("lookup in storm", [&] {
-    storm(
-        "garner", [&](garner::DataChunk chunk) { manager.download_chunk(std::move(chunk)); },
-        [&](const garner::ChunkId& id) { manager.delete_chunk(id); });
-  });
+  const auto download = [&](garner::DataChunk chunk) { manager.download_chunk(std::move(chunk)); };
+  const auto remove = [&](const garner::ChunkId& id) { manager.delete_chunk(id); };
+  lookups("lookup in storm", [&] { storm("garner", {}, download, remove); });
+  lookups("lookup in storm of ten", [&] { storm("garner ten", {10, false}, download, remove); });
 }
 
 /// A map and a queue under a lock, and nobody who empties the queue.
@@ -107,7 +112,7 @@ void time_bare_storm() {
   std::unordered_map<garner::ChunkId, garner::DataChunk> chunks;
   std::deque<garner::ChunkId> queue;
   storm(
-      "bare",
+      "bare", {},
       [&](garner::DataChunk chunk) {
         const std::lock_guard lock(mutex);
         queue.push_back(chunk.id);

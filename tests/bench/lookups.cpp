@@ -101,6 +101,8 @@ void tell(const std::string& name, const Cost& cost) {
   bench::tell(name + " wall", cost.wall);
 }
 
+std::string named(const std::string& name, unsigned threads) { return name + " " + std::to_string(threads); }
+
 /// Does `change()` a thousand times a second while it lives.
 class Writer {
  public:
@@ -257,7 +259,7 @@ void time_baseline(const std::string& name, std::uint64_t chunks, Baseline& base
       chunks, [&](const auto& chunk) { baseline.insert(chunk); }, [&](const auto& chunk) { baseline.erase(chunk); }));
   for (const unsigned threads : {1U, 4U}) {
     const auto ask = [&](const Question& asked) { return baseline.find(asked) ? std::uint64_t{1} : std::uint64_t{0}; };
-    tell(name + " " + std::to_string(threads), time_lookups(threads, chunks, false, ask));
+    tell(named(name, threads), time_lookups(threads, chunks, false, ask));
   }
 }
 
@@ -319,16 +321,17 @@ int main(int argc, char** argv) {
   };
   for (std::uint64_t round = 0; round < rounds; ++round) {
     tell("floor", time_lookups(1, chunks, false, floor));
-    tell("quiet 1", time_lookups(1, chunks, false, ask));
     {
       const Writer writer(changes(
           chunks, [&](const auto& chunk) { world.manager().download_chunk(chunk); },
           [&](const auto& chunk) { world.manager().delete_chunk(chunk.id); }));
-      tell("garner 1", time_lookups(1, chunks, false, ask));
-      tell("garner 4", time_lookups(4, chunks, false, ask));
+      for (const unsigned threads : {1U, 2U, 4U, 16U})
+        tell(named("garner", threads), time_lookups(threads, chunks, false, ask));
     }
-    tell("quiet 4", time_lookups(4, chunks, false, ask));
-    tell("hot 4", time_lookups(4, chunks, true, ask));
+    for (const unsigned threads : {1U, 4U, 16U}) {
+      tell(named("quiet", threads), time_lookups(threads, chunks, false, ask));
+      tell(named("hot", threads), time_lookups(threads, chunks, true, ask));
+    }
     time_baseline("shared map", chunks, shared_map);
     time_baseline("hash", chunks, hash);
     if (scan) time_baseline("scan", chunks, scanned);

@@ -15,7 +15,12 @@ def measure_lookups(programs, rounds, quick, say):
         rows += [
             Row(f"{chunks:,} chunks: 1 thread / floor", f"{chunks} garner 1", f"{chunks} floor", "<=", 1.0, "ns"),
             Row(f"{chunks:,} chunks: 4 threads / 1 thread", f"{chunks} garner 4", f"{chunks} garner 1", "<=", 1.3, "ns"),
+            Row(f"{chunks:,} chunks: 16 threads / 1 thread", f"{chunks} garner 16", f"{chunks} garner 1", "<=", 1.3, "ns"),
+            Row(f"{chunks:,} chunks: 4 threads, with the writer / without", f"{chunks} garner 4", f"{chunks} quiet 4", "<=",
+                1.3, "ns"),
             Row(f"{chunks:,} chunks: one hot chunk / spread, 4 threads", f"{chunks} hot 4", f"{chunks} quiet 4", "<=", 1.5,
+                "ns"),
+            Row(f"{chunks:,} chunks: one hot chunk / spread, 16 threads", f"{chunks} hot 16", f"{chunks} quiet 16", "<=", 1.5,
                 "ns"),
             Row(f"{chunks:,} chunks: mutex + hash by id / garner, 4 threads", f"{chunks} hash 4 wall",
                 f"{chunks} garner 4 wall", ">=", 50, "ns"),
@@ -45,6 +50,10 @@ def measure_calls(programs, directory, rounds, quick, say):
         ]
     return samples, rows + [
         Row("lookups' p99 in the storm / at rest", "lookup in storm p99", "lookup at rest p99", "<=", 2, "ns"),
+        Row("lookups' p99 in a storm over ten chunks / at rest", "lookup in storm of ten p99", "lookup at rest p99", "<=", 2,
+            "ns"),
+        Row("download_chunk in a storm over ten chunks: p99.9 / p50", "garner ten download p99.9", "garner ten download p50",
+            "<=", 50, "ns"),
         Row(f"set_assignment of {chunks:,} / a sorted vector, a chunk", "assignment", "sorted vector", "<=", 5, "ns"),
         Row(f"context switches of an idle manager in {seconds} s", "idle switches", None, "<=", 0, ""),
     ]
