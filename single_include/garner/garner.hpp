@@ -4131,8 +4131,8 @@ namespace garner::core {
 struct Copy {
   enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
-  /// Whether the next start would find it: it would, and may not once what is due has begun; after a failed doom or
-  /// spare that is not known.
+  /// Whether the next start would find it. `none`: it would; `due`: it would yet, and a doom is asked for, the first;
+  /// `unsure`: a doom or a spare is under way or has failed, so nobody knows; `doomed`: it would not.
   enum class Mark : std::uint8_t { none, due, unsure, doomed };
 
   explicit Copy(const Generation& published) : generation(published) {}
@@ -5457,7 +5457,7 @@ class ChunkTurns : protected ChunkVolumes {
       if (closed_ && operation == Copy::Operation::remove) return;
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
       const std::chrono::nanoseconds delay = backoff.delay(copy.failures++, random_);
-      if (operation == Copy::Operation::remove && needs_mark_first(copy)) return;
+      if (operation == Copy::Operation::remove && needs_mark_first(copy)) return;  // at once: the removal waits for it
       copy.retry_at = now + delay;
     });
   }
@@ -5974,7 +5974,7 @@ class ChunkTable : public ChunkQuestions {
   /// When a Doom is about to be performed: true where it is not to be, and this was the report of it. Mostly the last
   /// pin has gone by then. Its removal needs no mark before it, as long as it comes soon: not where many are under way.
   bool withdraw_doom(const Generation& generation, Instant now) {
-    constexpr std::uint64_t most_removing = std::uint64_t{1} << 30;  // a fraction of a second
+    constexpr std::uint64_t most_removing = std::uint64_t{1} << 30;  // a thousand small chunks, five of 200 MB
     Copy& copy = *entries_.at(generation.id).copy(generation);
     const bool is_soon = copy.drained && !copy.away && !closed_ && removing_ < most_removing;
     if (copy.mark == Copy::Mark::due && copy.failures == 0 && (is_soon || copy.listed)) {

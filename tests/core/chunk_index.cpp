@@ -241,6 +241,29 @@ TEST_CASE("every value that was put in is released once, when no reader is insid
   CHECK(released == 100);
 }
 
+TEST_CASE("what a change replaced is kept for the next ones, once no reader is inside; of very much only some is") {
+  Index index;
+  std::uint64_t next = 0;
+  const auto change = [&](std::uint64_t chunks) {
+    for (std::uint64_t i = 0; i < chunks; ++i, ++next) {
+      index.insert(dataset(1), {next, next + 1}, next, std::make_unique<const std::uint64_t>(next));
+    }
+    index.publish();
+    std::vector<Index::Garbage> garbage;
+    index.collect(garbage);
+    return garbage.size();
+  };
+  change(1000);
+  for (int i = 0; i < 100; ++i) CHECK(change(1) == 0);
+  index.visit(dataset(1), {0, 1}, [&](const std::uint64_t&) {
+    for (int i = 0; i < 100; ++i) CHECK(change(1) == 0);
+    CHECK(index.pending());
+  });
+  CHECK(change(1) > 100);
+  CHECK_FALSE(index.pending());
+  CHECK(change(1) == 0);
+}
+
 TEST_CASE("the index agrees with the model after random batches of changes") {
   for (std::uint64_t seed = 1; seed <= 24; ++seed) {
     CAPTURE(seed);

@@ -353,6 +353,23 @@ TEST_CASE("a mark that may have been made by an earlier try is not taken for one
   }
 }
 
+TEST_CASE("a mark that may not have been taken back is not taken for one that was, whatever has succeeded since") {
+  TableBench bench;
+  bench.make_ready(describe("a"));
+  bench.unwant("a");
+  bench.about_to_doom(1);
+  bench.doomed(1);
+  CHECK(bench.want(describe("a")) == "list 1, spare 1");
+  CHECK(bench.spared(1, errc::io_error) == "");
+  CHECK(bench.verify({"a"}) == "verify 1");
+  CHECK(bench.verified(1) == "");
+  CHECK(bench.unwant("a") == "unlist 1");
+  CHECK(bench.wake() == "doom 1");
+  CHECK(bench.want(describe("a")) == "list 1");
+  CHECK(bench.about_to_doom(1) == "");
+  CHECK(bench.doomed(1) == "spare 1");
+}
+
 TEST_CASE("of very many deletions at once those that have to wait for their removal are marked before it") {
   TableBench bench;
   std::uint64_t removing = 0;

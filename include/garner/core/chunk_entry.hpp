@@ -26,8 +26,8 @@ namespace garner::core {
 struct Copy {
   enum class Operation : std::uint8_t { none, doom, spare, remove, describe, verify, check };
 
-  /// Whether the next start would find it: it would, and may not once what is due has begun; after a failed doom or
-  /// spare that is not known.
+  /// Whether the next start would find it. `none`: it would; `due`: it would yet, and a doom is asked for, the first;
+  /// `unsure`: a doom or a spare is under way or has failed, so nobody knows; `doomed`: it would not.
   enum class Mark : std::uint8_t { none, due, unsure, doomed };
 
   explicit Copy(const Generation& published) : generation(published) {}

@@ -159,7 +159,7 @@ class ChunkTable : public ChunkQuestions {
   /// When a Doom is about to be performed: true where it is not to be, and this was the report of it. Mostly the last
   /// pin has gone by then. Its removal needs no mark before it, as long as it comes soon: not where many are under way.
   bool withdraw_doom(const Generation& generation, Instant now) {
-    constexpr std::uint64_t most_removing = std::uint64_t{1} << 30;  // a fraction of a second
+    constexpr std::uint64_t most_removing = std::uint64_t{1} << 30;  // a thousand small chunks, five of 200 MB
     Copy& copy = *entries_.at(generation.id).copy(generation);
     const bool is_soon = copy.drained && !copy.away && !closed_ && removing_ < most_removing;
     if (copy.mark == Copy::Mark::due && copy.failures == 0 && (is_soon || copy.listed)) {

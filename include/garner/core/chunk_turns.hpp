@@ -184,7 +184,7 @@ class ChunkTurns : protected ChunkVolumes {
       if (closed_ && operation == Copy::Operation::remove) return;
       const Backoff backoff{options_.min_backoff, options_.max_backoff};
       const std::chrono::nanoseconds delay = backoff.delay(copy.failures++, random_);
-      if (operation == Copy::Operation::remove && needs_mark_first(copy)) return;
+      if (operation == Copy::Operation::remove && needs_mark_first(copy)) return;  // at once: the removal waits for it
       copy.retry_at = now + delay;
     });
   }
